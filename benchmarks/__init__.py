@@ -1,0 +1,1 @@
+"""Measurements of a local cluster; `make bench` prints the table."""

@@ -1,0 +1,1 @@
+"""The testing kit: real clusters on this machine, for the tests of whoever uses Holdfast."""

@@ -1,0 +1,1 @@
+"""The node: one process, one store, one address."""

@@ -1,0 +1,1 @@
+"""What two processes must agree about. Generated code beside its .proto files; never edited."""

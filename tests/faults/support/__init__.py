@@ -1,0 +1,1 @@
+"""Helpers of the fault tests; the only place outside the simulator that may wait by sleeping."""

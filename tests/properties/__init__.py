@@ -1,0 +1,1 @@
+"""Claims that must hold for every input, tried on generated ones."""

@@ -1,0 +1,1 @@
+"""Golden transcripts of the protocols, as text files anyone can read."""

@@ -1,0 +1,1 @@
+"""Style as an artefact: rules of docs/style.md that a machine can hold."""

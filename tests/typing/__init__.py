@@ -1,0 +1,1 @@
+"""The types a user of the SDK sees, held by the type checkers."""

@@ -1,0 +1,1 @@
+"""Pure machines: events in, effects out, tuples compared. Microseconds each."""
