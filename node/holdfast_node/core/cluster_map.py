@@ -1,0 +1,61 @@
+"""The cluster document: nodes, stores, tags, pools, homes, voters. A value; how it changes is in `map_changes`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from holdfast_node.core.ids import ClusterId, Epoch, Era, Generation, NodeName, StoreId
+
+
+class StoreState(IntEnum):
+    ACTIVE = 0
+    SUSPECT = 1
+    """Rolled back or cloned: never votes again; replacing it mends it."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeEntry:
+    """One node: its address, free-form tags, and the one store that is its life now."""
+
+    name: NodeName
+    address: str
+    store: StoreId
+    tags: tuple[tuple[str, str], ...]
+    weight: int = 1
+    state: StoreState = StoreState.ACTIVE
+    joined_epoch: Epoch = Epoch(1)
+    """The epoch whose map first named this store: its shards are unproven until heal has passed that epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionEntry:
+    """`homes[i]` keeps shard i and a register copy. Learners are homes that do not vote yet."""
+
+    generation: Generation
+    homes: tuple[StoreId, ...]
+    learners: tuple[StoreId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    name: str
+    code: str
+    protected_tags: tuple[str, ...]
+    ack_floor: str
+    """`any-node` or `any-domain`: what an ack must at least survive."""
+    partitions: tuple[PartitionEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterMap:
+    """Immutable; epoch e+1 is decided by a majority of the voters named in epoch e."""
+
+    cluster_id: ClusterId
+    epoch: Epoch
+    era: Era
+    cluster_level: int
+    simulated_domains: bool
+    nodes: tuple[NodeEntry, ...]
+    pools: tuple[Pool, ...]
+    voters: tuple[StoreId, ...]

@@ -1,0 +1,37 @@
+"""What a caller wants done to one key, as data: it can be queued, forwarded to a steward, and retried."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from holdfast_node.core.head import Ballot, Manifest
+from holdfast_node.core.ids import Era, RequestId
+
+NO_VERSION = -1
+
+
+class OperationKind(IntEnum):
+    SETTLE = 0
+    """Change nothing: finish whatever may be half-accepted and return what is decided."""
+    PUT = 1
+    """Also undelete: its manifest has a `seed_id` of its own."""
+    DELETE = 2
+    FENCE = 3
+    """Raise the key's fence to `base`: attempts based at or under it can no longer commit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """`manifest` and `base` are set for PUT. `if_version` is NO_VERSION for no condition; 0 never matches a version
+    and `if_absent` means absent or deleted. `retain` says whether the version replaced is kept for undo."""
+
+    kind: OperationKind
+    request_id: RequestId
+    stamp: Era
+    manifest: Manifest | None = None
+    base: Ballot | None = None
+    if_absent: bool = False
+    if_version: int = NO_VERSION
+    retain: bool = True
+    created_ms: int = 0

@@ -1,0 +1,185 @@
+"""What a store writes down: the types of log records and their bodies. Rows of the index are derived from these.
+
+A record is `(type, key, body, payload)`. The body is the protobuf form of the class here (`records.proto`), the key is
+the bytes that identify what the record is about, and of two records with the same type and key the one with the
+higher sequence wins, in whatever order they are found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from holdfast_node.core.head import Ballot
+from holdfast_node.core.ids import BlobId, BootId, BucketId, ClusterId, Digest, StoreId
+from holdfast_node.core.messages import ShardHeader
+
+
+class RecordType(IntEnum):
+    """Numbers are disk format: never renumber."""
+
+    REGISTER = 1
+    CELL = 2
+    STAGE = 3
+    SEAL = 4
+    LINK = 5
+    DROP = 6
+    MAP = 7
+    MAP_VOTE = 8
+    PARTITION = 9
+    BUCKET = 10
+    PEER = 11
+    STORE_TIME = 12
+    KILL = 13
+    MANIFEST = 14
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterRecord:
+    """A key's whole register at one home. Key: bucket id + key. `head` is empty when nothing was accepted."""
+
+    bucket: BucketId
+    key: bytes
+    pool: int
+    partition: int
+    promised: Ballot | None
+    accepted: Ballot | None
+    head: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestRecord:
+    """The manifest of a retained version, learned from another home. Key: bucket id + blob id + key."""
+
+    bucket: BucketId
+    key: bytes
+    manifest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CellRecord:
+    """One cell; its bytes are the record's payload. Key: seed id, part, index, stripe."""
+
+    seed_id: BlobId
+    part: int
+    index: int
+    stripe: int
+    checksum: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class StageRecord:
+    """A shard of several cells has begun to arrive. Key: seed id, part, index."""
+
+    bucket: BucketId
+    key: bytes
+    seed_id: BlobId
+    part: int
+    index: int
+    base: Ballot
+    since_s: int
+    """Store time."""
+
+
+@dataclass(frozen=True, slots=True)
+class SealRecord:
+    """The shard is complete. Key: seed id, part, index."""
+
+    header: ShardHeader
+    since_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinkRecord:
+    """`blob_id` refers to the shards of `seed_id` here. Key: seed id + blob id."""
+
+    seed_id: BlobId
+    blob_id: BlobId
+
+
+@dataclass(frozen=True, slots=True)
+class DropRecord:
+    """The shard is not wanted any more. Shares the key of the shard's seal: seed id, part, index."""
+
+    seed_id: BlobId
+    part: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class MapRecord:
+    """A map this store adopted. Key: empty (the newest wins)."""
+
+    map: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MapVoteRecord:
+    """This store's acceptor state in the instance of one epoch. Key: epoch."""
+
+    epoch: int
+    promised: Ballot
+    accepted: Ballot | None
+    map: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionRecord:
+    """What a home knows about a partition as a whole. Key: pool, partition.
+
+    `learned_generation`: the generation in which this store finished catching up as a learner (0: never had to).
+    `not_voting`: why it cannot vouch for the partition, empty if it can. `healed_epoch`: as steward, the epoch up to
+    which every shard of every key was found at its home.
+    """
+
+    pool: int
+    partition: int
+    version_floor: int
+    ballot_floor: Ballot | None
+    learned_generation: int
+    not_voting: str
+    healed_epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class BucketRecord:
+    """Whether accepts in this bucket are refused. Key: bucket id."""
+
+    bucket: BucketId
+    closing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRecord:
+    """The highest mark seen of another store. Key: store id."""
+
+    store: StoreId
+    boot: int
+    boot_id: BootId
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreTimeRecord:
+    """Monotonic seconds this store has been running in all its boots. Key: empty."""
+
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class KillRecord:
+    """A record in another volume's life is dead although nothing newer replaced it. Key: volume life + sequence."""
+
+    volume_life: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Superblock:
+    """First bytes of a data directory, outside the log: whose it is and how often it was started."""
+
+    cluster_id: ClusterId
+    node: str
+    store: StoreId
+    boot: int
+    boot_id: BootId
