@@ -31,6 +31,27 @@ $(STAMP): requirements.lock pyproject.toml
 demo: venv
 	$(BIN)/python -m holdfast_ctl.demo
 
+# The checks are independent of each other: two at a time, each one's output in one piece, all of them even if one fails.
+CHECKS := check-ruff check-format check-mypy check-pyright check-imports check-proto
+.PHONY: $(CHECKS)
+
+check: venv
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going $(CHECKS)
+
+check-ruff:
+	$(BIN)/ruff check --quiet .
+check-format:
+	$(BIN)/ruff format --check --quiet .
+check-mypy:
+	$(BIN)/mypy --no-error-summary
+check-pyright: export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
+check-pyright:
+	$(BIN)/pyright --warnings
+check-imports:
+	$(BIN)/lint-imports --no-logo
+check-proto:
+	$(BIN)/python proto/generate.py --check
+
 test: venv check
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --durations=10 tests
 
@@ -42,3 +63,24 @@ soak: venv
 
 bench: venv
 	$(BIN)/python -m benchmarks.run
+
+fmt: venv
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format --quiet .
+
+proto: venv
+	$(BIN)/python proto/generate.py
+
+# Resolves the ranges of pyproject.toml again, for every platform at once; review the diff. The resolver lives in its
+# own environment, for it is not part of the product, and the file it writes names no registry.
+lock:
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip --disable-pip-version-check install --quiet uv
+	.venv-lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra test --generate-hashes \
+		--custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
+	rm -rf .venv-lock
+
+# Leaves .holdfast alone: it may hold a running cluster (`clusterctl local down` and `wipe` are for that).
+clean:
+	rm -rf $(VENV) .venv-lock build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find client node proto tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

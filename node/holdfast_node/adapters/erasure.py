@@ -1,0 +1,1 @@
+"""The erasure codes: the only home of pyeclib."""

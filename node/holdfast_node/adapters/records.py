@@ -1,0 +1,1 @@
+"""Record bodies in protobuf, to and from types of the core."""

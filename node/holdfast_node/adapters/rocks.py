@@ -1,0 +1,1 @@
+"""The index on RocksDB: the only home of rocksdict."""
