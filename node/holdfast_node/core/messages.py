@@ -283,7 +283,7 @@ class SealReply:
 
 @dataclass(frozen=True, slots=True)
 class ReadCells:
-    """`count` consecutive cells from stripe `first`. `fresh` reads past the page cache."""
+    """`count` cells from stripe `first` on (0: only the checksums). `fresh` reads past the page cache."""
 
     seed_id: BlobId
     part: int
@@ -291,14 +291,19 @@ class ReadCells:
     first: int
     count: int
     fresh: bool = False
+    want_checksums: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ReadCellsReply:
-    """`payload` is the cells end to end; each was checked by the holder and must be checked by the reader."""
+    """`payload` is the cells end to end; each was checked by the holder and must be checked by the reader.
+
+    `checksums`, if asked for, are those of all cells of the shard: the manifest names the digest over them.
+    """
 
     lengths: tuple[int, ...]
     payload: bytes
+    checksums: tuple[Digest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,195 @@
+"""Where the bytes of a blob are: parts, stripes, cells, and which cells a range of bytes needs.
+
+Arithmetic on lengths and indexes alone. It knows no store, no checksum and no buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from holdfast_node.core.errors import InvalidArgument
+from holdfast_node.core.head import Manifest
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+PART_BYTES: Final = 64 * MIB
+STRIPE_BYTES: Final = MIB
+WIDE_STRIPE_BYTES: Final = 4 * MIB
+WIDE_FROM_BYTES: Final = 16 * MIB
+"""Blobs declared at least this large use wide stripes: fewer messages, and a window still fits the budget."""
+TINY_TOTAL_BYTES: Final = 24 * KIB
+"""What all n copies of a tiny blob may take together."""
+PARTS_MAX: Final = 10_000
+BLOB_BYTES_MAX: Final = PARTS_MAX * PART_BYTES
+CELL_ALIGN_BYTES: Final = 16
+"""The codec returns data cells as plain slices of its input when every cell is a multiple of this."""
+DATA_CELLS_MAX: Final = 10
+PARITY_CELLS_MAX: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """`rs:K+M`: any k of n = k + m cells give the stripe back. `copy:N`: every cell is the whole stripe."""
+
+    kind: Literal["rs", "copy"]
+    k: int
+    m: int
+
+    @property
+    def n(self) -> int:
+        return self.k + self.m
+
+    def __str__(self) -> str:
+        return f"copy:{self.n}" if self.kind == "copy" else f"rs:{self.k}+{self.m}"
+
+
+def parse_code(text: str) -> Code:
+    """The code a pool or manifest names. Raises `InvalidArgument`, saying what is offered."""
+    code = _parse_copy(text) if text.startswith("copy:") else _parse_rs(text)
+    if code is None or str(code) != text:
+        raise InvalidArgument(
+            f"unknown code {text!r}",
+            hint=f"rs:K+M with K 1..{DATA_CELLS_MAX} and M 0..{PARITY_CELLS_MAX}, such as rs:4+2; or copy:N",
+        )
+    return code
+
+
+def _parse_copy(text: str) -> Code | None:
+    count = _number(text.removeprefix("copy:"))
+    if not 1 <= count <= DATA_CELLS_MAX + PARITY_CELLS_MAX:
+        return None
+    return Code("copy", 1, count - 1)
+
+
+def _parse_rs(text: str) -> Code | None:
+    k_text, plus, m_text = text.removeprefix("rs:").partition("+")
+    k, m = _number(k_text), _number(m_text)
+    if not plus or not 1 <= k <= DATA_CELLS_MAX or not 0 <= m <= PARITY_CELLS_MAX:
+        return None
+    return Code("rs", k, m)
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 3 else -1
+
+
+def tiny_code(code: Code) -> Code:
+    """The code that blobs too small to be worth coding use in a pool of `code`."""
+    return Code("copy", 1, code.n - 1)
+
+
+def tiny_bytes_max(code: Code) -> int:
+    return TINY_TOTAL_BYTES // code.n
+
+
+def code_for(code: Code, size: int) -> Code:
+    """The code a blob of `size` bytes is stored with in a pool of `code`."""
+    return tiny_code(code) if size <= tiny_bytes_max(code) else code
+
+
+def stripe_bytes_for(code: Code, declared_size: int) -> int:
+    """Payload per stripe. `declared_size` -1: unknown. One cell never passes 2 MiB, half a bulk frame."""
+    return WIDE_STRIPE_BYTES if declared_size >= WIDE_FROM_BYTES and code.k > 1 else STRIPE_BYTES
+
+
+def cell_bytes(code: Code, stripe_size: int) -> int:
+    """Length of each cell of a stripe with `stripe_size` bytes of payload; coded ones are padded with zeros."""
+    if code.kind == "copy":
+        return stripe_size
+    unaligned = -(-stripe_size // code.k)
+    return -(-unaligned // CELL_ALIGN_BYTES) * CELL_ALIGN_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The bytes [first, last) of one stripe's payload, and where they are: data cells `cells`, in order."""
+
+    part: int
+    stripe: int
+    stripe_size: int
+    cell_size: int
+    first: int
+    last: int
+
+    @property
+    def cells(self) -> range:
+        """The fewest data cells that hold the bytes."""
+        return range(self.first // self.cell_size, -(-self.last // self.cell_size))
+
+    def slice_of(self, cell: int) -> tuple[int, int]:
+        """Which bytes [first, last) of data cell `cell` belong to the span."""
+        start = cell * self.cell_size
+        return max(self.first - start, 0), min(self.last - start, self.cell_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How `size` bytes are cut. Zero bytes have no parts."""
+
+    code: Code
+    size: int
+    stripe_bytes: int
+    part_bytes: int = PART_BYTES
+
+    @property
+    def part_count(self) -> int:
+        return -(-self.size // self.part_bytes)
+
+    def part_size(self, part: int) -> int:
+        assert 0 <= part < self.part_count, (part, self)
+        return min(self.part_bytes, self.size - part * self.part_bytes)
+
+    def stripe_count(self, part: int) -> int:
+        return stripes_in(self.part_size(part), self.stripe_bytes)
+
+    def stripe_size(self, part: int, stripe: int) -> int:
+        return stripe_size_in(self.part_size(part), self.stripe_bytes, stripe)
+
+    def cell_size(self, part: int, stripe: int) -> int:
+        return cell_bytes(self.code, self.stripe_size(part, stripe))
+
+    def spans(self, first: int, last: int) -> Iterator[Span]:
+        """The stripes that hold the bytes [first, last), in order, each with its share of them."""
+        assert 0 <= first <= last <= self.size, (first, last, self.size)
+        at = first
+        while at < last:
+            part, in_part = divmod(at, self.part_bytes)
+            stripe, in_stripe = divmod(in_part, self.stripe_bytes)
+            stripe_size = self.stripe_size(part, stripe)
+            take = min(stripe_size - in_stripe, last - at)
+            yield Span(
+                part, stripe, stripe_size, cell_bytes(self.code, stripe_size), in_stripe, in_stripe + take
+            )
+            at += take
+
+
+def layout_of(manifest: Manifest) -> Layout:
+    """The layout a manifest describes. Raises `InvalidArgument` for a code this release does not know."""
+    return Layout(parse_code(manifest.code), manifest.size, manifest.stripe_bytes, manifest.part_bytes)
+
+
+def stripes_in(part_size: int, stripe_bytes: int) -> int:
+    return -(-part_size // stripe_bytes)
+
+
+def stripe_size_in(part_size: int, stripe_bytes: int, stripe: int) -> int:
+    """Payload bytes in one stripe of a part: full, or what is left."""
+    assert 0 <= stripe < stripes_in(part_size, stripe_bytes), (part_size, stripe_bytes, stripe)
+    return min(stripe_bytes, part_size - stripe * stripe_bytes)
+
+
+def resolve_range(size: int, first: int, last: int) -> tuple[int, int]:
+    """The bytes [first, last) of a blob as asked for; `last` -1 is the end, beyond the end is cut.
+
+    Raises `InvalidArgument` for a range that begins beyond the blob or ends before it begins.
+    """
+    end = size if last == -1 else last
+    if first < 0 or end < first or first > size:
+        raise InvalidArgument(
+            f"bytes [{first}, {last}) are not a range of a blob of {size} bytes",
+            hint="0 <= first <= size and first <= last; last = -1 means to the end",
+        )
+    return first, min(end, size)
