@@ -1,0 +1,163 @@
+"""How many more whole domains may go before a version can no longer be read.
+
+Three things must outlive a loss: k shards of every part, a majority of the key's register, a majority of the
+map's voters. A margin is the least of the three, per protected tag and per node; -1 means "not readable now".
+Pure arithmetic over who is said to be there; refuses to know whether that is true.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import combinations
+
+from holdfast_node.core.api import Margin
+from holdfast_node.core.ids import StoreId
+from holdfast_node.core.topology import NODE_TAG, Topology, majority
+
+__all__ = [
+    "NODE_TAG",
+    "Holders",
+    "least",
+    "majority_survives",
+    "margin_of",
+    "partition_margin",
+    "register_survives",
+    "shard_survives",
+    "voters_survive",
+]
+
+Up = Callable[[StoreId], bool]
+Holders = Mapping[int, Collection[StoreId]]
+"""Shard index -> the stores that hold it. A store may hold several indexes, an index may be held several
+times."""
+
+
+def shard_survives(holders: Holders, k: int, domains: Mapping[StoreId, str]) -> int:
+    """The largest number of whole domains of which any may go and k different shards are left; -1 if k are
+    not there.
+
+    Stores that `domains` does not name count as gone.
+    """
+    where = [spread for stores in holders.values() if (spread := _spread(stores, domains))]
+    spare = len(where) - k
+    if spare < 0:
+        return -1
+    if all(len(spread) == 1 for spread in where):
+        return _greedy(Counter(next(iter(spread)) for spread in where), spare)
+    everywhere = sorted(frozenset[str]().union(*where))
+    for gone in range(1, len(everywhere) + 1):
+        for lost in combinations(everywhere, gone):
+            if sum(spread.issubset(lost) for spread in where) > spare:
+                return gone - 1
+    raise AssertionError("the loss of every domain leaves nothing, and k is at least 1")
+
+
+def majority_survives(
+    members_alive: Collection[StoreId], n_total: int, domains: Mapping[StoreId, str]
+) -> int:
+    """The largest number of whole domains of which any may go and a majority of `n_total` is left; -1 if it
+    is not."""
+    at = Counter(domains[store] for store in members_alive if store in domains)
+    spare = at.total() - majority(n_total)
+    return _greedy(at, spare) if spare >= 0 else -1
+
+
+def _spread(stores: Collection[StoreId], domains: Mapping[StoreId, str]) -> frozenset[str]:
+    return frozenset(domains[store] for store in stores if store in domains)
+
+
+def _greedy(at: Counter[str], spare: int) -> int:
+    """How many of the fullest domains fit into `spare` losses: with one place per item the worst case is
+    greedy."""
+    survived = 0
+    for count in sorted(at.values(), reverse=True):
+        spare -= count
+        if spare < 0:
+            return survived
+        survived += 1
+    return survived
+
+
+def margin_of(
+    topology: Topology,
+    pool: int,
+    partitions: Sequence[int],
+    parts: Sequence[Holders],
+    up: Up,
+    *,
+    k: int | None = None,
+) -> Margin:
+    """The margin of one version.
+
+    `partitions[i]` is the partition of part i and `parts[i]` its holders; `partitions[0]`, whose register
+    names the version, is there even when there are no parts. `k` is how many shards decode, the pool's k
+    unless given (1 for a blob whose every shard is the whole payload). `full`: every shard is at its home,
+    and neither a home nor a voter is down, learning or suspect.
+    """
+    assert len(partitions) >= max(1, len(parts)), "each part has a partition, and the key has one"
+    needed = topology.code(pool).k if k is None else k
+    live = [_live(topology, holders, up) for holders in parts]
+    entries: list[tuple[str, int]] = []
+    for tag in topology.protected_tags(pool):
+        domains = topology.domain_by_store(tag)
+        found = [shard_survives(holders, needed, domains) for holders in live]
+        found.append(register_survives(topology, pool, partitions[0], up, tag))
+        found.append(voters_survive(topology, up, tag))
+        entries.append((tag, min(found)))
+    full = all(_at_home(topology, pool, partition, up) for partition in partitions)
+    full = full and all(
+        home in holders.get(index, ())
+        for partition, holders in zip(partitions, live, strict=False)
+        for index, home in enumerate(topology.entry(pool, partition).homes)
+    )
+    full = full and all(store in topology.active and up(store) for store in topology.map.voters)
+    return Margin(tuple(entries), full)
+
+
+def register_survives(topology: Topology, pool: int, partition: int, up: Up, tag: str) -> int:
+    """How many domains of `tag` may go before this partition's registers lose their majority."""
+    alive = [store for store in topology.voting_homes(pool, partition) if up(store)]
+    return majority_survives(alive, topology.code(pool).n, topology.domain_by_store(tag))
+
+
+def voters_survive(topology: Topology, up: Up, tag: str) -> int:
+    """How many domains of `tag` may go before the map cannot be changed any more."""
+    voters = topology.map.voters
+    alive = [store for store in voters if store in topology.active and up(store)]
+    return majority_survives(alive, len(voters), topology.domain_by_store(tag))
+
+
+def partition_margin(
+    topology: Topology, pool: int, partition: int, up: Up, holding: Up | None = None
+) -> Margin:
+    """The margin of a blob of this partition whose every shard is at its home.
+
+    `holding` says of which homes that is true (proven, say); without it, of all that are up.
+    """
+    homes = topology.entry(pool, partition).homes
+    holders = {index: (home,) for index, home in enumerate(homes) if holding is None or holding(home)}
+    return margin_of(topology, pool, (partition,), (holders,), up)
+
+
+def least(margins: Iterable[Margin]) -> Margin:
+    """The smallest of each entry; full only if all are. Of none: no entries, full."""
+    entries: dict[str, int] = {}
+    full = True
+    for margin in margins:
+        full = full and margin.full
+        for tag, count in margin.entries:
+            entries[tag] = min(count, entries.get(tag, count))
+    return Margin(tuple(entries.items()), full)
+
+
+def _live(topology: Topology, holders: Holders, up: Up) -> dict[int, tuple[StoreId, ...]]:
+    return {
+        index: tuple(store for store in stores if topology.node(store) is not None and up(store))
+        for index, stores in holders.items()
+    }
+
+
+def _at_home(topology: Topology, pool: int, partition: int, up: Up) -> bool:
+    voting = topology.voting_homes(pool, partition)
+    return len(voting) == topology.code(pool).n and all(up(store) for store in voting)

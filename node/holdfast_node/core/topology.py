@@ -1,0 +1,198 @@
+"""One cluster map, turned into constant-time answers: who lives where, which partition, which homes, which
+domain.
+
+Built once per adopted map and never changed. Refuses to know which stores are reachable: whoever asks brings
+that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+from xxhash import xxh3_64_intdigest
+
+from holdfast_node.core.cluster_map import ClusterMap, NodeEntry, PartitionEntry, Pool, StoreState
+from holdfast_node.core.errors import InvalidArgument
+from holdfast_node.core.geometry import Code, parse_code
+from holdfast_node.core.ids import BlobId, BucketId, NodeName, StoreId
+from holdfast_node.core.messages import Scope
+
+NODE_TAG: Final = "node"
+"""The tag every node has without being given one: its own name. Always protected."""
+
+UNKNOWN_DOMAIN: Final = "unknown"
+"""The one domain of all nodes without a value of a tag: what is not known to be apart is taken to be
+together."""
+
+
+def majority(count: int) -> int:
+    return count // 2 + 1
+
+
+def domain_of(node: NodeEntry, tag: str) -> str:
+    """The node's domain under `tag`."""
+    if tag == NODE_TAG:
+        return node.name
+    for key, value in node.tags:
+        if key == tag:
+            return value or UNKNOWN_DOMAIN
+    return UNKNOWN_DOMAIN
+
+
+def default_protected_tags(nodes: Iterable[NodeEntry]) -> tuple[str, ...]:
+    """The tags that every node has a value of, sorted."""
+    common: set[str] | None = None
+    for node in nodes:
+        own = {key for key, value in node.tags if value}
+        common = own if common is None else common & own
+    return tuple(sorted(common or ()))
+
+
+class Topology:
+    """Lookups over one map. All collections it returns are read-only and in a fixed order."""
+
+    def __init__(self, cluster_map: ClusterMap) -> None:
+        self.map: Final = cluster_map
+        nodes = cluster_map.nodes
+        self._by_store: Final[dict[StoreId, NodeEntry]] = {node.store: node for node in nodes}
+        self._by_name: Final[dict[NodeName, NodeEntry]] = {node.name: node for node in nodes}
+        self._codes: Final[tuple[Code, ...]] = tuple(parse_code(pool.code) for pool in cluster_map.pools)
+        self._pools: Final[dict[str, int]] = {
+            pool.name: index for index, pool in enumerate(cluster_map.pools)
+        }
+        self._protected: Final = tuple(_with_node(pool.protected_tags) for pool in cluster_map.pools)
+        self._domains: Final = _domains(nodes, {tag for tags in self._protected for tag in tags} | {NODE_TAG})
+        active = frozenset(node.store for node in nodes if node.state is StoreState.ACTIVE)
+        self.stores: Final[tuple[StoreId, ...]] = tuple(node.store for node in nodes)
+        self.active: Final[frozenset[StoreId]] = active
+        self._scopes: Final = tuple(
+            tuple(Scope(at, number, entry.generation) for number, entry in enumerate(pool.partitions))
+            for at, pool in enumerate(cluster_map.pools)
+        )
+        self._voting: Final = tuple(
+            tuple(_voting(entry, active) for entry in pool.partitions) for pool in cluster_map.pools
+        )
+        self._kept: Final = _kept(cluster_map)
+
+    def node(self, store: StoreId) -> NodeEntry | None:
+        return self._by_store.get(store)
+
+    def name(self, store: StoreId) -> str:
+        """The node's name, or a short form of the store's id if the map does not name it. For people."""
+        node = self._by_store.get(store)
+        return node.name if node is not None else f"store {store.hex()[:8]}"
+
+    def by_name(self, name: str) -> NodeEntry | None:
+        return self._by_name.get(NodeName(name))
+
+    def select(self, selector: str) -> tuple[NodeEntry, ...]:
+        """The nodes meant by a node's name or by `tag=value`. Raises `InvalidArgument` if there is none."""
+        named = self.by_name(selector)
+        if named is not None:
+            return (named,)
+        tag, equals, value = selector.partition("=")
+        found = tuple(node for node in self.map.nodes if equals and value and domain_of(node, tag) == value)
+        if not found:
+            names = ", ".join(node.name for node in self.map.nodes)
+            raise InvalidArgument(
+                f"nothing matches {selector!r}", hint=f"name a node ({names}) or a tag=value one has"
+            )
+        return found
+
+    def addresses(self) -> dict[StoreId, str]:
+        return {node.store: node.address for node in self.map.nodes}
+
+    def pool(self, pool: int) -> Pool:
+        return self.map.pools[pool]
+
+    def pool_index(self, name: str) -> int:
+        """Raises `InvalidArgument` for a pool that does not exist."""
+        index = self._pools.get(name)
+        if index is None:
+            raise InvalidArgument(f"there is no pool {name!r}", hint=f"pools: {', '.join(self._pools)}")
+        return index
+
+    def code(self, pool: int) -> Code:
+        return self._codes[pool]
+
+    def key_partition(self, pool: int, bucket: BucketId, key: bytes) -> int:
+        """The partition of a key's register and of the first part of its blobs."""
+        return xxh3_64_intdigest(bucket + key) % len(self.map.pools[pool].partitions)
+
+    def part_partition(self, pool: int, bucket: BucketId, key: bytes, seed_id: BlobId, part: int) -> int:
+        """The partition of one part of a blob; later parts are spread by the seed their shards are named
+        with."""
+        if part == 0:
+            return self.key_partition(pool, bucket, key)
+        return xxh3_64_intdigest(seed_id + part.to_bytes(4, "big")) % len(self.map.pools[pool].partitions)
+
+    def entry(self, pool: int, partition: int) -> PartitionEntry:
+        return self.map.pools[pool].partitions[partition]
+
+    def scope(self, pool: int, partition: int) -> Scope:
+        return self._scopes[pool][partition]
+
+    def scopes(self, pool: int) -> tuple[Scope, ...]:
+        """Every partition of the pool, in order."""
+        return self._scopes[pool]
+
+    def quorum(self, pool: int) -> int:
+        """A majority of all n homes, whoever of them may vote today."""
+        return majority(self._codes[pool].n)
+
+    def voting_homes(self, pool: int, partition: int) -> tuple[StoreId, ...]:
+        """The homes whose answers count: neither learners nor suspect. In home order."""
+        return self._voting[pool][partition]
+
+    def kept_by(self, store: StoreId) -> tuple[Scope, ...]:
+        """The partitions this store is a home of, in order."""
+        return self._kept.get(store, ())
+
+    def learned_by(self, store: StoreId) -> tuple[Scope, ...]:
+        """The partitions in which this store is a learner, in order."""
+        return tuple(
+            scope
+            for scope in self.kept_by(store)
+            if store in self.entry(scope.pool, scope.partition).learners
+        )
+
+    def domains(self, tag: str) -> Mapping[str, frozenset[StoreId]]:
+        """Value -> stores, over all nodes; stores without a value are together in `UNKNOWN_DOMAIN`."""
+        inverse: dict[str, set[StoreId]] = {}
+        for store, value in sorted(self.domain_by_store(tag).items(), key=lambda item: (item[1], item[0])):
+            inverse.setdefault(value, set()).add(store)
+        return {value: frozenset(stores) for value, stores in inverse.items()}
+
+    def domain_by_store(self, tag: str) -> Mapping[StoreId, str]:
+        """Store -> value of `tag`, for every store of the map."""
+        known = self._domains.get(tag)
+        return known if known is not None else _domains(self.map.nodes, {tag})[tag]
+
+    def protected_tags(self, pool: int) -> tuple[str, ...]:
+        """The pool's protected tags and, first, `NODE_TAG`."""
+        return self._protected[pool]
+
+
+def _with_node(tags: tuple[str, ...]) -> tuple[str, ...]:
+    return (NODE_TAG, *sorted(tag for tag in tags if tag != NODE_TAG))
+
+
+def _domains(nodes: tuple[NodeEntry, ...], tags: set[str]) -> dict[str, Mapping[StoreId, str]]:
+    return {
+        tag: MappingProxyType({node.store: domain_of(node, tag) for node in nodes}) for tag in sorted(tags)
+    }
+
+
+def _voting(entry: PartitionEntry, active: frozenset[StoreId]) -> tuple[StoreId, ...]:
+    return tuple(store for store in entry.homes if store in active and store not in entry.learners)
+
+
+def _kept(cluster_map: ClusterMap) -> dict[StoreId, tuple[Scope, ...]]:
+    kept: dict[StoreId, list[Scope]] = {}
+    for at, pool in enumerate(cluster_map.pools):
+        for number, entry in enumerate(pool.partitions):
+            for store in entry.homes:
+                kept.setdefault(store, []).append(Scope(at, number, entry.generation))
+    return {store: tuple(scopes) for store, scopes in kept.items()}
