@@ -1,6 +1,6 @@
 """The digests of cells, shards and blobs: xxh3-128, each bound to what it is the digest of.
 
-They find rot, misdirected writes and bugs, not attackers. This module hashes the buffers it is given, keeps none.
+They find rot, misdirected writes and bugs, not attackers. Buffers are hashed here and never kept.
 """
 
 from __future__ import annotations

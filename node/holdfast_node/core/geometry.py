@@ -96,7 +96,7 @@ def stripe_bytes_for(code: Code, declared_size: int) -> int:
 
 
 def cell_bytes(code: Code, stripe_size: int) -> int:
-    """Length of each cell of a stripe with `stripe_size` bytes of payload; coded ones are padded with zeros."""
+    """Length of each cell of a stripe of `stripe_size` payload bytes; coded stripes are padded with zeros."""
     if code.kind == "copy":
         return stripe_size
     unaligned = -(-stripe_size // code.k)
