@@ -64,7 +64,7 @@ def _addresses(parts: Parts) -> Iterator[Finding]:
             continue
         yield (
             key,
-            f'"{node.host}" is not loopback, and a node does not listen in the open without TLS, which there is not yet',
+            f'"{node.host}" is not loopback, and nodes do not listen in the open without TLS, which there is not yet',
             f'write "127.0.0.1:{node.port}"',
         )
         if parts.cluster and parts.cluster.simulated_domains:
