@@ -1038,12 +1038,15 @@ class ReadCells(_message.Message):
     FIRST_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
     FRESH_FIELD_NUMBER: _builtins.int
+    WANT_CHECKSUMS_FIELD_NUMBER: _builtins.int
     seed_id: _builtins.bytes
     part: _builtins.int
     index: _builtins.int
     first: _builtins.int
     count: _builtins.int
+    """0: only the checksums"""
     fresh: _builtins.bool
+    want_checksums: _builtins.bool
     def __init__(
         self,
         *,
@@ -1053,10 +1056,11 @@ class ReadCells(_message.Message):
         first: _builtins.int = ...,
         count: _builtins.int = ...,
         fresh: _builtins.bool = ...,
+        want_checksums: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "first", b"first", "fresh", b"fresh", "index", b"index", "part", b"part", "seed_id", b"seed_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "first", b"first", "fresh", b"fresh", "index", b"index", "part", b"part", "seed_id", b"seed_id", "want_checksums", b"want_checksums"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1067,16 +1071,22 @@ class ReadCellsReply(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LENGTHS_FIELD_NUMBER: _builtins.int
+    CHECKSUMS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def lengths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def checksums(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """of all cells of the shard, if asked for"""
+
     def __init__(
         self,
         *,
         lengths: _abc.Iterable[_builtins.int] | None = ...,
+        checksums: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lengths", b"lengths"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksums", b"checksums", "lengths", b"lengths"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
