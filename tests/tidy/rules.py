@@ -27,7 +27,7 @@ _MAY_SPEAK_OTHERWISE: Final = ("node/holdfast_node/adapters/erasure",)
 # operating system use them too.
 _WORDS: Final = {
     "fragment": "shard or cell",
-    "piece": "part, stripe, cell or shard",
+    "piece": "part, stripe, cell, shard or buffer",
     "master": "steward or voter",
     "ring": "placement",
     "timestamp": "ballot, stamp or store time",
@@ -78,10 +78,18 @@ def functions_are_short(module: Module) -> Iterator[str]:
 
 
 def parameters_are_few(module: Module) -> Iterator[str]:
-    """Without self and cls; a group of values that travels together is a type."""
+    """What a call has to supply, without self and cls: values that travel together are a type.
+
+    Options (keyword-only, with a default) do not count: a call that does not need one does not show it.
+    """
     for function in _functions(module):
         arguments = function.args
-        named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+        required = [
+            argument
+            for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+            if default is None
+        ]
+        named = [*arguments.posonlyargs, *arguments.args, *required]
         count = sum(argument.arg not in {"self", "cls"} for argument in named)
         if count > PARAMETERS_MAX:
             yield _at(module, function, f"{function.name} has {count} parameters, at most {PARAMETERS_MAX}")

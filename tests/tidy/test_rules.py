@@ -20,7 +20,7 @@ GOOD = '''"""A module."""
 import asyncio
 
 
-def function(self, a, b, *, c, d, e, f):
+def function(self, a, b, *, c, d, e, f, option=None, other=False):
     queue = asyncio.Queue(8)
     lock = asyncio.Semaphore(value=2)
     asyncio.sleep(0)
