@@ -1,0 +1,253 @@
+"""How the cluster document changes: pure functions from one map to the next, and the check every adopted map
+passes.
+
+A function answers None when there is nothing (any more) to do, so that a change may safely be tried again on
+a newer map. Refuses to know how a map is decided and told (that is the cartographer's) and which stores are
+reachable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Final
+
+from holdfast_node.core.cluster_map import ClusterMap, NodeEntry, PartitionEntry, Pool, StoreState
+from holdfast_node.core.errors import Evidence, HoldfastError, IntegrityError, Refused
+from holdfast_node.core.geometry import parse_code
+from holdfast_node.core.holders import ACK_FLOORS
+from holdfast_node.core.ids import ID_BYTES, Epoch, Era, Generation, StoreId
+from holdfast_node.core.topology import majority
+
+Change = Callable[[ClusterMap], ClusterMap | None]
+Scoped = Mapping[tuple[int, int], int]
+"""(pool, partition) -> the generation in which something was found. It is acted on only while that still
+holds."""
+
+EVIDENCE_MAX: Final = 16
+"""A refusal names this many partitions and counts the rest."""
+
+
+def next_epoch(current: ClusterMap) -> Epoch:
+    return Epoch(current.epoch + 1)
+
+
+def replace_lost(current: ClusterMap, swaps: Mapping[StoreId, StoreId]) -> ClusterMap | None:
+    """New stores (old -> new) under the same node names, all in one change.
+
+    Each new store is a learner at the shard indexes of the old one, in a new generation. Raises `Refused`
+    when a partition would keep fewer than a majority of voting homes: its registers could not be learned from
+    them.
+    """
+    known = {node.store for node in current.nodes}
+    pending = {old: new for old, new in swaps.items() if old in known}
+    if not pending:
+        return None
+    taken = sorted(new for new in pending.values() if new in known)
+    if taken or len(set(pending.values())) != len(pending):
+        raise Refused(
+            "a new store is in the map already", evidence=[Evidence(s.hex()[:8], "taken") for s in taken]
+        )
+    _refuse_without_majority(current, frozenset(pending))
+    epoch = next_epoch(current)
+
+    def swapped(node: NodeEntry) -> NodeEntry:
+        new = pending.get(node.store)
+        return node if new is None else replace(node, store=new, state=StoreState.ACTIVE, joined_epoch=epoch)
+
+    return replace(
+        current,
+        epoch=epoch,
+        nodes=tuple(swapped(node) for node in current.nodes),
+        pools=tuple(_pool(pool, lambda entry: _swap_homes(entry, pending)) for pool in current.pools),
+        voters=tuple(pending.get(voter, voter) for voter in current.voters),
+    )
+
+
+def _pool(pool: Pool, change: Callable[[PartitionEntry], PartitionEntry]) -> Pool:
+    return replace(pool, partitions=tuple(change(entry) for entry in pool.partitions))
+
+
+def _swap_homes(entry: PartitionEntry, swaps: Mapping[StoreId, StoreId]) -> PartitionEntry:
+    if not any(home in swaps for home in entry.homes):
+        return entry
+    homes = tuple(swaps.get(home, home) for home in entry.homes)
+    blank = {swaps[home] for home in entry.homes if home in swaps}
+    learners = tuple(home for home in homes if home in blank or home in entry.learners)
+    return PartitionEntry(Generation(entry.generation + 1), homes, learners)
+
+
+def _refuse_without_majority(current: ClusterMap, lost: frozenset[StoreId]) -> None:
+    names = {node.store: node.name for node in current.nodes}
+    suspect = {node.store for node in current.nodes if node.state is StoreState.SUSPECT}
+    short: list[Evidence] = []
+    for pool in current.pools:
+        for number, entry in enumerate(pool.partitions):
+            needed = majority(len(entry.homes))
+            left = [h for h in entry.homes if h not in lost and h not in entry.learners and h not in suspect]
+            if len(left) < needed and not lost.isdisjoint(entry.homes):
+                who = ", ".join(sorted(names.get(home, home.hex()[:8]) for home in left)) or "none"
+                said = f"would keep {len(left)} of {len(entry.homes)} voting homes ({who}), needs {needed}"
+                short.append(Evidence(f"pool {pool.name} partition {number}", said))
+    if not short:
+        return
+    more = len(short) - EVIDENCE_MAX
+    raise Refused(
+        f"{len(short)} partitions would be left without a majority that can vote"
+        + (f"; the first {EVIDENCE_MAX} are named" if more > 0 else ""),
+        hint="bring stores back, or let the learners among them catch up (`clusterctl status`), and try again",
+        evidence=short[:EVIDENCE_MAX],
+    )
+
+
+def finish_learning(current: ClusterMap, store: StoreId, learned: Scoped) -> ClusterMap | None:
+    """The store has caught up in these partitions: it votes there from the next generation on."""
+
+    def finished(entry: PartitionEntry, generation: int) -> PartitionEntry | None:
+        if entry.generation != generation or store not in entry.learners:
+            return None
+        learners = tuple(learner for learner in entry.learners if learner != store)
+        return PartitionEntry(Generation(generation + 1), entry.homes, learners)
+
+    return _each(current, learned, finished)
+
+
+def relearn(current: ClusterMap, store: StoreId, partitions: Scoped) -> ClusterMap | None:
+    """The same store becomes a learner again: it cannot vouch for what it keeps of these partitions.
+
+    Partitions that would be left without a majority of voting homes are passed over: nobody could teach it
+    there.
+    """
+    suspect = {node.store for node in current.nodes if node.state is StoreState.SUSPECT}
+
+    def again(entry: PartitionEntry, generation: int) -> PartitionEntry | None:
+        if entry.generation != generation or store in entry.learners or store not in entry.homes:
+            return None
+        learners = tuple(home for home in entry.homes if home in entry.learners or home == store)
+        left = [home for home in entry.homes if home not in learners and home not in suspect]
+        if len(left) < majority(len(entry.homes)):
+            return None
+        return PartitionEntry(Generation(generation + 1), entry.homes, learners)
+
+    return _each(current, partitions, again)
+
+
+def _each(
+    current: ClusterMap, scoped: Scoped, change: Callable[[PartitionEntry, int], PartitionEntry | None]
+) -> ClusterMap | None:
+    """Apply `change` to the partitions named; None if it changed none."""
+    changed = False
+    pools: list[Pool] = []
+    for at, pool in enumerate(current.pools):
+        partitions = list(pool.partitions)
+        for number, entry in enumerate(partitions):
+            generation = scoped.get((at, number))
+            after = change(entry, generation) if generation is not None else None
+            if after is not None:
+                partitions[number] = after
+                changed = True
+        pools.append(replace(pool, partitions=tuple(partitions)))
+    return replace(current, epoch=next_epoch(current), pools=tuple(pools)) if changed else None
+
+
+def raise_era(current: ClusterMap, seen: Era | None = None) -> ClusterMap | None:
+    """The next era; with `seen`, only if nobody has raised it since."""
+    if seen is not None and current.era > seen:
+        return None
+    return replace(current, epoch=next_epoch(current), era=Era(current.era + 1))
+
+
+def mark_suspect(current: ClusterMap, store: StoreId) -> ClusterMap | None:
+    """The store was rolled back or cloned: it never votes again."""
+    if not any(node.store == store and node.state is not StoreState.SUSPECT for node in current.nodes):
+        return None
+    nodes = tuple(
+        replace(node, state=StoreState.SUSPECT) if node.store == store else node for node in current.nodes
+    )
+    return replace(current, epoch=next_epoch(current), nodes=nodes)
+
+
+def validate(old: ClusterMap | None, new: ClusterMap) -> None:
+    """Raises `IntegrityError`, naming everything wrong, unless `new` is a sound map that may follow `old`."""
+    wrong = [*_nodes_wrong(new), *_pools_wrong(new)]
+    if old is not None:
+        wrong += _succession_wrong(old, new)
+    if wrong:
+        said = [Evidence("map", reason) for reason in wrong[:EVIDENCE_MAX]]
+        raise IntegrityError(f"map of epoch {new.epoch} is not valid: {len(wrong)} mistakes", evidence=said)
+
+
+def _nodes_wrong(new: ClusterMap) -> list[str]:
+    wrong: list[str] = []
+    stores = {node.store for node in new.nodes}
+    if len(new.cluster_id) != ID_BYTES or not any(new.cluster_id):
+        wrong.append("no cluster id")
+    if new.epoch < 1 or new.era < 1:
+        wrong.append(f"epoch {new.epoch}, era {new.era}: both begin at 1")
+    if not new.nodes:
+        wrong.append("no nodes")
+    for what, distinct in (
+        ("store", stores),
+        ("name", {node.name for node in new.nodes}),
+        ("address", {node.address for node in new.nodes}),
+    ):
+        if len(distinct) != len(new.nodes) or not all(distinct):
+            wrong.append(f"every node needs its own {what}")
+    wrong += [
+        f"node {node.name} has a malformed store id" for node in new.nodes if len(node.store) != ID_BYTES
+    ]
+    wrong += [f"node {node.name} has weight {node.weight}" for node in new.nodes if node.weight < 1]
+    if not new.voters or len(set(new.voters)) != len(new.voters) or not stores.issuperset(new.voters):
+        wrong.append("voters must be distinct stores of the map, at least one")
+    return wrong
+
+
+def _pools_wrong(new: ClusterMap) -> list[str]:
+    wrong: list[str] = []
+    stores = frozenset(node.store for node in new.nodes)
+    if not new.pools or len({pool.name for pool in new.pools}) != len(new.pools):
+        wrong.append("at least one pool, each with its own name")
+    for pool in new.pools:
+        count = len(pool.partitions)
+        if count < 1 or count & (count - 1):
+            wrong.append(f"pool {pool.name} has {count} partitions, not a power of two")
+        if pool.ack_floor not in ACK_FLOORS:
+            wrong.append(f"pool {pool.name} has the unknown ack floor {pool.ack_floor!r}")
+        try:
+            n = parse_code(pool.code).n
+        except HoldfastError as error:
+            wrong.append(f"pool {pool.name}: {error.message}")
+            continue
+        for number, entry in enumerate(pool.partitions):
+            if reason := _entry_wrong(entry, n, stores):
+                wrong.append(f"pool {pool.name} partition {number}: {reason}")
+    return wrong
+
+
+def _entry_wrong(entry: PartitionEntry, n: int, stores: frozenset[StoreId]) -> str:
+    if len(entry.homes) != n or len(set(entry.homes)) != n:
+        return f"needs {n} different homes"
+    if not stores.issuperset(entry.homes):
+        return "a home is not a store of the map"
+    if not set(entry.homes).issuperset(entry.learners) or len(set(entry.learners)) != len(entry.learners):
+        return "a learner is not a home"
+    return "" if entry.generation >= 1 else "generations begin at 1"
+
+
+def _succession_wrong(old: ClusterMap, new: ClusterMap) -> list[str]:
+    wrong: list[str] = []
+    if new.cluster_id != old.cluster_id:
+        return ["it belongs to another cluster"]
+    if new.epoch <= old.epoch or new.era < old.era:
+        wrong.append(f"epoch {old.epoch} to {new.epoch}, era {old.era} to {new.era}: neither goes back")
+    if [pool.name for pool in new.pools[: len(old.pools)]] != [pool.name for pool in old.pools]:
+        return [*wrong, "pools are known by their place: they are neither removed nor reordered"]
+    for before, after in zip(old.pools, new.pools, strict=False):
+        if before.code != after.code or len(before.partitions) != len(after.partitions):
+            wrong.append(f"pool {before.name} changed its code or its partition count")
+            continue
+        for number, (was, now) in enumerate(zip(before.partitions, after.partitions, strict=True)):
+            changed = (was.homes, was.learners) != (now.homes, now.learners)
+            if now.generation < was.generation + changed:
+                wrong.append(f"pool {before.name} partition {number}: homes changed without a new generation")
+    return wrong
