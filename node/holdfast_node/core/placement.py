@@ -284,7 +284,7 @@ def _assign_slots(table: Table, before: _Before, n: int) -> list[list[int]]:
                 slots[index] = at
         for index in range(n):
             if slots[index] < 0:
-                at = min(fresh, key=lambda node: (often[node][index], -sum(often[node]), node))
+                _, _, at = min((often[node][index], -sum(often[node]), node) for node in fresh)
                 fresh.remove(at)
                 slots[index] = at
             often[slots[index]][index] += 1
