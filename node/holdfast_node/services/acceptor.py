@@ -1,0 +1,425 @@
+"""A home's side of the register: every promise and acceptance is durable before it is spoken.
+
+Decides nothing itself (`core.acceptance` does). Requests for one key are decided in the order they came,
+each on the state the one before left, also while that state is still on its way to the disk; each answer
+waits for its own record. Answers are given only in the generation that is adopted when they leave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from holdfast_node.core.acceptance import (
+    Acceptance,
+    Promise,
+    Standing,
+    accept,
+    check_generation,
+    check_voting,
+    learn,
+    prepare,
+    view,
+)
+from holdfast_node.core.errors import (
+    HoldfastError,
+    InvalidArgument,
+    NotInitialised,
+    NotVoting,
+    StaleGeneration,
+)
+from holdfast_node.core.geometry import parse_code
+from holdfast_node.core.head import Head, Manifest
+from holdfast_node.core.ids import RESERVED_BUCKET, BlobId, BucketId, StoreId
+from holdfast_node.core.messages import (
+    Accept,
+    CloseBucket,
+    CloseBucketReply,
+    Commit,
+    CommitReply,
+    CopyRegisters,
+    Floors,
+    FloorsReply,
+    ListRegisters,
+    ManifestReply,
+    Prepare,
+    PrepareReply,
+    ReadFloors,
+    ReadManifest,
+    ReadRegister,
+    RegisterCopies,
+    RegisterCopy,
+    RegisterPage,
+    RegisterView,
+    Reply,
+    Request,
+    Scope,
+)
+from holdfast_node.core.operation import Operation
+from holdfast_node.core.records import BucketRecord, PartitionRecord, RegisterRecord
+from holdfast_node.core.register import HeadCodec
+from holdfast_node.core.topology import Topology
+from holdfast_node.services.ballots import Ballots
+from holdfast_node.services.dispatcher import Caller, Handler, handler
+from holdfast_node.services.store import Entry
+from holdfast_node.services.turns import KeyId, Turns
+
+KEY_WAITERS_MAX: Final = 4096
+"""Requests queued on one key at one home: 32 writers on each of 100 nodes, with room."""
+LIST_ROWS_MAX: Final = 1024
+COPY_ROWS_MAX: Final = 256
+
+_WHOLE_BUCKET: Final = b""
+"""Not a key: opening and closing of one bucket take turns under it."""
+
+
+class Registry(Protocol):
+    """What of the store a home's registers need; `services.store.Store` has it."""
+
+    async def register(self, bucket: BucketId, key: bytes) -> RegisterRecord | None: ...
+
+    async def manifest(self, bucket: BucketId, key: bytes, blob_id: BlobId) -> Manifest | None: ...
+
+    def append(self, entries: Sequence[Entry], *, bulk: bool = False) -> asyncio.Future[None]: ...
+
+    def partition(self, pool: int, partition: int) -> PartitionRecord: ...
+
+    def bucket_closing(self, bucket: BucketId) -> bool: ...
+
+    def closed_buckets(self) -> tuple[BucketId, ...]: ...
+
+    def register_rows(
+        self,
+        partitions: frozenset[tuple[int, int]],
+        bucket: BucketId,
+        prefix: bytes,
+        start: bytes,
+        limit: int,
+    ) -> RegisterPage: ...
+
+    async def register_copies(
+        self, partitions: frozenset[tuple[int, int]], after_bucket: BucketId, after_key: bytes, limit: int
+    ) -> RegisterCopies: ...
+
+
+class MapSource(Protocol):
+    """The map adopted here; `services.cartographer.Cartographer` has it."""
+
+    @property
+    def topology(self) -> Topology | None: ...
+
+
+class Steward(Protocol):
+    """Runs other nodes' commits in a queue; `services.registers.Registers` does."""
+
+    async def serve_commit(self, scope: Scope, key: KeyId, operation: Operation) -> CommitReply: ...
+
+
+class Doors(Protocol):
+    """What buckets know of themselves; `services.buckets.Buckets` does."""
+
+    def forget(self, bucket: BucketId) -> None: ...
+
+    async def is_open(self, bucket: BucketId) -> bool: ...
+
+
+Inline = Callable[[Manifest], Awaitable[tuple[int, bytes] | None]]
+"""The keeper's own only cell of a one-stripe blob: its shard index and bytes."""
+
+
+@dataclass(slots=True)
+class _Tail:
+    """The newest state of a key that is still on its way to the disk."""
+
+    record: RegisterRecord
+    durable: asyncio.Future[None]
+
+
+class Acceptor:
+    """Serves the register messages of every partition this store is a home of."""
+
+    def __init__(
+        self,
+        *,
+        me: StoreId,
+        store: Registry,
+        maps: MapSource,
+        steward: Steward,
+        codec: HeadCodec,
+        ballots: Ballots,
+        may_vote: Callable[[], str],
+        inline: Inline,
+        doors: Doors,
+    ) -> None:
+        self._me: Final = me
+        self._store: Final = store
+        self._maps: Final = maps
+        self._steward: Final = steward
+        self._codec: Final = codec
+        self._ballots: Final = ballots
+        self._may_vote: Final = may_vote
+        self._inline: Final = inline
+        self._doors: Final = doors
+        self._turns: Final = Turns(KEY_WAITERS_MAX)
+        self._tails: dict[KeyId, _Tail] = {}
+        self._closing: set[BucketId] = set()
+        self._closings = 0
+
+    def handlers(self) -> dict[type[Request], Handler]:
+        return dict(
+            [
+                handler(ReadRegister, self._read),
+                handler(Prepare, self._prepare),
+                handler(Accept, self._accept),
+                handler(ReadManifest, self._manifest),
+                handler(Commit, self._commit),
+                handler(ListRegisters, self._list),
+                handler(CopyRegisters, self._copy),
+                handler(ReadFloors, self._floors),
+                handler(CloseBucket, self._close_bucket),
+            ]
+        )
+
+    # --- one key --------------------------------------------------------------------------------------------
+
+    async def prepare_with(self, request: Prepare, extra: Sequence[Entry]) -> PrepareReply:
+        """A prepare and the shard that came with it, committed together.
+
+        `extra` is durable when this returns and also when it raises a refusal of the prepare. The promise
+        goes with the control records: behind bulk it could end up older than an accept decided after it.
+        """
+        key = (request.bucket, request.key)
+        async with self._turns.turn(key):
+            promise = await self._promise_or_refusal(key, request)
+            staged = self._store.append(extra, bulk=True)
+            durable = self._write(key, promise.record) if isinstance(promise, Promise) else None
+        await asyncio.shield(staged)
+        if not isinstance(promise, Promise):
+            raise promise
+        if durable is not None:
+            await asyncio.shield(durable)
+        return self._spoken(request, promise)
+
+    async def _promise_or_refusal(self, key: KeyId, request: Prepare) -> Promise | HoldfastError:
+        try:
+            return prepare(await self._newest(key), self._standing_of_key(request), request)
+        except HoldfastError as error:
+            return error
+
+    async def _prepare(self, caller: Caller, request: Prepare) -> Reply:
+        del caller
+        key = (request.bucket, request.key)
+        async with self._turns.turn(key):
+            promise = prepare(await self._newest(key), self._standing_of_key(request), request)
+            durable = self._write(key, promise.record)
+        if durable is not None:
+            await asyncio.shield(durable)
+        return self._spoken(request, promise)
+
+    def _spoken(self, request: Prepare, promise: Promise) -> PrepareReply:
+        self._ballots.observe(request.ballot.counter)
+        self._recheck(request.scope)
+        return promise.reply
+
+    async def _accept(self, caller: Caller, request: Accept) -> Reply:
+        del caller
+        key = (request.bucket, request.key)
+        async with self._turns.turn(key):
+            outcome = accept(await self._newest(key), self._standing_of_key(request), request)
+            durable = self._write(key, outcome.record) or self._repeated(key, outcome)
+        if durable is not None:
+            await asyncio.shield(durable)
+        self._ballots.observe(request.ballot.counter)
+        self._recheck(request.scope)
+        return outcome.reply
+
+    def _repeated(self, key: KeyId, outcome: Acceptance) -> asyncio.Future[None] | None:
+        """A duplicate is answered like the original: not before that is durable."""
+        tail = self._tails.get(key)
+        return tail.durable if outcome.reply.accepted and tail is not None else None
+
+    async def learn(self, copy: RegisterCopy) -> bool:
+        """Take what another home holds of a key, if it is newer. Durable on return; False if it was not
+        newer.
+
+        Checks neither generation nor votes: the learner asked the right homes.
+        """
+        key = (copy.bucket, copy.key)
+        theirs = RegisterRecord(*key, copy.pool, copy.partition, copy.accepted, copy.accepted, copy.head)
+        async with self._turns.turn(key):
+            try:
+                own = await self._newest(key)
+            except NotVoting:  # rotted: what it had promised was of a generation that is over
+                own = None
+            durable = self._write(key, learn(own, theirs))
+        if durable is not None:
+            await asyncio.shield(durable)
+        return durable is not None
+
+    async def _newest(self, key: KeyId) -> RegisterRecord | None:
+        """The state the next decision is made on, durable or not. Only inside the key's turn."""
+        tail = self._tails.get(key)
+        return tail.record if tail is not None else await self._store.register(*key)
+
+    def _write(self, key: KeyId, record: RegisterRecord | None) -> asyncio.Future[None] | None:
+        if record is None:
+            return None
+        durable = self._store.append([Entry(record)])
+        self._follow(key, record, durable)
+        return durable
+
+    def _follow(self, key: KeyId, record: RegisterRecord, durable: asyncio.Future[None]) -> None:
+        tail = self._tails[key] = _Tail(record, durable)
+
+        def settle(done: asyncio.Future[None]) -> None:
+            if not done.cancelled():
+                done.exception()  # whoever awaits it handles it; a lone failure is the store's to report
+            if self._tails.get(key) is tail:
+                del self._tails[key]
+
+        durable.add_done_callback(settle)
+
+    async def _read(self, caller: Caller, request: ReadRegister) -> Reply:
+        del caller
+        check_generation(self._standing_of_key(request), request.scope)
+        record = await self._store.register(request.bucket, request.key)
+        answer = view(record, self._standing_of_key(request), request)
+        if record is None or not record.head or request.inline_bytes_max <= 0:
+            return answer
+        return await self._with_payload(record.head, request, answer)
+
+    async def _with_payload(self, head: bytes, request: ReadRegister, answer: RegisterView) -> RegisterView:
+        manifest = self._codec.decode(Head, head).manifest
+        if manifest is None or not inlinable(manifest, request):
+            return answer
+        own = await self._inline(manifest)
+        self._recheck(request.scope)
+        if own is None or len(own[1]) > request.inline_bytes_max:
+            return answer
+        return replace(answer, shard_index=own[0], payload=own[1])
+
+    async def _manifest(self, caller: Caller, request: ReadManifest) -> Reply:
+        del caller
+        check_generation(self._standing(request.scope, request.bucket), request.scope)
+        return ManifestReply(await self._store.manifest(request.bucket, request.key, request.blob_id))
+
+    async def _commit(self, caller: Caller, request: Commit) -> Reply:
+        del caller
+        check_generation(self._standing(request.scope, request.bucket), request.scope)
+        operation = self._codec.decode(Operation, request.operation)
+        return await self._steward.serve_commit(request.scope, (request.bucket, request.key), operation)
+
+    # --- whole partitions -----------------------------------------------------------------------------------
+
+    async def _list(self, caller: Caller, request: ListRegisters) -> Reply:
+        del caller
+        partitions = self._vouched(request.scopes)
+        limit = max(1, min(request.limit, LIST_ROWS_MAX))
+        return self._store.register_rows(partitions, request.bucket, request.prefix, request.start, limit)
+
+    async def _copy(self, caller: Caller, request: CopyRegisters) -> Reply:
+        del caller
+        partitions = self._vouched(request.scopes)
+        limit = max(1, min(request.limit, COPY_ROWS_MAX))
+        copies = await self._store.register_copies(partitions, request.after_bucket, request.after_key, limit)
+        self._vouched(request.scopes)
+        return copies
+
+    async def _floors(self, caller: Caller, request: ReadFloors) -> Reply:
+        del caller
+        partitions = sorted(self._vouched(request.scopes))
+        records = [self._store.partition(*at) for at in partitions]
+        floors = tuple(Floors(r.pool, r.partition, r.version_floor, r.ballot_floor) for r in records)
+        closed = self._closing.union(self._store.closed_buckets())
+        return FloorsReply(floors, self._topology().map.era, tuple(sorted(closed)))
+
+    async def _close_bucket(self, caller: Caller, request: CloseBucket) -> Reply:
+        """Closing: from the first moment no accept is let in; those before are durable when this answers.
+
+        Opening is believed only if the bucket's record, read now, says so, and only if nobody closed it meanwhile:
+        an old message may come late.
+        """
+        del caller
+        bucket = request.bucket
+        before = self._closings
+        if request.closing:
+            self._closings += 1
+            self._closing.add(bucket)
+        elif not await self._doors.is_open(bucket):
+            return CloseBucketReply()
+        async with self._turns.turn((bucket, _WHOLE_BUCKET)):
+            if not request.closing and self._closings != before:
+                return CloseBucketReply()
+            if request.closing != self._store.bucket_closing(bucket):
+                await asyncio.shield(self._store.append([Entry(BucketRecord(bucket, request.closing))]))
+            if not request.closing and self._closings == before:
+                self._closing.discard(bucket)
+        self._doors.forget(bucket)
+        return CloseBucketReply()
+
+    # --- standing -------------------------------------------------------------------------------------------
+
+    def _topology(self) -> Topology:
+        topology = self._maps.topology
+        if topology is None:
+            raise NotInitialised("this node has no map yet", hint="clusterctl init")
+        return topology
+
+    def _standing_of_key(self, request: Prepare | Accept | ReadRegister) -> Standing:
+        standing = self._standing(request.scope, request.bucket)
+        scope = request.scope
+        if self._topology().key_partition(scope.pool, request.bucket, request.key) != scope.partition:
+            raise InvalidArgument(f"the key is not in partition {scope.partition} of pool {scope.pool}")
+        return standing
+
+    def _standing(self, scope: Scope, bucket: BucketId) -> Standing:
+        topology = self._topology()
+        pools = topology.map.pools
+        if scope.pool >= len(pools) or scope.partition >= len(pools[scope.pool].partitions):
+            raise StaleGeneration(f"there is no partition {scope.partition} in pool {scope.pool} here")
+        record = self._store.partition(scope.pool, scope.partition)
+        return Standing(
+            generation=topology.entry(scope.pool, scope.partition).generation,
+            era=topology.map.era,
+            not_voting=self._voting_refusal(topology, scope, record),
+            closing=bucket in self._closing or self._store.bucket_closing(bucket),
+            version_floor=record.version_floor,
+            ballot_floor=record.ballot_floor,
+        )
+
+    def _voting_refusal(self, topology: Topology, scope: Scope, record: PartitionRecord) -> str:
+        if reason := self._may_vote():
+            return reason
+        entry = topology.entry(scope.pool, scope.partition)
+        if self._me not in entry.homes:
+            return "this store is not a home of the partition"
+        if self._me in entry.learners:
+            return "this store is still learning the partition"
+        return record.not_voting
+
+    def _recheck(self, scope: Scope) -> None:
+        """Answers leave only in the generation adopted and from a voter: what a newer generation must show
+        was durable before it."""
+        standing = self._standing(scope, RESERVED_BUCKET)
+        check_generation(standing, scope)
+        check_voting(standing)
+
+    def _vouched(self, scopes: Sequence[Scope]) -> frozenset[tuple[int, int]]:
+        """The partitions asked for, if this store votes in every one of them at its generation."""
+        for scope in scopes:
+            standing = self._standing(scope, RESERVED_BUCKET)
+            check_generation(standing, scope)
+            check_voting(standing)
+        return frozenset((scope.pool, scope.partition) for scope in scopes)
+
+
+def inlinable(manifest: Manifest, request: ReadRegister) -> bool:
+    """One part of one stripe, small enough; a whole copy only from the home that also gives the head."""
+    if not 0 < manifest.size <= manifest.stripe_bytes or len(manifest.parts) != 1:
+        return False
+    code = parse_code(manifest.code)
+    if code.kind == "copy":
+        return request.want_head and manifest.size <= request.inline_bytes_max
+    return manifest.size <= request.inline_bytes_max * code.k

@@ -1,0 +1,357 @@
+"""Buckets: records kept as blobs in the reserved bucket, created by put-if-absent, deleted behind a closed door.
+
+A bucket's id is random and never reused; keys live under the id, so a new bucket of an old name is empty. Knows
+nothing of registers; it stores through the same put and get as everybody.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from holdfast_node.core.api import (
+    BlobInfo,
+    Bucket,
+    Call,
+    Condition,
+    GetResult,
+    ListOptions,
+    PutOptions,
+    PutResult,
+)
+from holdfast_node.core.errors import (
+    AlreadyExists,
+    BlobNotFound,
+    BucketClosing,
+    BucketNotEmpty,
+    BucketNotFound,
+    Evidence,
+    HoldfastError,
+    IntegrityError,
+    InvalidArgument,
+    PreconditionFailed,
+    Unavailable,
+)
+from holdfast_node.core.ids import ID_BYTES, RESERVED_BUCKET, BucketId, StoreId
+from holdfast_node.core.messages import CloseBucket, CloseBucketReply
+from holdfast_node.ports import Clock, Entropy, Failed, Links
+from holdfast_node.services.events import Events
+from holdfast_node.services.fanout import gather, replies
+from holdfast_node.services.listing import Listing
+from holdfast_node.services.places import Maps, current_topology
+
+RESERVED_POOL: Final = 0
+UNDO_SECONDS_DEFAULT: Final = 24 * 3600
+UNDO_SECONDS_MAX: Final = 10 * 366 * 24 * 3600
+CACHE_MAX: Final = 10_000
+LIST_PAGE: Final = 100
+CLOSE_TIMEOUT_S: Final = 5.0
+DELETE_TRIES: Final = 3
+_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?")
+_FORMAT: Final = 1
+
+
+class BlobIo(Protocol):
+    """What of the coordinator bucket records need."""
+
+    async def put_in(
+        self, pool: int, bucket: BucketId, key: bytes, options: PutOptions, chunks: AsyncIterator[bytes]
+    ) -> PutResult: ...
+
+    async def get_in(self, pool: int, bucket: BucketId, key: bytes) -> GetResult: ...
+
+    async def delete_in(
+        self, pool: int, bucket: BucketId, key: bytes, condition: Condition, call: Call
+    ) -> tuple[int, int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    bucket: Bucket
+    version: int
+
+
+def check_name(name: str) -> None:
+    """The rules of S3 as far as they keep names usable as host labels and paths."""
+    good = 3 <= len(name) <= 63 and _NAME.fullmatch(name) is not None and ".." not in name
+    if not good or ".-" in name or "-." in name or re.fullmatch(r"\d+(\.\d+){3}", name):
+        raise InvalidArgument(
+            f"{name!r} cannot be a bucket name",
+            hint="3 to 63 of a-z, 0-9, '-' and '.', beginning and ending with a letter or digit; not an IP address",
+        )
+
+
+def encode_record(bucket: Bucket) -> bytes:
+    record = {
+        "format": _FORMAT,
+        "name": bucket.name,
+        "id": bucket.id.hex(),
+        "pool": bucket.pool,
+        "undo_seconds": bucket.undo_seconds,
+        "created_ms": bucket.created_ms,
+        "closing": bucket.closing,
+    }
+    return json.dumps(record, sort_keys=True).encode()
+
+
+def decode_record(data: bytes) -> Bucket:
+    """Raises `IntegrityError` on anything but a record of this format."""
+    try:
+        record = json.loads(data)
+        if record["format"] != _FORMAT:
+            raise IntegrityError(f"bucket record of format {record['format']}", hint="upgrade this node")
+        return Bucket(
+            name=str(record["name"]),
+            id=BucketId(bytes.fromhex(record["id"])),
+            pool=str(record["pool"]),
+            undo_seconds=int(record["undo_seconds"]),
+            created_ms=int(record["created_ms"]),
+            closing=bool(record["closing"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError("a bucket record cannot be read") from error
+
+
+class Buckets:
+    """Create, find, list and delete buckets from any node."""
+
+    def __init__(
+        self,
+        *,
+        blobs: BlobIo,
+        listing: Listing,
+        links: Links,
+        maps: Maps,
+        entropy: Entropy,
+        clock: Clock,
+        events: Events,
+    ) -> None:
+        self._blobs: Final = blobs
+        self._listing: Final = listing
+        self._links: Final = links
+        self._maps: Final = maps
+        self._entropy: Final = entropy
+        self._clock: Final = clock
+        self._events: Final = events
+        self._cache: dict[str, Bucket] = {}
+        self._forgotten = 0
+
+    # --- finding --------------------------------------------------------------------------------------------
+
+    async def resolve(self, name: str) -> tuple[Bucket, int]:
+        """The bucket and the index of its pool, cached until somebody closes it. Raises `BucketNotFound`."""
+        bucket = self._cache.get(name)
+        if bucket is None:
+            before = self._forgotten
+            bucket = (await self._read(name)).bucket
+            if before == self._forgotten:
+                self._remember(bucket)
+        if bucket.closing:
+            raise BucketClosing(f"the bucket {name!r} is being deleted", hint="finish with another delete")
+        return bucket, current_topology(self._maps).pool_index(bucket.pool)
+
+    async def get(self, name: str) -> Bucket:
+        """The record as it is now, also of a bucket that is being deleted."""
+        return (await self._read(name)).bucket
+
+    def forget(self, bucket: BucketId) -> None:
+        """Drop what is cached of a bucket: it was closed, opened, or refused."""
+        self._forgotten += 1
+        for name in [name for name, cached in self._cache.items() if cached.id == bucket]:
+            del self._cache[name]
+
+    async def refused(self, name: str, bucket: BucketId) -> None:
+        """A home refused a write because the bucket is closing. If its record says it is open, tell the homes."""
+        self.forget(bucket)
+        try:
+            stored = await self._read(name)
+        except BucketNotFound:
+            return
+        if stored.bucket.id == bucket and not stored.bucket.closing:
+            await self._tell(bucket, closing=False)
+
+    async def is_open(self, bucket: BucketId) -> bool:
+        """Whether a record says now that this bucket takes writes. Looks through all records: rarely asked."""
+        async for _, found in self.all_buckets():
+            if found.id == bucket:
+                return not found.closing
+        return False
+
+    def _remember(self, bucket: Bucket) -> None:
+        if bucket.closing:
+            return
+        if len(self._cache) >= CACHE_MAX:
+            del self._cache[next(iter(self._cache))]
+        self._cache[bucket.name] = bucket
+
+    async def _read(self, name: str) -> _Stored:
+        check_name(name)
+        try:
+            found = await self._blobs.get_in(RESERVED_POOL, RESERVED_BUCKET, name.encode())
+        except BlobNotFound as error:
+            raise BucketNotFound(f"there is no bucket {name!r}", hint="create it first") from error
+        data = b"".join([chunk async for chunk in found.chunks])
+        return _Stored(decode_record(data), found.info.version)
+
+    # --- creating -------------------------------------------------------------------------------------------
+
+    async def create(
+        self,
+        name: str,
+        *,
+        pool: str = "",
+        undo_seconds: int = -1,
+        exist_ok: bool = False,
+        call: Call = Call(),  # noqa: B008 - a frozen value
+    ) -> Bucket:
+        """Raises `AlreadyExists` unless `exist_ok`, which returns what is there, whatever its settings."""
+        check_name(name)
+        topology = current_topology(self._maps)
+        undo = UNDO_SECONDS_DEFAULT if undo_seconds == -1 else undo_seconds
+        if not 0 <= undo <= UNDO_SECONDS_MAX:
+            raise InvalidArgument(
+                f"undo_seconds is {undo}", hint=f"0 to {UNDO_SECONDS_MAX}, -1 for the default"
+            )
+        bucket = Bucket(
+            name=name,
+            id=BucketId(self._entropy.token(ID_BYTES)),
+            pool=topology.pool(topology.pool_index(pool)).name if pool else topology.pool(0).name,
+            undo_seconds=undo,
+            created_ms=self._clock.now_ms(),
+        )
+        try:
+            await self._write(bucket, Condition(if_absent=True), call)
+        except AlreadyExists as error:
+            if not exist_ok:
+                raise AlreadyExists(f"the bucket {name!r} exists", evidence=error.evidence) from error
+        return (await self._read(name)).bucket
+
+    async def _write(self, bucket: Bucket, condition: Condition, call: Call) -> int:
+        data = encode_record(bucket)
+
+        async def once() -> AsyncIterator[bytes]:
+            yield data
+
+        options = PutOptions(size=len(data), content_type="application/json", condition=condition, call=call)
+        return (
+            await self._blobs.put_in(RESERVED_POOL, RESERVED_BUCKET, bucket.name.encode(), options, once())
+        ).version
+
+    # --- listing --------------------------------------------------------------------------------------------
+
+    async def list(self, page_token: bytes = b"") -> tuple[tuple[Bucket, ...], bytes]:
+        """Buckets by name, and the token of the next page (empty: the end)."""
+        options = ListOptions(page_size=LIST_PAGE, page_token=page_token)
+        page = await self._listing.page(RESERVED_POOL, RESERVED_BUCKET, options)
+        found = [bucket for info in page.blobs if (bucket := await self._listed(info)) is not None]
+        return tuple(found), page.next_page_token
+
+    async def _listed(self, info: BlobInfo) -> Bucket | None:
+        try:
+            return (await self._read(info.key.decode())).bucket
+        except BucketNotFound:  # deleted since the page was made
+            return None
+
+    async def all_buckets(self) -> AsyncIterator[tuple[int, Bucket]]:
+        """Every bucket with the index of its pool."""
+        token = b""
+        while True:
+            page, token = await self.list(token)
+            for bucket in page:
+                yield current_topology(self._maps).pool_index(bucket.pool), bucket
+            if not token:
+                return
+
+    # --- deleting -------------------------------------------------------------------------------------------
+
+    async def delete(self, name: str, call: Call = Call()) -> None:  # noqa: B008 - a frozen value
+        """Close the door, prove that nothing is inside, remove the record. Raises `BucketNotEmpty`, having opened
+        the door again; `Unavailable` if a node did not confirm the closed door: then a retry goes on from there."""
+        if call.request_id is not None and await self._deleted_before(name, call):
+            return None
+        for _ in range(DELETE_TRIES):
+            try:
+                return await self._delete_once(name, call)
+            except PreconditionFailed:  # somebody else changed the record
+                continue
+        raise Unavailable(f"the record of {name!r} keeps changing", hint="retry")
+
+    async def _deleted_before(self, name: str, call: Call) -> bool:
+        """Version 0 never matches: this succeeds only if this very request was applied already."""
+        check_name(name)
+        try:
+            await self._blobs.delete_in(
+                RESERVED_POOL, RESERVED_BUCKET, name.encode(), Condition(if_version=0), call
+            )
+        except (PreconditionFailed, BlobNotFound):
+            return False
+        return True
+
+    async def _delete_once(self, name: str, call: Call) -> None:
+        stored = await self._read(name)
+        bucket, version = stored.bucket, stored.version
+        pool = current_topology(self._maps).pool_index(bucket.pool)
+        if not bucket.closing:
+            await self._require_empty(pool, bucket)
+            version = await self._write(replace(bucket, closing=True), Condition(if_version=version), Call())
+        await self._close_everywhere(bucket)
+        try:
+            await self._require_empty(pool, bucket)
+        except (BucketNotEmpty, BucketClosing) as error:
+            await self._reopen(bucket, version)
+            if isinstance(error, BucketClosing):
+                raise Unavailable("a write was in flight when the door closed", hint="retry") from error
+            raise
+        condition = Condition(if_version=version)
+        await self._blobs.delete_in(RESERVED_POOL, RESERVED_BUCKET, name.encode(), condition, call)
+        self.forget(bucket.id)
+
+    async def _require_empty(self, pool: int, bucket: Bucket) -> None:
+        options = ListOptions(page_size=1)
+        while True:
+            page = await self._listing.page(pool, bucket.id, options)
+            if page.blobs:
+                raise BucketNotEmpty(
+                    f"the bucket {bucket.name!r} is not empty", hint="delete its blobs first"
+                )
+            if not page.next_page_token:
+                return
+            options = replace(options, page_token=page.next_page_token)
+
+    async def _close_everywhere(self, bucket: Bucket) -> None:
+        """Every store of the map must have closed the door durably, also those that join meanwhile."""
+        closed: set[StoreId] = set()
+        while missing := [s for s in current_topology(self._maps).stores if s not in closed]:
+            acknowledged, errors = await self._send(bucket.id, missing, closing=True)
+            if errors:
+                who = tuple(Evidence(name, errors[name].message) for name in sorted(errors))
+                raise Unavailable(
+                    f"not every node confirmed that {bucket.name!r} is closed",
+                    hint="delete it again when they are back",
+                    evidence=who,
+                )
+            closed |= acknowledged
+
+    async def _reopen(self, bucket: Bucket, version: int) -> None:
+        """The record first: a home opens only when the record says so."""
+        await self._write(replace(bucket, closing=False), Condition(if_version=version), Call())
+        await self._tell(bucket.id, closing=False)
+
+    async def _tell(self, bucket: BucketId, *, closing: bool) -> None:
+        _, errors = await self._send(bucket, list(current_topology(self._maps).stores), closing=closing)
+        for name in sorted(errors):
+            self._events.emit("bucket_not_told", node=name, closing=closing, error=errors[name].message)
+
+    async def _send(
+        self, bucket: BucketId, stores: Sequence[StoreId], *, closing: bool
+    ) -> tuple[set[StoreId], dict[str, HoldfastError]]:
+        request = CloseBucket(bucket, closing)
+        answers = await gather(
+            self._links, dict.fromkeys(stores, request), timeout_s=CLOSE_TIMEOUT_S, enough=lambda _: False
+        )
+        topology = current_topology(self._maps)
+        errors = {topology.name(s): a.error for s, a in answers.items() if isinstance(a, Failed)}
+        return set(replies(answers, CloseBucketReply)), errors

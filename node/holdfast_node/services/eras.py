@@ -1,0 +1,59 @@
+"""Raises the era when heads remember too many writes, so that old requests can be forgotten. Rule R9.
+
+A remembered write is forgotten once its stamp is refused at a majority, two eras later. Raising is rare and
+never hurried: each raise makes the retries of two eras ago come back as unknown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from holdfast_node.core.cluster_map import ClusterMap
+from holdfast_node.core.errors import HoldfastError
+from holdfast_node.core.head import Head
+from holdfast_node.core.map_changes import raise_era
+from holdfast_node.core.register import RECENT_MAX, RECENT_SOFT, refused
+from holdfast_node.services.events import Events
+from holdfast_node.services.places import Maps, current_topology
+from holdfast_node.services.tasks import Tasks
+
+RAISE_INTERVAL_S: Final = 10.0
+URGENT_INTERVAL_S: Final = 0.25
+URGENT: Final = RECENT_MAX // 2
+
+
+class Eras:
+    """Watches the heads that pass by; at most one raise at a time."""
+
+    def __init__(self, *, maps: Maps, tasks: Tasks, events: Events) -> None:
+        self._maps: Final = maps
+        self._tasks: Final = tasks
+        self._events: Final = events
+        self._raising = False
+        self._era_seen = 0
+        self._seen_at = 0.0
+
+    def note(self, head: Head) -> None:
+        if len(head.recent) <= RECENT_SOFT or self._raising:
+            return
+        era = current_topology(self._maps).map.era
+        kept = sum(1 for applied in head.recent if not refused(applied.stamp, era))
+        now = asyncio.get_running_loop().time()
+        if era != self._era_seen:
+            self._era_seen, self._seen_at = era, now
+        interval = URGENT_INTERVAL_S if kept > URGENT else RAISE_INTERVAL_S
+        if kept > RECENT_SOFT and now - self._seen_at >= interval:
+            self._raising = True
+            _ = self._tasks.spawn(self._raise(era), "raise the era")
+
+    async def _raise(self, era: int) -> None:
+        def change(current: ClusterMap) -> ClusterMap | None:
+            return raise_era(current) if current.era == era else None
+
+        try:
+            await self._maps.change(change)
+        except HoldfastError as error:
+            self._events.emit("era_not_raised", error=str(error))
+        finally:
+            self._raising = False
