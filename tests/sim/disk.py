@@ -1,0 +1,183 @@
+"""A disk that knows written from durable and crashes truthfully.
+
+Fault model: a power cut leaves each 512-byte sector that was written and not yet synced old, new or torn (a prefix of
+the new bytes), each independently. A crash of the process alone leaves the page cache, so everything written. A
+failed sync loses an arbitrary part of what it should have kept and kills the handle for ever. Bits flip, volumes
+fill up, directories are wiped, copied and rolled back. What was synced is only hurt on purpose.
+
+`Platter` is what outlives a process; `SimDisk` is one process's handle on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NoReturn
+
+from holdfast_node.core.errors import StoreFailed, StoreFull
+from holdfast_node.ports import Buffer
+
+SECTOR: Final = 512
+ALIGNMENT: Final = 4096
+CAPACITY_BYTES: Final = 1 << 30
+
+
+@dataclass(slots=True)
+class _File:
+    """`durable` is what a power cut leaves; `dirty` are whole sectors written since, by number."""
+
+    durable: bytearray
+    dirty: dict[int, bytes] = field(default_factory=dict[int, bytes])
+
+    def write(self, offset: int, data: bytes) -> None:
+        for start in range(0, len(data), SECTOR):
+            self.dirty[(offset + start) // SECTOR] = data[start : start + SECTOR]
+
+    def sync(self) -> None:
+        for sector, data in self.dirty.items():
+            self.durable[sector * SECTOR : sector * SECTOR + len(data)] = data
+        self.dirty.clear()
+
+    def read(self, offset: int, length: int) -> bytes:
+        if not self.dirty:
+            return bytes(self.durable[offset : offset + length])
+        end = min(offset + length, len(self.durable))
+        first, last = offset // SECTOR, -(-end // SECTOR)
+        whole = bytearray(self.durable[first * SECTOR : last * SECTOR])
+        for sector in range(first, last):
+            data = self.dirty.get(sector)
+            if data is not None:
+                whole[(sector - first) * SECTOR : (sector - first) * SECTOR + len(data)] = data
+        return bytes(whole[offset - first * SECTOR : end - first * SECTOR])
+
+    def copy(self) -> _File:
+        return _File(bytearray(self.durable), dict(self.dirty))
+
+
+class Platter:
+    """Files of one directory, and everything that can happen to them behind the process's back."""
+
+    def __init__(self, *, capacity_bytes: int = CAPACITY_BYTES) -> None:
+        self.capacity_bytes = capacity_bytes
+        self.files: dict[str, _File] = {}
+
+    # --- what happens at a crash
+
+    def power_cut(self, chooser: random.Random) -> int:
+        """Decide each unsynced sector's fate; returns how many there were."""
+        cut = 0
+        for name in sorted(self.files):
+            file = self.files[name]
+            mood = chooser.choice((0.0, 1.0, chooser.random()))
+            for sector in sorted(file.dirty):
+                cut += 1
+                if chooser.random() < mood:
+                    self._keep(file, sector, chooser)
+            file.dirty.clear()
+        return cut
+
+    @staticmethod
+    def _keep(file: _File, sector: int, chooser: random.Random) -> None:
+        data = file.dirty[sector]
+        kept = chooser.randrange(1, len(data)) if chooser.random() < 0.1 else len(data)
+        file.durable[sector * SECTOR : sector * SECTOR + kept] = data[:kept]
+
+    def process_crash(self) -> None:
+        """The kernel goes on: what was written reaches the disk."""
+        for file in self.files.values():
+            file.sync()
+
+    # --- faults aimed by tests
+
+    def wipe(self) -> None:
+        self.files.clear()
+
+    def snapshot(self) -> Platter:
+        twin = Platter(capacity_bytes=self.capacity_bytes)
+        twin.files = {name: file.copy() for name, file in self.files.items()}
+        for file in twin.files.values():
+            file.dirty.clear()
+        return twin
+
+    def roll_back(self, earlier: Platter) -> None:
+        self.files = {name: file.copy() for name, file in earlier.files.items()}
+
+    def flip(self, name: str, offset: int, mask: int = 1) -> None:
+        """Rot: one byte of the medium changes."""
+        self.files[name].durable[offset] ^= mask
+
+    def used_bytes(self) -> int:
+        return sum(len(file.durable) for file in self.files.values())
+
+
+class SimDisk:
+    """Implements `ports.Disk` on a platter. `delay_s` says how long each half of an operation takes."""
+
+    def __init__(
+        self, platter: Platter, *, chooser: random.Random, delay_s: Callable[[], float] | None = None
+    ) -> None:
+        self.platter = platter
+        self.failure = ""
+        self.fail_syncs = False
+        """Set by a test: the next commit's sync fails."""
+        self.syncs = 0
+        self._chooser = chooser
+        self._delay_s = delay_s or (lambda: 0.0)
+
+    async def create(self, name: str, size_bytes: int) -> None:
+        self._check()
+        if size_bytes > self.free_bytes():
+            raise StoreFull(f"no room for {size_bytes} bytes")
+        assert name not in self.platter.files, f"{name} exists"
+        await self._wait()
+        self.platter.files[name] = _File(bytearray(size_bytes))
+        await self._wait()
+
+    async def commit(self, name: str, offset: int, pieces: Sequence[Buffer]) -> None:
+        self._check()
+        data = b"".join(pieces)
+        file = self.platter.files[name]
+        assert offset % ALIGNMENT == 0, f"offset {offset} is not aligned"
+        assert len(data) % ALIGNMENT == 0, f"length {len(data)} is not aligned"
+        assert offset + len(data) <= len(file.durable), "a commit beyond the end of its file"
+        await self._wait()
+        file.write(offset, data)
+        await self._wait()
+        if self.fail_syncs:
+            self.platter.power_cut(self._chooser)
+            self._fail(f"fdatasync of {name}: EIO")
+        file.sync()
+        self.syncs += 1
+        await self._wait()
+
+    async def read(self, name: str, offset: int, length: int, *, fresh: bool = False) -> bytes:
+        self._check()
+        await self._wait()
+        return self.platter.files[name].read(offset, length)
+
+    async def replace(self, name: str, content: bytes) -> None:
+        self._check()
+        await self._wait()
+        self.platter.files[name] = _File(bytearray(content))
+        await self._wait()
+
+    def names(self) -> list[str]:
+        self._check()
+        return sorted(self.platter.files)
+
+    def free_bytes(self) -> int:
+        return self.platter.capacity_bytes - self.platter.used_bytes()
+
+    async def _wait(self) -> None:
+        await asyncio.sleep(self._delay_s())
+        self._check()
+
+    def _check(self) -> None:
+        if self.failure:
+            raise StoreFailed(self.failure)
+
+    def _fail(self, why: str) -> NoReturn:
+        self.failure = why
+        raise StoreFailed(why)
