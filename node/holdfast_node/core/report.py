@@ -1,0 +1,167 @@
+"""What operators are told, as plain values: field for field the messages of `admin.proto`.
+
+Knows nothing of how the facts were gathered. *Claimed* is what the map says, *observed* what a node answered,
+*proven* what was found at its place by heal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from holdfast_node.core.api import BlobInfo, Margin
+from holdfast_node.core.cluster_map import ClusterMap
+
+
+@dataclass(frozen=True, slots=True)
+class IdentifyReply:
+    node: str
+    store: bytes
+    cluster_id: bytes
+    epoch: int
+    boot: int
+    voting: bool
+    not_voting_reason: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class InitReply:
+    cluster_id: bytes
+    epoch: int
+    already: bool
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """One background worker of one node. `eta_s` is -1 when it cannot be told from the measured rate."""
+
+    node: str
+    name: str
+    state: str
+    detail: str
+    done: int
+    total: int
+    bytes_done: int
+    rate_bytes_s: float
+    eta_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReport:
+    """`state`: up, down, replaced (another store answers at its address) or suspect. `shards`: catching-up, unproven or
+    proven; claimed when the node did not answer."""
+
+    name: str
+    address: str
+    tags: tuple[tuple[str, str], ...]
+    store: bytes
+    state: str
+    voting: bool
+    not_voting_reason: str
+    epoch: int
+    boot: int
+    used_bytes: int
+    capacity_bytes: int
+    uptime_s: float
+    shards: str
+    learning_partitions: int
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolReport:
+    name: str
+    code: str
+    partitions: int
+    protected_tags: tuple[str, ...]
+    ack_floor: str
+    designed_margin: Margin
+    blobs: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StatusReply:
+    cluster_id: bytes
+    epoch: int
+    era: int
+    simulated_domains: bool
+    nodes: tuple[NodeReport, ...]
+    workers: tuple[WorkerReport, ...]
+    blobs: int
+    bytes: int
+    least_margin: Margin
+    partitions: int
+    partitions_full: int
+    partitions_degraded: int
+    partitions_unreported: int
+    exceptions: int
+    healthy: bool
+    problems: tuple[str, ...]
+    voters: tuple[str, ...]
+    pools: tuple[PoolReport, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GetMapReply:
+    map: ClusterMap
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceLostReply:
+    nodes: tuple[str, ...]
+    epoch: int
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainShard:
+    """`named` is the node the manifest names, empty if it has left the map; `found_at` who says it holds it sealed."""
+
+    part: int
+    index: int
+    home: str
+    named: str
+    found_at: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainReply:
+    info: BlobInfo
+    pool: int
+    partition: int
+    generation: int
+    homes: tuple[str, ...]
+    register_copies: tuple[str, ...]
+    shards: tuple[ExplainShard, ...]
+    margin: Margin
+    unreachable: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AtRisk:
+    """A blob that would be lost with `lose`: `what` (shards or register) keeps `left` of the `needed`."""
+
+    bucket: str
+    key: bytes
+    version: int
+    lose: str
+    part: int
+    left: int
+    needed: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProveReply:
+    """Progress, findings since the last one, and with `finished` the conclusion."""
+
+    blobs: int
+    bytes: int
+    shards: int
+    at_risk: tuple[AtRisk, ...]
+    finished: bool
+    tested: tuple[str, ...]
+    unreachable: tuple[str, ...]
+    least_margin: Margin
