@@ -1,0 +1,355 @@
+"""A store that joins a partition blank, or cannot vouch for it any more, learns its registers before it
+votes.
+
+For each partition in which the map calls this store a learner: page the registers of enough voting homes that
+every decided head is among them, settle what they disagree on, take floors, era and closed buckets after the
+last page, write everything down, and only then ask the map to let this store vote. A crash or another
+generation starts over. Refuses to know shards: those are heal's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol, TypeVar
+
+from holdfast_node.core.catch_up import KeyId, Window, fences, higher_ballot, merge
+from holdfast_node.core.errors import ClusterError, Evidence, HoldfastError, StaleGeneration, Unavailable
+from holdfast_node.core.ids import ID_BYTES, RESERVED_BUCKET, BucketId, Era, RequestId, StoreId
+from holdfast_node.core.map_changes import finish_learning, relearn
+from holdfast_node.core.messages import (
+    CopyRegisters,
+    FloorsReply,
+    ReadFloors,
+    RegisterCopies,
+    RegisterCopy,
+    Reply,
+    Request,
+    Scope,
+    WorkerStatus,
+)
+from holdfast_node.core.operation import Operation, OperationKind
+from holdfast_node.core.records import BucketRecord, ManifestRecord
+from holdfast_node.core.topology import Topology
+from holdfast_node.ports import Bodies, Entropy, Failed, Links
+from holdfast_node.services.cartographer import Cartographer
+from holdfast_node.services.events import Events
+from holdfast_node.services.fanout import gather, replies
+from holdfast_node.services.store import Entry, Store
+from holdfast_node.services.worker import Work, run_forever
+
+IDLE_S: Final = 1.0
+PAGE_TIMEOUT_S: Final = 5.0
+PAGE_ROWS: Final = 64
+"""Heads are some KiB: a page of this many stays far under a frame. Halved while pages fail, down to one
+row."""
+PASS_PARTITIONS_MAX: Final = 64
+"""Partitions learned together: more means fewer pages, fewer means that some vote sooner."""
+SETTLES_AT_ONCE: Final = 8
+FAILURES_MAX: Final = 3
+"""A source that failed so often in a row is left for another, and the pass begins again."""
+AVOID_S: Final = 2.0
+
+_START: Final[KeyId] = (RESERVED_BUCKET, b"")
+"""Before every key: none is empty."""
+R = TypeVar("R", bound=Reply)
+
+
+class Pupil(Protocol):
+    """This store's registers; `services.acceptor.Acceptor` has it."""
+
+    async def learn(self, copy: RegisterCopy) -> bool: ...
+
+
+class Settler(Protocol):
+    """Finishes what may be half accepted; `services.registers.Registers` does."""
+
+    def run(self, pool: int, bucket: BucketId, key: bytes, operation: Operation) -> Awaitable[object]: ...
+
+
+@dataclass(slots=True)
+class _Pass:
+    """One walk over the keys of some partitions, with one set of sources from first page to floors."""
+
+    scopes: tuple[Scope, ...]
+    sources: tuple[StoreId, ...]
+    cursor: KeyId = _START
+    settled: set[KeyId] = field(default_factory=set[KeyId])
+    failures: int = 0
+
+
+class Learner:
+    name = "learner"
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        links: Links,
+        bodies: Bodies,
+        entropy: Entropy,
+        events: Events,
+        cartographer: Cartographer,
+        pupil: Pupil,
+        settler: Settler,
+    ) -> None:
+        self._store = store
+        self._links = links
+        self._bodies = bodies
+        self._entropy = entropy
+        self._events = events
+        self._cartographer = cartographer
+        self._pupil = pupil
+        self._settler = settler
+        self._me = store.superblock.store
+        self._pass: _Pass | None = None
+        self._rows = PAGE_ROWS
+        self._avoid: dict[StoreId, float] = {}
+        self._state = Work.IDLE
+        self._detail = ""
+        self._learned_total = 0
+        self._bytes = 0
+        self.wake: Final = asyncio.Event()
+        cartographer.subscribe(lambda _: self.wake.set())
+
+    async def run(self) -> None:
+        await run_forever(self, self.wake, IDLE_S, events=self._events)
+
+    def status(self) -> WorkerStatus:
+        topology = self._cartographer.topology
+        left = len(topology.learned_by(self._me)) if topology is not None else 0
+        return WorkerStatus(
+            name=self.name,
+            state=self._state.value,
+            detail=self._detail,
+            done=self._learned_total,
+            total=self._learned_total + left,
+            bytes_done=self._bytes,
+            rate_bytes_s=0.0,
+        )
+
+    async def work_once(self) -> Work:
+        try:
+            self._state = await self._work()
+        except HoldfastError as error:
+            self._state, self._detail = Work.IDLE, str(error)
+            raise
+        return self._state
+
+    async def _work(self) -> Work:
+        topology = self._cartographer.topology
+        if topology is None or self._me not in topology.active:
+            return Work.IDLE
+        if await self._doubt(topology):
+            return Work.BUSY
+        scopes = topology.learned_by(self._me)
+        if not scopes:
+            self._pass, self._detail = None, ""
+            return Work.DONE
+        ready = [scope for scope in scopes if self._has_learned(scope)]
+        if ready:
+            await self._finish(ready)
+            return Work.BUSY
+        current = self._resume(topology, scopes)
+        if current is None:
+            return Work.THROTTLED
+        return await self._step(current)
+
+    async def _doubt(self, topology: Topology) -> bool:
+        """Partitions this store votes in but cannot vouch for: it becomes a learner there again."""
+        doubtful: dict[tuple[int, int], int] = {}
+        for scope in topology.kept_by(self._me):
+            learners = topology.entry(scope.pool, scope.partition).learners
+            if self._me not in learners and self._store.partition(scope.pool, scope.partition).not_voting:
+                doubtful[scope.pool, scope.partition] = scope.generation
+        if not doubtful or relearn(topology.map, self._me, doubtful) is None:
+            return False
+        self._events.emit("learning_again", partitions=len(doubtful))
+        await self._cartographer.change(lambda current: relearn(current, self._me, doubtful))
+        return True
+
+    def _has_learned(self, scope: Scope) -> bool:
+        record = self._store.partition(scope.pool, scope.partition)
+        return record.learned_generation == scope.generation and not record.not_voting
+
+    async def _finish(self, ready: Sequence[Scope]) -> None:
+        learned = {(scope.pool, scope.partition): scope.generation for scope in ready}
+        await self._cartographer.change(lambda current: finish_learning(current, self._me, learned))
+        self._learned_total += len(learned)
+        self._events.emit("partitions_learned", partitions=len(learned), epoch=self._cartographer.epoch)
+
+    # --- one pass -------------------------------------------------------------------------------------------
+
+    def _resume(self, topology: Topology, scopes: Sequence[Scope]) -> _Pass | None:
+        """The running pass without the partitions whose generation is over, or a new one."""
+        current = self._pass
+        if current is not None:
+            alive = set(scopes)
+            current.scopes = tuple(scope for scope in current.scopes if scope in alive)
+            if current.scopes and all(self._teaches(topology, current, scope) for scope in current.scopes):
+                return current
+        self._pass = self._begin(topology, scopes)
+        return self._pass
+
+    @staticmethod
+    def _teaches(topology: Topology, current: _Pass, scope: Scope) -> bool:
+        return set(current.sources).issubset(topology.voting_homes(scope.pool, scope.partition))
+
+    def _begin(self, topology: Topology, scopes: Sequence[Scope]) -> _Pass | None:
+        for scope in scopes:
+            sources = self._sources(topology, scope)
+            if sources:
+                taught = [other for other in scopes if other.pool == scope.pool]
+                begun = _Pass((), sources)
+                taught = [other for other in taught if self._teaches(topology, begun, other)]
+                begun.scopes = tuple(taught[:PASS_PARTITIONS_MAX])
+                self._detail = f"{len(begun.scopes)} partitions from " + ", ".join(
+                    map(topology.name, sources)
+                )
+                return begun
+        needed = self._needed(topology, scopes[0].pool)
+        self._detail = f"waiting for {needed} voting homes to be up"
+        return None
+
+    @staticmethod
+    def _needed(topology: Topology, pool: int) -> int:
+        """So many homes meet every majority, hence hold every decided head between them."""
+        return topology.code(pool).n - topology.quorum(pool) + 1
+
+    def _sources(self, topology: Topology, scope: Scope) -> tuple[StoreId, ...]:
+        """Empty if not enough voting homes are up. The same order for every partition, so that many share a
+        pass."""
+        now = asyncio.get_running_loop().time()
+        up = [s for s in topology.voting_homes(scope.pool, scope.partition) if self._links.is_up(s)]
+        up.sort(key=lambda store: (self._avoid.get(store, 0.0) > now, topology.name(store)))
+        needed = self._needed(topology, scope.pool)
+        return tuple(sorted(up[:needed])) if len(up) >= needed else ()
+
+    async def _step(self, current: _Pass) -> Work:
+        """One window of keys; after the last one the floors."""
+        try:
+            window = merge(await self._pages(current), current.settled)
+            if window.disputed:
+                await self._settle(current, window.disputed)
+                return Work.BUSY
+            await self._learn(window)
+            if window.end is None:
+                await self._close(current)
+                self._pass = None
+            else:
+                current.cursor, current.settled = window.end, set()
+        except StaleGeneration:
+            return Work.THROTTLED
+        except ClusterError as error:
+            self._failed(current, error)
+            return Work.THROTTLED
+        current.failures = 0
+        self._rows = min(PAGE_ROWS, 2 * self._rows)
+        return Work.BUSY
+
+    def _failed(self, current: _Pass, error: ClusterError) -> None:
+        current.failures += 1
+        self._detail = str(error)
+        self._rows = max(1, self._rows // 2)
+        if current.failures >= FAILURES_MAX:
+            self._events.emit("learning_restarted", error=str(error))
+            self._pass = None
+
+    async def _pages(self, current: _Pass) -> dict[StoreId, RegisterCopies]:
+        bucket, key = current.cursor
+        request = CopyRegisters(current.scopes, bucket, key, self._rows)
+        return await self._ask_all(current, request, RegisterCopies)
+
+    async def _ask_all(self, current: _Pass, request: Request, expect: type[R]) -> dict[StoreId, R]:
+        """An answer of every source, each given in the generation asked for; raises if one is missing."""
+        answers = await gather(
+            self._links,
+            dict.fromkeys(current.sources, request),
+            timeout_s=PAGE_TIMEOUT_S,
+            enough=lambda so_far: any(isinstance(answer, Failed) for answer in so_far.values()),
+        )
+        for store, answer in sorted(answers.items()):
+            if isinstance(answer, Failed):
+                await self._source_failed(store, answer.error)
+                raise answer.error
+        found = replies(answers, expect)
+        if len(found) < len(current.sources):
+            raise Unavailable("a source gave no usable answer")
+        return found
+
+    async def _source_failed(self, store: StoreId, error: HoldfastError) -> None:
+        if isinstance(error, StaleGeneration):
+            await self._cartographer.fetch(store)
+        else:
+            self._avoid[store] = asyncio.get_running_loop().time() + AVOID_S
+
+    async def _settle(self, current: _Pass, disputed: Sequence[KeyId]) -> None:
+        """Have each decided in the present generation; the pages are then read again."""
+        topology = self._cartographer.require()
+        pool = current.scopes[0].pool
+        for first in range(0, len(disputed), SETTLES_AT_ONCE):
+            some = disputed[first : first + SETTLES_AT_ONCE]
+            await asyncio.gather(*(self._settle_one(topology, pool, key) for key in some))
+            current.settled.update(some)
+
+    async def _settle_one(self, topology: Topology, pool: int, key: KeyId) -> None:
+        request_id = RequestId(self._entropy.token(ID_BYTES))
+        settle = Operation(OperationKind.SETTLE, request_id, Era(topology.map.era))
+        await self._settler.run(pool, *key, settle)
+
+    async def _learn(self, window: Window) -> None:
+        manifests: list[Entry] = []
+        for copy in window.known:
+            for manifest in copy.manifests:
+                if await self._store.manifest(copy.bucket, copy.key, manifest.blob_id) is None:
+                    encoded = self._bodies.encode(manifest)
+                    manifests.append(Entry(ManifestRecord(copy.bucket, copy.key, encoded)))
+            self._bytes += len(copy.head)
+        if manifests:
+            await self._store.append(manifests)
+        await asyncio.gather(*(self._pupil.learn(copy) for copy in window.known))
+
+    async def _close(self, current: _Pass) -> None:
+        """After the last page: floors, era and closed buckets; then every partition of the pass is
+        learned."""
+        found = await self._ask_all(current, ReadFloors(current.scopes), FloorsReply)
+        known = fences(found.values())
+        await self._reach_era(known.era, {store: reply.era for store, reply in found.items()})
+        entries = [
+            Entry(BucketRecord(bucket, closing=True))
+            for bucket in known.closed_buckets
+            if not self._store.bucket_closing(bucket)
+        ]
+        for scope in self._still_learning(current):
+            own = self._store.partition(scope.pool, scope.partition)
+            floors = known.floors.get((scope.pool, scope.partition))
+            if floors is None:
+                raise Unavailable("a source left a partition out of its floors")
+            entries.append(
+                Entry(
+                    replace(
+                        own,
+                        version_floor=max(own.version_floor, floors.version_floor),
+                        ballot_floor=higher_ballot(own.ballot_floor, floors.ballot_floor),
+                        learned_generation=scope.generation,
+                        not_voting="",
+                    )
+                )
+            )
+        if entries:
+            await self._store.append(entries)
+
+    def _still_learning(self, current: _Pass) -> tuple[Scope, ...]:
+        now = set(self._cartographer.require().learned_by(self._me))
+        return tuple(scope for scope in current.scopes if scope in now)
+
+    async def _reach_era(self, era: int, eras: Mapping[StoreId, int]) -> None:
+        for store in sorted(eras):
+            if self._cartographer.era < era and eras[store] == era:
+                await self._cartographer.fetch(store)
+        if self._cartographer.era < era:
+            raise Unavailable(
+                f"a source is in era {era}, this store in {self._cartographer.era}",
+                evidence=[Evidence(store.hex()[:8], f"era {its}") for store, its in sorted(eras.items())],
+            )
