@@ -1,1 +1,125 @@
-"""The index on RocksDB: the only home of rocksdict."""
+"""The index on RocksDB: the only home of rocksdict.
+
+No write-ahead log: the store's log is the truth, and an index that lost its latest batches is brought up to date from
+there. Anything RocksDB complains about becomes `IndexBroken`; a database that does not open is thrown away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    DBCompressionType,
+    Options,
+    Rdict,
+    ReadOptions,
+    WriteBatch,
+    WriteOptions,
+)
+
+from holdfast_node.ports import IndexBroken
+
+MEMTABLE_BYTES: Final = 16 * 1024 * 1024
+MEMTABLES_MAX: Final = 3
+"""One being filled, two being flushed: with the cache, the index stays under 80 MiB."""
+CACHE_BYTES: Final = 24 * 1024 * 1024
+OPEN_FILES_MAX: Final = 128
+BLOOM_BITS: Final = 10
+
+
+def _options() -> Options:
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_write_buffer_size(MEMTABLE_BYTES)
+    options.set_max_write_buffer_number(MEMTABLES_MAX)
+    options.set_max_open_files(OPEN_FILES_MAX)
+    options.set_keep_log_file_num(2)
+    options.set_max_background_jobs(2)
+    options.set_paranoid_checks(True)
+    options.set_compression_type(DBCompressionType.lz4())
+    table = BlockBasedOptions()
+    table.set_block_cache(Cache(CACHE_BYTES))
+    table.set_bloom_filter(BLOOM_BITS, block_based=False)
+    options.set_block_based_table_factory(table)
+    return options
+
+
+class RocksIndex:
+    """Rows in one directory of their own. Not durable until `flush`; then a prefix of the batches written."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._unlogged = WriteOptions()
+        # A property; rocksdict's stub calls it a method.
+        self._unlogged.disable_wal = True  # type: ignore[method-assign, assignment]  # pyright: ignore[reportAttributeAccessIssue]
+        try:
+            self._db = self._open()
+        except Exception:  # noqa: BLE001 - rocksdict raises plain Exception; whatever it is, a fresh one serves
+            self._remove()
+            self._db = self._open()
+
+    def get(self, key: bytes) -> bytes | None:
+        try:
+            return self._db.get(key)
+        except Exception as error:
+            raise IndexBroken(str(error)) from error
+
+    def write(self, puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes] = ()) -> None:
+        try:
+            batch = WriteBatch(raw_mode=True)
+            for key, value in puts:
+                batch.put(key, value)
+            for key in deletes:
+                batch.delete(key)
+            self._db.write(batch, self._unlogged)
+        except Exception as error:
+            raise IndexBroken(str(error)) from error
+
+    def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        try:
+            options = ReadOptions()
+            options.set_iterate_upper_bound(end)
+            return self._rows(self._db.items(from_key=start, read_opt=options))
+        except Exception as error:
+            raise IndexBroken(str(error)) from error
+
+    def _rows(self, items: Iterator[tuple[object, object]]) -> Iterator[tuple[bytes, bytes]]:
+        try:
+            for key, value in items:
+                assert isinstance(key, bytes)
+                assert isinstance(value, bytes)
+                yield key, value
+        except Exception as error:
+            raise IndexBroken(str(error)) from error
+
+    async def flush(self) -> None:
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, self._db.flush, True)
+        except Exception as error:
+            raise IndexBroken(str(error)) from error
+
+    def clear(self) -> None:
+        with contextlib.suppress(Exception):  # it goes away in any case
+            self._db.close()
+        self._remove()
+        self._db = self._open()
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _open(self) -> Rdict:
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return Rdict(str(self._directory), _options())
+        except Exception as error:
+            raise IndexBroken(str(error)) from error
+
+    def _remove(self) -> None:
+        shutil.rmtree(self._directory, ignore_errors=True)

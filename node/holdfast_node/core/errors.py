@@ -231,6 +231,14 @@ class InternalError(IntegrityError):
     code = ErrorCode.INTERNAL
 
 
+class LocalError(HoldfastError):
+    """Something about this machine, for whoever starts the node; never crosses the wire."""
+
+
+class StoreRefused(LocalError):
+    """The data directory is not one this node may serve from: missing, another's, in use, or broken."""
+
+
 def _leaves(root: type[HoldfastError]) -> dict[ErrorCode, type[HoldfastError]]:
     found: dict[ErrorCode, type[HoldfastError]] = {}
     for child in root.__subclasses__():

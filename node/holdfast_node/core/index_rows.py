@@ -1,0 +1,504 @@
+"""From log records to index rows: the keys, the values, and which of two records about one thing wins.
+
+Pure. Knows the meaning of records but neither the log's bytes nor the database; rows go into a `Rows` overlay that the
+caller writes as one batch. Applying the same records in any order gives the same rows: every value carries the
+sequence that made it, and the highest sequence per record key wins.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
+
+from xxhash import xxh3_128_digest
+
+from holdfast_node.core.head import Ballot, Head, HeadKind
+from holdfast_node.core.ids import ID_BYTES, BlobId, BucketId, Digest, StoreId
+from holdfast_node.core.messages import RegisterRow, ShardName
+from holdfast_node.core.records import (
+    BucketRecord,
+    CellRecord,
+    DropRecord,
+    KillRecord,
+    LinkRecord,
+    ManifestRecord,
+    MapRecord,
+    MapVoteRecord,
+    PartitionRecord,
+    PeerRecord,
+    RecordType,
+    RegisterRecord,
+    SealRecord,
+    StageRecord,
+    StoreTimeRecord,
+)
+
+SmallBody = (
+    MapRecord | MapVoteRecord | PartitionRecord | BucketRecord | PeerRecord | StoreTimeRecord | KillRecord
+)
+"""Bodies that are kept in memory; their rows hold the body itself."""
+RecordBody = (
+    RegisterRecord
+    | ManifestRecord
+    | CellRecord
+    | StageRecord
+    | SealRecord
+    | LinkRecord
+    | DropRecord
+    | MapRecord
+    | MapVoteRecord
+    | PartitionRecord
+    | BucketRecord
+    | PeerRecord
+    | StoreTimeRecord
+    | KillRecord
+)
+
+TYPE_OF: Final[dict[type[RecordBody], RecordType]] = {
+    RegisterRecord: RecordType.REGISTER,
+    CellRecord: RecordType.CELL,
+    StageRecord: RecordType.STAGE,
+    SealRecord: RecordType.SEAL,
+    LinkRecord: RecordType.LINK,
+    DropRecord: RecordType.DROP,
+    MapRecord: RecordType.MAP,
+    MapVoteRecord: RecordType.MAP_VOTE,
+    PartitionRecord: RecordType.PARTITION,
+    BucketRecord: RecordType.BUCKET,
+    PeerRecord: RecordType.PEER,
+    StoreTimeRecord: RecordType.STORE_TIME,
+    KillRecord: RecordType.KILL,
+    ManifestRecord: RecordType.MANIFEST,
+}
+CLASS_OF: Final[dict[int, type[RecordBody]]] = {int(kind): cls for cls, kind in TYPE_OF.items()}
+
+INDEX_FORMAT: Final = b"1"
+"""Raise it when a row changes: an index of another format is rebuilt from the log."""
+FORMAT_ROW: Final = b"!format"
+STORE_ROW: Final = b"!store"
+POSITION_ROW: Final = b"!position"
+
+REGISTER_ROWS: Final = b"k"
+MANIFEST_ROWS: Final = b"m"
+SHARD_ROWS: Final = b"s"
+CELL_ROWS: Final = b"c"
+LINK_ROWS: Final = b"l"
+ROTTEN_ROWS: Final = b"r"
+SMALL_ROWS: Final[dict[RecordType, bytes]] = {
+    RecordType.MAP: b"g",
+    RecordType.MAP_VOTE: b"w",
+    RecordType.PARTITION: b"p",
+    RecordType.BUCKET: b"b",
+    RecordType.PEER: b"e",
+    RecordType.STORE_TIME: b"t",
+    RecordType.KILL: b"x",
+}
+
+_SHARD: Final = struct.Struct(">16sII")
+_CELL: Final = struct.Struct(">16sIII")
+_PARTITION: Final = struct.Struct(">II")
+_EPOCH: Final = struct.Struct(">Q")
+_KILL: Final = struct.Struct(">QQ")
+_KEY_LENGTH: Final = struct.Struct(">H")
+# volume, offset, length, sequence, flags, pool, partition
+_REGISTER_ROW: Final = struct.Struct(">QQIQBII")
+# ballot (generation, counter, store, boot, attempt), head hash, version, kind, size, hash, created_ms
+_SUMMARY: Final = struct.Struct(">QQ16sQQ16sQBQ16sq")
+# sequence, volume, offset, length, record type
+_MANIFEST_ROW: Final = struct.Struct(">QQQIB")
+# sealed, staged, dropped (sequences, 0: never), seal (volume, offset, length), stage likewise, cells
+_SHARD_ROW: Final = struct.Struct(">QQQQQIQQII")
+# sequence, volume, payload offset, payload length, checksum
+_CELL_ROW: Final = struct.Struct(">QQQI16s")
+_SEQUENCE: Final = struct.Struct(">Q")
+_SMALL_ROW: Final = struct.Struct(">QH")
+
+_ROTTEN: Final = 1
+_ANY_SCOPE: Final = 0xFFFFFFFF
+"""Pool and partition of a rotten register of which nothing but the key is known."""
+
+
+class Location(NamedTuple):
+    """A whole record in the log."""
+
+    volume: int
+    offset: int
+    length: int
+
+
+class CellLocation(NamedTuple):
+    """A cell's bytes in the log, and what they must hash to."""
+
+    volume: int
+    offset: int
+    length: int
+    checksum: Digest
+
+
+class Logged(NamedTuple):
+    """A record in the log. `key` is the record's, `encoded` its body's bytes, `head` that of an accepted register."""
+
+    sequence: int
+    flags: int
+    key: bytes
+    body: RecordBody
+    encoded: bytes
+    location: Location
+    payload_offset: int
+    payload_length: int
+    head: Head | None
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterEntry:
+    """The part of a `k` row that finds the record. `location` means nothing if `rotten`."""
+
+    location: Location
+    sequence: int
+    rotten: bool
+    pool: int
+    partition: int
+    accepted: bool
+
+    def of(self, pool: int, partition: int) -> bool:
+        return (self.pool, self.partition) in ((pool, partition), (_ANY_SCOPE, _ANY_SCOPE))
+
+    @property
+    def anywhere(self) -> bool:
+        """Rotten, and not even the partition is known."""
+        return self.pool == _ANY_SCOPE
+
+
+@dataclass(frozen=True, slots=True)
+class ShardEntry:
+    """An `s` row. Seal and stage count only if younger than the last drop."""
+
+    sealed: int = 0
+    staged: int = 0
+    dropped: int = 0
+    seal: Location = Location(0, 0, 0)
+    stage: Location = Location(0, 0, 0)
+    cells: int = 0
+
+    @property
+    def is_sealed(self) -> bool:
+        return self.sealed > self.dropped
+
+    @property
+    def is_staged(self) -> bool:
+        return self.staged > self.dropped
+
+
+class Rows:
+    """Rows to be written as one batch; reads see them before the index does."""
+
+    def __init__(
+        self,
+        get: Callable[[bytes], bytes | None],
+        scan: Callable[[bytes, bytes], Iterable[tuple[bytes, bytes]]],
+    ) -> None:
+        self._get = get
+        self._scan = scan
+        self.puts: dict[bytes, bytes] = {}
+        self.deletes: set[bytes] = set()
+
+    def get(self, key: bytes) -> bytes | None:
+        found = self.puts.get(key)
+        return found if found is not None or key in self.deletes else self._get(key)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self.puts[key] = value
+        self.deletes.discard(key)
+
+    def delete(self, key: bytes) -> None:
+        self.puts.pop(key, None)
+        self.deletes.add(key)
+
+    def under(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        rows = dict(self._scan(prefix, prefix_end(prefix)))
+        rows.update((key, value) for key, value in self.puts.items() if key.startswith(prefix))
+        return [(key, value) for key, value in rows.items() if key not in self.deletes]
+
+
+def prefix_end(prefix: bytes) -> bytes:
+    """The first key after all keys that start with `prefix`, which is not all 0xFF."""
+    stripped = prefix.rstrip(b"\xff")
+    return stripped[:-1] + bytes((stripped[-1] + 1,))
+
+
+# --- keys of records --------------------------------------------------------------------------------------
+
+
+def record_key(body: RecordBody, *, blob_id: bytes = b"") -> bytes:
+    """The bytes that identify what a record is about, within its type.
+
+    A `ManifestRecord` is about the blob its manifest names, which the caller has to say.
+    """
+    match body:
+        case CellRecord():
+            return _CELL.pack(body.seed_id, body.part, body.index, body.stripe)
+        case RegisterRecord():
+            return body.bucket + body.key
+        case SealRecord():
+            return _SHARD.pack(body.header.seed_id, body.header.part, body.header.index)
+        case StageRecord() | DropRecord():
+            return _SHARD.pack(body.seed_id, body.part, body.index)
+        case LinkRecord():
+            return body.seed_id + body.blob_id
+        case ManifestRecord():
+            assert len(blob_id) == ID_BYTES, "a manifest is filed under its blob"
+            return body.bucket + blob_id + body.key
+        case _:
+            return _small_record_key(body)
+
+
+def _small_record_key(body: SmallBody) -> bytes:
+    match body:
+        case PartitionRecord():
+            return _PARTITION.pack(body.pool, body.partition)
+        case PeerRecord():
+            return body.store
+        case BucketRecord():
+            return body.bucket
+        case MapVoteRecord():
+            return _EPOCH.pack(body.epoch)
+        case KillRecord():
+            return _KILL.pack(body.volume_life, body.sequence)
+        case MapRecord() | StoreTimeRecord():
+            return b""
+
+
+def register_of(key: bytes) -> tuple[BucketId, bytes]:
+    """The bucket and key that a REGISTER record's key names."""
+    return BucketId(key[:ID_BYTES]), key[ID_BYTES:]
+
+
+def partition_of(key: bytes) -> tuple[int, int]:
+    """The pool and partition that a PARTITION record's key names."""
+    pool, partition = _PARTITION.unpack(key)
+    return pool, partition
+
+
+# --- keys of rows -----------------------------------------------------------------------------------------
+
+
+def register_row_key(bucket: bytes, key: bytes) -> bytes:
+    return REGISTER_ROWS + bucket + key
+
+
+def manifest_row_key(bucket: bytes, key: bytes, blob_id: bytes) -> bytes:
+    return MANIFEST_ROWS + bucket + _KEY_LENGTH.pack(len(key)) + key + blob_id
+
+
+def shard_row_key(name: ShardName) -> bytes:
+    return SHARD_ROWS + _SHARD.pack(name.seed_id, name.part, name.index)
+
+
+def shard_name(row_key: bytes) -> ShardName:
+    seed_id, part, index = _SHARD.unpack(row_key[1:])
+    return ShardName(BlobId(seed_id), part, index)
+
+
+def cell_row_prefix(name: ShardName) -> bytes:
+    return CELL_ROWS + _SHARD.pack(name.seed_id, name.part, name.index)
+
+
+def cell_row_key(name: ShardName, stripe: int) -> bytes:
+    return CELL_ROWS + _CELL.pack(name.seed_id, name.part, name.index, stripe)
+
+
+# --- values of rows ---------------------------------------------------------------------------------------
+
+
+def head_hash(head: bytes) -> Digest:
+    return Digest(xxh3_128_digest(head))
+
+
+def _encode_register(entry: Logged, body: RegisterRecord) -> bytes:
+    value = _REGISTER_ROW.pack(*entry.location, entry.sequence, 0, body.pool, body.partition)
+    head, ballot = entry.head, body.accepted
+    if head is None or ballot is None:
+        return value
+    manifest = head.manifest
+    return (
+        value
+        + _SUMMARY.pack(
+            ballot.generation,
+            ballot.counter,
+            ballot.store,
+            ballot.boot,
+            ballot.attempt,
+            xxh3_128_digest(body.head),
+            head.version,
+            head.kind,
+            manifest.size if manifest else 0,
+            manifest.hash if manifest else b"",
+            head.created_ms,
+        )
+        + (manifest.content_type.encode() if manifest else b"")
+    )
+
+
+def decode_register_entry(value: bytes) -> RegisterEntry:
+    volume, offset, length, sequence, flags, pool, partition = _REGISTER_ROW.unpack_from(value)
+    location = Location(volume, offset, length)
+    accepted = len(value) > _REGISTER_ROW.size
+    return RegisterEntry(location, sequence, bool(flags & _ROTTEN), pool, partition, accepted)
+
+
+def decode_register_row(key: bytes, value: bytes) -> RegisterRow:
+    """The summary of an accepted register."""
+    pool, partition = _REGISTER_ROW.unpack_from(value)[-2:]
+    at = _REGISTER_ROW.size
+    generation, counter, store, boot, attempt, hashed, version, kind, size, digest, created_ms = (
+        _SUMMARY.unpack_from(value, at)
+    )
+    return RegisterRow(
+        key=key,
+        pool=pool,
+        partition=partition,
+        ballot=Ballot(generation, counter, StoreId(store), boot, attempt),
+        head_hash=Digest(hashed),
+        version=version,
+        kind=kind,
+        size=size,
+        hash=Digest(digest) if kind == HeadKind.BLOB else Digest(b""),
+        created_ms=created_ms,
+        content_type=value[at + _SUMMARY.size :].decode(),
+    )
+
+
+def decode_manifest_row(value: bytes) -> tuple[Location, RecordType]:
+    _, volume, offset, length, kind = _MANIFEST_ROW.unpack(value)
+    return Location(volume, offset, length), RecordType(kind)
+
+
+def encode_shard(entry: ShardEntry) -> bytes:
+    return _SHARD_ROW.pack(entry.sealed, entry.staged, entry.dropped, *entry.seal, *entry.stage, entry.cells)
+
+
+def decode_shard(value: bytes | None) -> ShardEntry:
+    if value is None:
+        return ShardEntry()
+    sealed, staged, dropped, *rest = _SHARD_ROW.unpack(value)
+    return ShardEntry(sealed, staged, dropped, Location(*rest[0:3]), Location(*rest[3:6]), rest[6])
+
+
+def decode_cell(value: bytes) -> CellLocation:
+    _, volume, offset, length, checksum = _CELL_ROW.unpack(value)
+    return CellLocation(volume, offset, length, Digest(checksum))
+
+
+def decode_small(value: bytes) -> tuple[int, int, bytes]:
+    """Sequence, flags and encoded body."""
+    sequence, flags = _SMALL_ROW.unpack_from(value)
+    return sequence, flags, value[_SMALL_ROW.size :]
+
+
+# --- records to rows --------------------------------------------------------------------------------------
+
+
+def apply(rows: Rows, entry: Logged, *, newest: bool, rotten: bool = False) -> None:
+    """Add the rows of one record.
+
+    `newest`: no record with a higher sequence was applied before, so nothing needs to be looked up. `rotten`: the
+    register's last record was known to be rotten.
+    """
+    body = entry.body
+    match body:
+        case CellRecord():
+            _apply_cell(rows, entry, body, newest)
+        case RegisterRecord():
+            _apply_register(rows, entry, body, newest)
+            if rotten:
+                rows.delete(ROTTEN_ROWS + entry.key)
+        case SealRecord() | StageRecord() | DropRecord():
+            _apply_shard(rows, entry, body)
+        case LinkRecord():
+            rows.put(LINK_ROWS + entry.key, _SEQUENCE.pack(entry.sequence))
+        case ManifestRecord():
+            blob_id = entry.key[ID_BYTES : 2 * ID_BYTES]
+            _put_manifest(rows, entry, manifest_row_key(body.bucket, body.key, blob_id), newest)
+        case _:
+            _apply_small(rows, entry, TYPE_OF[type(body)], newest)
+
+
+def apply_rot(rows: Rows, key: bytes, sequence: int) -> bool:
+    """Mark a register whose record with this sequence is broken; False if a younger record replaced it."""
+    row = rows.get(REGISTER_ROWS + key)
+    pool = partition = _ANY_SCOPE
+    if row is not None:
+        known = decode_register_entry(row)
+        if known.sequence > sequence:
+            return False
+        pool, partition = known.pool, known.partition
+    value = _REGISTER_ROW.pack(0, 0, 0, sequence, _ROTTEN, pool, partition)
+    rows.put(REGISTER_ROWS + key, value)
+    rows.put(ROTTEN_ROWS + key, _SEQUENCE.pack(sequence))
+    return True
+
+
+def _older(rows: Rows, key: bytes, sequence: int, newest: bool) -> bool:
+    """Whether a younger record already made this row. The sequence comes first in every value but `k`."""
+    if newest or (row := rows.get(key)) is None:
+        return False
+    (known,) = _SEQUENCE.unpack_from(row)
+    return int(known) > sequence
+
+
+def _apply_cell(rows: Rows, entry: Logged, body: CellRecord, newest: bool) -> None:
+    key = CELL_ROWS + entry.key
+    if not newest:
+        shard = decode_shard(rows.get(SHARD_ROWS + entry.key[: _SHARD.size]))
+        if shard.dropped > entry.sequence or _older(rows, key, entry.sequence, newest):
+            return
+    rows.put(
+        key,
+        _CELL_ROW.pack(
+            entry.sequence, entry.location.volume, entry.payload_offset, entry.payload_length, body.checksum
+        ),
+    )
+
+
+def _apply_register(rows: Rows, entry: Logged, body: RegisterRecord, newest: bool) -> None:
+    head = entry.head
+    if head is not None and head.manifest is not None:
+        manifest_key = manifest_row_key(body.bucket, body.key, head.manifest.blob_id)
+        _put_manifest(rows, entry, manifest_key, newest)
+    key = REGISTER_ROWS + entry.key
+    if not newest and (row := rows.get(key)) and decode_register_entry(row).sequence > entry.sequence:
+        return
+    rows.put(key, _encode_register(entry, body))
+
+
+def _put_manifest(rows: Rows, entry: Logged, key: bytes, newest: bool) -> None:
+    if not _older(rows, key, entry.sequence, newest):
+        kind = TYPE_OF[type(entry.body)]
+        rows.put(key, _MANIFEST_ROW.pack(entry.sequence, *entry.location, kind))
+
+
+def _apply_shard(rows: Rows, entry: Logged, body: SealRecord | StageRecord | DropRecord) -> None:
+    key = SHARD_ROWS + entry.key
+    known, at = decode_shard(rows.get(key)), entry.sequence
+    match body:
+        case SealRecord():
+            if at > known.sealed:
+                cells = len(body.header.cell_checksums)
+                rows.put(key, encode_shard(replace(known, sealed=at, seal=entry.location, cells=cells)))
+        case StageRecord():
+            if at > known.staged:
+                rows.put(key, encode_shard(replace(known, staged=at, stage=entry.location)))
+        case DropRecord():
+            if at > known.dropped:
+                rows.put(key, encode_shard(replace(known, dropped=at)))
+                for cell_key, value in rows.under(CELL_ROWS + entry.key):
+                    if _SEQUENCE.unpack_from(value)[0] < at:
+                        rows.delete(cell_key)
+
+
+def _apply_small(rows: Rows, entry: Logged, kind: RecordType, newest: bool) -> None:
+    key = SMALL_ROWS[kind] + entry.key
+    if not _older(rows, key, entry.sequence, newest):
+        rows.put(key, _SMALL_ROW.pack(entry.sequence, entry.flags) + entry.encoded)

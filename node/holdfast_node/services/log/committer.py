@@ -1,0 +1,272 @@
+"""The one writer of the log: gathers what is queued into a batch, makes it durable, answers everybody in it.
+
+Knows records as bytes. While a batch is on its way to the disk, whatever is queued becomes the next one; there is no
+timer. Control groups go before bulk ones. After a failed write the store is dead: nothing is retried on a file whose
+state nobody knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from holdfast_node.core import log_format
+from holdfast_node.core.errors import HoldfastError, Overloaded, StoreFailed, StoreFull, TooLarge
+from holdfast_node.core.head import Head
+from holdfast_node.core.index_rows import Location, Logged, RecordBody
+from holdfast_node.core.log_format import BATCH_HEADER_BYTES, BLOCK, BatchBuilder, Position, after
+from holdfast_node.ports import Buffer, Disk, IndexBroken
+from holdfast_node.services.events import Events
+from holdfast_node.services.log.volume import Volumes, volume_name
+from holdfast_node.services.tasks import Tasks
+
+QUEUE_BYTES_MAX: Final = 128 * 1024 * 1024
+"""Bulk records waiting, in bytes: twice the keep budget, so that it is the budget that says no first."""
+CONTROL_QUEUE_BYTES_MAX: Final = 32 * 1024 * 1024
+"""Control records waiting: 500 of the largest heads, or 100 000 ordinary ones."""
+SPARE_AT: Final = 0.5
+"""How full a volume is when the next one is preallocated."""
+RETRY_AFTER_MS: Final = 50
+
+
+class Pending(NamedTuple):
+    """A record that has no place yet."""
+
+    kind: int
+    key: bytes
+    body: RecordBody
+    encoded: bytes
+    payload: Buffer
+    head: Head | None
+    flags: int
+
+
+@dataclass(slots=True, eq=False)
+class Group:
+    """Records that become durable together or not at all."""
+
+    records: Sequence[Pending]
+    length: int
+    done: asyncio.Future[None]
+
+
+@dataclass(frozen=True, slots=True)
+class CommitterSettings:
+    batch_bytes_max: int
+    reserve_bytes: int
+    capacity_bytes: int
+    """0: what the disk has."""
+
+
+Applied = Callable[[list[Logged], Position], None]
+
+
+class Committer:
+    """Owns the tail of the log from `start` to `close`."""
+
+    def __init__(
+        self, *, disk: Disk, volumes: Volumes, position: Position, events: Events, settings: CommitterSettings
+    ) -> None:
+        self._disk = disk
+        self._volumes = volumes
+        self._events = events
+        self._settings = settings
+        self._control: deque[Group] = deque()
+        self._bulk: deque[Group] = deque()
+        self._control_bytes = self._bulk_bytes = 0
+        self._wake = asyncio.Event()
+        self._tasks = Tasks(events)
+        self._closing = False
+        self._apply: Applied = lambda _records, _position: None
+        self._volume_full: Callable[[], None] = lambda: None
+        self._running: asyncio.Task[None] | None = None
+        self._spare_asked = position.volume
+        self.position = position
+        self.failure = ""
+        self.bulk_room_bytes = 0
+        self.measure()
+
+    def start(self, apply: Applied, volume_full: Callable[[], None]) -> None:
+        """`apply` is called with each durable batch before its groups are answered."""
+        self._apply, self._volume_full = apply, volume_full
+        self._running = self._tasks.spawn(self._run(), "log committer")
+
+    @property
+    def durable_sequence(self) -> int:
+        return self.position.sequence - 1
+
+    @property
+    def used_bytes(self) -> int:
+        """Volumes written, the current one up to its tail."""
+        return self._volumes.made_bytes - self._volumes.unused_bytes(self.position)
+
+    @property
+    def capacity_bytes(self) -> int:
+        """What the log has and could have, the reserve included."""
+        return self._volumes.made_bytes + self._free_bytes()
+
+    def group_bytes_max(self) -> int:
+        return self._volumes.volume_bytes - 2 * BLOCK
+
+    def append(self, records: Sequence[Pending], *, bulk: bool) -> asyncio.Future[None]:
+        """Queue one group. Raises `StoreFailed`, `StoreFull`, `Overloaded` or `TooLarge` at once."""
+        if self.failure or self._closing:
+            raise StoreFailed(self.failure or "the store is closing")
+        length = sum(log_format.record_bytes(len(r.key), len(r.encoded), len(r.payload)) for r in records)
+        if length > self.group_bytes_max():
+            raise TooLarge(f"{length} bytes do not fit into one volume")
+        if bulk:
+            self._admit_bulk(length)
+        elif self._control_bytes and self._control_bytes + length > CONTROL_QUEUE_BYTES_MAX:
+            raise Overloaded("the log cannot keep up", retry_after_ms=RETRY_AFTER_MS)
+        group = Group(records, length, asyncio.get_running_loop().create_future())
+        if bulk:
+            self._bulk.append(group)
+            self._bulk_bytes += length
+        else:
+            self._control.append(group)
+            self._control_bytes += length
+        self._wake.set()
+        return group.done
+
+    async def close(self) -> None:
+        """Write what is queued, then stop."""
+        self._closing = True
+        self._wake.set()
+        if self._running is not None:
+            await asyncio.wait((self._running,))
+        await self._tasks.close()
+
+    def fail(self, reason: str) -> None:
+        """The store is dead from now on; everybody waiting hears of it."""
+        if not self.failure:
+            self.failure = reason
+            self._events.emit("store_failed", reason=reason)
+        for group in (*self._control, *self._bulk):
+            _reject(group, StoreFailed(self.failure))
+        self._control.clear()
+        self._bulk.clear()
+        self._control_bytes = self._bulk_bytes = 0
+
+    def measure(self) -> None:
+        """Ask the disk how much is left above the reserve."""
+        room = self._free_bytes() + self._volumes.unused_bytes(self.position) - self._settings.reserve_bytes
+        self.bulk_room_bytes = room - self._bulk_bytes
+
+    def _free_bytes(self) -> int:
+        free, limit = self._disk.free_bytes(), self._settings.capacity_bytes
+        return min(free, max(0, limit - self._volumes.made_bytes)) if limit else free
+
+    def _admit_bulk(self, length: int) -> None:
+        if self._bulk_bytes and self._bulk_bytes + length > QUEUE_BYTES_MAX:
+            raise Overloaded("the log cannot keep up", retry_after_ms=RETRY_AFTER_MS)
+        if self.bulk_room_bytes < length:
+            self.measure()
+        if self.bulk_room_bytes < length:
+            raise StoreFull(
+                "only the reserve is left on this store", hint="delete blobs, add nodes or enlarge the disk"
+            )
+        self.bulk_room_bytes -= length
+
+    async def _run(self) -> None:
+        while not self.failure:
+            if not self._control and not self._bulk:
+                if self._closing:
+                    return
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            await self._write_next()
+
+    async def _write_next(self) -> None:
+        room = self._volumes.size_bytes - self.position.offset - BATCH_HEADER_BYTES
+        groups = self._gather(room)
+        try:
+            if not groups:
+                await self._roll()
+                return
+            await self._write(groups)
+        except StoreFull as error:
+            for group in groups or self._gather(self.group_bytes_max()):
+                _reject(group, error)
+        except (HoldfastError, IndexBroken, OSError) as error:
+            self._fail_with(groups, str(error))
+        except BaseException as error:
+            self._fail_with(groups, f"the log's writer stopped: {error!r}")
+            raise
+
+    def _fail_with(self, groups: list[Group], reason: str) -> None:
+        self.fail(reason)
+        for group in groups:
+            _reject(group, StoreFailed(self.failure))
+
+    async def _roll(self) -> None:
+        self.position = await self._volumes.begin(self.position)
+        self.measure()
+        self._volume_full()
+
+    async def _write(self, groups: list[Group]) -> None:
+        position = self.position
+        builder = BatchBuilder(position)
+        logged: list[Logged] = []
+        sequence, volume = position.sequence, position.volume
+        for group in groups:
+            for kind, key, body, encoded, payload, head, flags in group.records:
+                offset, length, payload_offset, payload_length = builder.add(
+                    kind, key, encoded, payload, flags
+                )
+                location = Location(volume, offset, length)
+                logged.append(
+                    Logged(
+                        sequence, flags, key, body, encoded, location, payload_offset, payload_length, head
+                    )
+                )
+                sequence += 1
+        batch = builder.finish()
+        await self._disk.commit(volume_name(volume), position.offset, batch.pieces)
+        self.position = after(position, batch)
+        self._apply(logged, self.position)
+        for group in groups:
+            if not group.done.done():
+                group.done.set_result(None)
+        self._ask_for_spare()
+
+    def _gather(self, room: int) -> list[Group]:
+        """The next groups in order, as many as a batch and the volume take; none if the first does not fit."""
+        taken: list[Group] = []
+        length, limit = 0, self._settings.batch_bytes_max
+        for queue in (self._control, self._bulk):
+            while queue and (length < limit) and length + queue[0].length <= room:
+                group = queue.popleft()
+                taken.append(group)
+                length += group.length
+                if queue is self._control:
+                    self._control_bytes -= group.length
+                else:
+                    self._bulk_bytes -= group.length
+            if queue and queue is self._control:
+                break  # what does not fit now goes first next time
+        return taken
+
+    def _ask_for_spare(self) -> None:
+        position = self.position
+        if position.volume > self._spare_asked and position.offset > SPARE_AT * self._volumes.size_bytes:
+            self._spare_asked = position.volume
+            _ = self._tasks.spawn(self._make_spare(position.volume + 1), "spare volume")
+
+    async def _make_spare(self, number: int) -> None:
+        try:
+            await self._volumes.make_spare(number)
+        except StoreFull:
+            self._events.emit("spare_volume_refused", volume=number)
+        except StoreFailed as error:
+            self.fail(str(error))
+
+
+def _reject(group: Group, error: HoldfastError) -> None:
+    if not group.done.done():
+        group.done.set_exception(error)
+        group.done.exception()  # heard here already; nobody has to wait for it

@@ -1,0 +1,164 @@
+"""Keeps the index in step with the log: rows of new batches as they become durable, rows of old ones at replay.
+
+The index can be thrown away at any time; nothing here decides what is true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from holdfast_node.core import index_rows
+from holdfast_node.core.errors import IntegrityError, StoreRefused
+from holdfast_node.core.head import Head
+from holdfast_node.core.ids import StoreId
+from holdfast_node.core.index_rows import (
+    CLASS_OF,
+    FORMAT_ROW,
+    INDEX_FORMAT,
+    POSITION_ROW,
+    ROTTEN_ROWS,
+    SMALL_ROWS,
+    STORE_ROW,
+    Location,
+    Logged,
+    RecordBody,
+    Rows,
+    SmallBody,
+)
+from holdfast_node.core.log_format import Position, Record, decode_position, encode_position
+from holdfast_node.core.records import RegisterRecord
+from holdfast_node.ports import Bodies, Index, IndexBroken
+from holdfast_node.services.log.tables import Tables
+
+REPLAY_ROWS_MAX: Final = 4096
+"""Rows gathered at replay before they are written: a few hundred KiB."""
+
+
+class Indexer:
+    """Applies records to rows and tables, newest sequence wins."""
+
+    def __init__(self, index: Index, bodies: Bodies, store: StoreId) -> None:
+        self._index = index
+        self._bodies = bodies
+        self._store = store
+        self._highest = 0
+        self._rows = Rows(index.get, index.scan)
+        self.tables = Tables()
+        self.rotten: set[bytes] = set()
+        """Keys (bucket + key) of registers whose newest record is broken."""
+
+    def load(self) -> Position | None:
+        """What the index knows; None if it is empty or another store's. Raises `IndexBroken`."""
+        if self._index.get(FORMAT_ROW) != INDEX_FORMAT or self._index.get(STORE_ROW) != self._store:
+            return None
+        position = decode_position(self._index.get(POSITION_ROW) or b"")
+        if position is None:
+            return None
+        self._highest = position.sequence - 1
+        try:
+            for kind, prefix in SMALL_ROWS.items():
+                for key, value in self._index.scan(prefix, index_rows.prefix_end(prefix)):
+                    sequence, flags, encoded = index_rows.decode_small(value)
+                    body = self._bodies.decode(CLASS_OF[kind], encoded)
+                    self._keep(key[1:], body, sequence=sequence, flags=flags)
+        except IntegrityError as error:
+            raise IndexBroken(str(error)) from error
+        end = index_rows.prefix_end(ROTTEN_ROWS)
+        self.rotten = {key[1:] for key, _ in self._index.scan(ROTTEN_ROWS, end)}
+        return position
+
+    def clear(self) -> None:
+        """Start over; the whole log has to be replayed."""
+        self._index.clear()
+        self._index.write([(FORMAT_ROW, INDEX_FORMAT), (STORE_ROW, self._store)])
+        self._rows = Rows(self._index.get, self._index.scan)
+        self._highest = 0
+        self.tables = Tables()
+        self.rotten = set()
+
+    def apply(self, logged: Iterable[Logged], position: Position) -> None:
+        """One durable batch."""
+        self._add(logged)
+        self._write(position)
+
+    def replay(self, records: Sequence[Record], volume: int, position: Position) -> None:
+        """One batch read back. Rows are written now and then; `finish` writes the rest."""
+        self._add([self._logged(record, volume) for record in records])
+        if len(self._rows.puts) > REPLAY_ROWS_MAX:
+            self._write(position)
+
+    def finish(self, position: Position) -> None:
+        self._write(position)
+
+    def mark_rotten(self, key: bytes, sequence: int) -> bool:
+        """The register's record with this sequence is broken; False if there is a younger one."""
+        if not index_rows.apply_rot(self._rows, key, sequence):
+            return False
+        self.rotten.add(key)
+        return True
+
+    def write_rot(self) -> None:
+        """Write what `mark_rotten` added outside of a replay."""
+        rows, self._rows = self._rows, Rows(self._index.get, self._index.scan)
+        self._index.write(list(rows.puts.items()), list(rows.deletes))
+
+    def head_of(self, body: RecordBody) -> Head | None:
+        """The decoded head of an accepted register. Raises `IntegrityError`."""
+        if isinstance(body, RegisterRecord) and body.accepted is not None:
+            return self._bodies.decode(Head, body.head)
+        return None
+
+    def _logged(self, record: Record, volume: int) -> Logged:
+        cls = CLASS_OF.get(record.kind)
+        if cls is None:
+            raise StoreRefused(
+                f"the log has records of type {record.kind}, which this program does not know",
+                hint="start the version that wrote them, or a later one",
+            )
+        try:
+            body = self._bodies.decode(cls, record.body)
+            head = self.head_of(body)
+        except IntegrityError as error:
+            raise StoreRefused(
+                f"record {record.sequence} of the log is whole but makes no sense: {error}"
+            ) from error
+        extent = record.extent
+        return Logged(
+            record.sequence,
+            record.flags,
+            record.key,
+            body,
+            record.body,
+            Location(volume, extent.offset, extent.length),
+            extent.payload_offset,
+            extent.payload_length,
+            head,
+        )
+
+    def _add(self, logged: Iterable[Logged]) -> None:
+        rows = self._rows
+        for entry in logged:
+            newest = entry.sequence > self._highest
+            if newest:
+                self._highest = entry.sequence
+            rotten = (
+                newest
+                and bool(self.rotten)
+                and isinstance(entry.body, RegisterRecord)
+                and entry.key in self.rotten
+            )
+            index_rows.apply(rows, entry, newest=newest, rotten=rotten)
+            if rotten:
+                self.rotten.discard(entry.key)
+            self._keep(entry.key, entry.body, sequence=entry.sequence, flags=entry.flags)
+
+    def _keep(self, key: bytes, body: RecordBody, *, sequence: int, flags: int) -> None:
+        if isinstance(body, SmallBody):
+            self.tables.put(key, body, sequence=sequence, flags=flags)
+
+    def _write(self, position: Position) -> None:
+        rows = self._rows
+        rows.put(POSITION_ROW, encode_position(position))
+        self._rows = Rows(self._index.get, self._index.scan)
+        self._index.write(list(rows.puts.items()), list(rows.deletes))

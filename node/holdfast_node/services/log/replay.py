@@ -1,0 +1,276 @@
+"""Reading the log back: every batch verified, a torn tail told from rot, what can be saved saved.
+
+Knows records as bytes. Only one batch is ever on its way, and the next starts only after it is durable. So a bad batch
+with a later one behind it was once whole: that is rot. A bad batch with nothing behind it is a torn tail, unless the
+superblock says that the log was durable beyond it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from holdfast_node.core import log_format
+from holdfast_node.core.errors import IntegrityError
+from holdfast_node.core.log_format import (
+    BATCH_HEADER_BYTES,
+    BLOCK,
+    BatchHeader,
+    Mark,
+    Position,
+    Record,
+    VolumeHeader,
+)
+from holdfast_node.ports import Disk
+from holdfast_node.services.log.volume import read_header, start_of, volume_name
+
+WINDOW_BYTES: Final = 4 * 1024 * 1024
+"""How much is read at a time."""
+SALVAGE_BYTES: Final = 32 * 1024 * 1024
+"""How much of a damaged region is searched at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rot:
+    """Part of the log that was durable and is broken.
+
+    `keys` are (type, key, sequence) of records whose body is broken. Of `missing` records not even the key is known;
+    the sequence of the first of them is `first_missing`.
+    """
+
+    volume: int
+    offset: int
+    life: int
+    keys: tuple[tuple[int, bytes, int], ...]
+    first_missing: int
+    missing: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """Where the log goes on, and what was found on the way. `size_bytes` is that of the last volume."""
+
+    position: Position
+    rot: tuple[Rot, ...]
+    torn: bool
+    batches: int
+    size_bytes: int
+
+
+Sink = Callable[[Sequence[Record], int, Position], None]
+"""Gets the whole records of one batch, their volume, and the position after them."""
+
+
+class _Window:
+    """Reads one volume in large steps. What the disk cannot give back reads as zeros."""
+
+    def __init__(self, disk: Disk, name: str, size: int) -> None:
+        self._disk = disk
+        self._name = name
+        self.size = size
+        self._start = 0
+        self._data = memoryview(b"")
+
+    async def get(self, offset: int, length: int) -> memoryview:
+        end = min(offset + length, self.size)
+        if not (self._start <= offset and end <= self._start + len(self._data)):
+            wanted = min(max(length, WINDOW_BYTES), self.size - offset)
+            self._start, self._data = offset, memoryview(await self._read(offset, wanted))
+        return self._data[offset - self._start : end - self._start]
+
+    async def _read(self, offset: int, length: int) -> bytes:
+        try:
+            data = await self._disk.read(self._name, offset, length)
+        except IntegrityError:
+            blocks = [
+                await self._read_block(at, offset + length) for at in range(offset, offset + length, BLOCK)
+            ]
+            data = b"".join(blocks)
+        return data.ljust(length, b"\0")
+
+    async def _read_block(self, offset: int, end: int) -> bytes:
+        length = min(BLOCK, end - offset)
+        try:
+            return (await self._disk.read(self._name, offset, length)).ljust(length, b"\0")
+        except IntegrityError:
+            return bytes(length)
+
+
+class Replay:
+    """One pass over the log from `start`. Used once."""
+
+    def __init__(self, disk: Disk, start: Position, sink: Sink, *, mark: Mark, volume_bytes: int) -> None:
+        self._disk = disk
+        self._sink = sink
+        self._mark = mark
+        self._volume_bytes = volume_bytes
+        self._position = start
+        self._rot: list[Rot] = []
+        self._batches = 0
+        self._end = 0
+
+    async def run(self, volumes: Sequence[int]) -> Replayed:
+        """Read all `volumes` (numbers, in order) that are not older than the start."""
+        window: _Window | None = None
+        for number in volumes:
+            if number < self._position.volume:
+                continue
+            header = await self._header(number)
+            if header is None:
+                continue
+            if number > self._position.volume:
+                await self._close_gap(window, header)
+            window = _Window(self._disk, volume_name(number), header.size_bytes)
+            self._end = header.size_bytes
+            await self._walk(window)
+        torn = await self._end_of_log(window)
+        return Replayed(self._position, tuple(self._rot), torn, self._batches, self._end)
+
+    async def _header(self, number: int) -> VolumeHeader | None:
+        """The volume's header; rebuilt from its first batch if only the block is broken; None if it is a spare."""
+        header = await read_header(self._disk, number)
+        if (
+            header is not None
+            and header.first_batch < self._position.batch
+            and number > self._position.volume
+        ):
+            return None
+        if header is not None or number == self._position.volume:
+            return header or self._continued(number)
+        window = _Window(self._disk, volume_name(number), self._volume_bytes)
+        async for _, batch in _headers_from(window, BLOCK):
+            if batch.number >= self._position.batch:
+                return VolumeHeader(
+                    number=number,
+                    life=batch.life,
+                    size_bytes=self._volume_bytes,
+                    first_batch=batch.number,
+                    first_sequence=batch.first_sequence,
+                    previous=batch.previous,
+                    store=b"",
+                )
+        return None
+
+    def _continued(self, number: int) -> VolumeHeader:
+        """A stand-in for the broken header of the volume the index left off in: the position knows what matters."""
+        position = self._position
+        return VolumeHeader(
+            number,
+            position.life,
+            self._volume_bytes,
+            position.batch,
+            position.sequence,
+            position.previous,
+            b"",
+        )
+
+    async def _walk(self, window: _Window) -> None:
+        while self._position.offset < window.size:
+            if await self._next_batch(window):
+                continue
+            found = await self._find_later(window)
+            if found is None:
+                return
+            offset, header = found
+            rot = await self._save(window, offset, header.first_sequence)
+            self._position = replace(
+                self._position,
+                offset=offset,
+                batch=header.number,
+                sequence=header.first_sequence,
+                previous=header.previous,
+            )
+            self._deliver_rot(*rot)
+
+    async def _next_batch(self, window: _Window) -> bool:
+        """Deliver the batch at the position if it is the one expected, and whole."""
+        position = self._position
+        header = log_format.decode_batch_header(await window.get(position.offset, BATCH_HEADER_BYTES))
+        if header is None or header.life != position.life or header.number != position.batch:
+            return False
+        if header.previous != position.previous or header.first_sequence != position.sequence:
+            return False
+        data = await window.get(position.offset, header.length)
+        records, right = log_format.read_batch(data, position.offset, header)
+        if not right:
+            return False
+        self._position = Position(
+            volume=position.volume,
+            life=position.life,
+            offset=position.offset + log_format.padded(header.length),
+            batch=header.number + 1,
+            sequence=header.first_sequence + header.records,
+            previous=header.checksum,
+            last=position.offset,
+        )
+        self._batches += 1
+        self._sink(records, position.volume, self._position)
+        return True
+
+    async def _find_later(self, window: _Window) -> tuple[int, BatchHeader] | None:
+        """The first whole header behind the position that proves a later batch was begun."""
+        async for offset, header in _headers_from(window, self._position.offset):
+            if header.life == self._position.life and header.number > self._position.batch:
+                return offset, header
+        return None
+
+    async def _save(self, window: _Window | None, end: int, next_sequence: int) -> tuple[Rot, list[Record]]:
+        """What can be read of the records from the position's sequence up to `next_sequence`."""
+        position = self._position
+        wanted = range(position.sequence, next_sequence)
+        found: dict[int, Record] = {}
+        at = position.offset
+        while window is not None and at < end and len(found) < len(wanted):
+            step = min(SALVAGE_BYTES, end - at)
+            data = await window.get(at, min(step + log_format.RECORD_BYTES_MAX, end - at))
+            for record in log_format.salvage(data, at, position.life, wanted.__contains__):
+                known = found.get(record.sequence)
+                if known is None or not known.whole:
+                    found[record.sequence] = record
+            at += step
+        missing = len(wanted) - len(found)
+        first = next((sequence for sequence in wanted if sequence not in found), 0)
+        broken = (record for record in found.values() if not record.whole)
+        keys = tuple((record.kind, record.key, record.sequence) for record in broken)
+        rot = Rot(position.volume, position.offset, position.life, keys, first if missing else 0, missing)
+        return rot, [found[sequence] for sequence in sorted(found) if found[sequence].whole]
+
+    def _deliver_rot(self, rot: Rot, saved: Sequence[Record]) -> None:
+        self._rot.append(rot)
+        self._sink(saved, rot.volume, self._position)
+
+    async def _close_gap(self, window: _Window | None, header: VolumeHeader) -> None:
+        """The next volume begins later than the last one ended: something of the last one, or in between, is gone."""
+        saved: tuple[Rot, list[Record]] | None = None
+        if header.first_sequence > self._position.sequence:
+            saved = await self._save(window, window.size if window else 0, header.first_sequence)
+        self._position = start_of(header)
+        if saved is not None:
+            self._deliver_rot(*saved)
+
+    async def _end_of_log(self, window: _Window | None) -> bool:
+        """Whether a torn batch lies at the end. If the superblock knows of more, the end is rotten, not torn."""
+        position, mark = self._position, self._mark
+        if position.batch <= mark.batch:
+            rot = await self._save(window, window.size if window else 0, mark.sequence + 1)
+            self._position = replace(
+                position,
+                offset=self._end,
+                batch=mark.batch + 1,
+                sequence=mark.sequence + 1,
+                previous=0,
+                last=0,
+            )
+            self._deliver_rot(*rot)
+            return False
+        if window is None or position.offset >= window.size:
+            return False
+        return not log_format.is_blank(await window.get(position.offset, BLOCK))
+
+
+async def _headers_from(window: _Window, offset: int) -> AsyncIterator[tuple[int, BatchHeader]]:
+    for start in range(offset, window.size, WINDOW_BYTES):
+        data = await window.get(start, WINDOW_BYTES)
+        for found in log_format.batch_headers(data, start):
+            yield found
