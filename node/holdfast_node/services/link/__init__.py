@@ -1,0 +1,1 @@
+"""Many requests over few streams: frames, request ids, batches, credits, heartbeats. Does not know its carrier."""
