@@ -107,6 +107,7 @@ class FileDisk:
         self._reads = _Files(directory, os.O_RDONLY, OPEN_FILES_MAX)
         self._fresh_reads = _Files(directory, os.O_RDONLY | direct, WRITE_FILES_MAX)
         self._staging: memoryview | None = None
+        self._known: set[str] = set()
         self._writing = asyncio.Lock()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="disk-write")
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="disk-read")
@@ -243,7 +244,9 @@ def _supports_direct(directory: Path) -> bool:
     return True
 
 
-def _write(descriptor: int, data: memoryview, offset: int) -> None:
+def _write(descriptor: int, data: memoryview, offset: int, directory: Path | None) -> None:
+    if directory is not None:
+        _sync_directory(directory)
     while data:
         written = os.pwritev(descriptor, (data,), offset)
         data, offset = data[written:], offset + written

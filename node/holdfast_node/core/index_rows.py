@@ -1,4 +1,4 @@
-"""From log records to index rows: the keys, the values, and which of two records about one thing wins.
+"""From log records to index rows: what rows hold, and which of two records about one thing wins.
 
 Pure. Knows the meaning of records but neither the log's bytes nor the database; rows go into a `Rows` overlay that the
 caller writes as one batch. Applying the same records in any order gives the same rows: every value carries the
@@ -15,93 +15,32 @@ from typing import Final, NamedTuple
 from xxhash import xxh3_128_digest
 
 from holdfast_node.core.head import Ballot, Head, HeadKind
-from holdfast_node.core.ids import ID_BYTES, BlobId, BucketId, Digest, StoreId
-from holdfast_node.core.messages import RegisterRow, ShardName
+from holdfast_node.core.ids import ID_BYTES, Digest, StoreId
+from holdfast_node.core.index_keys import (
+    CELL_ROWS,
+    LINK_ROWS,
+    REGISTER_ROWS,
+    ROTTEN_ROWS,
+    SHARD_KEY_BYTES,
+    SHARD_ROWS,
+    SMALL_ROWS,
+    TYPE_OF,
+    RecordBody,
+    manifest_row_key,
+    prefix_end,
+)
+from holdfast_node.core.messages import RegisterRow
 from holdfast_node.core.records import (
-    BucketRecord,
     CellRecord,
     DropRecord,
-    KillRecord,
     LinkRecord,
     ManifestRecord,
-    MapRecord,
-    MapVoteRecord,
-    PartitionRecord,
-    PeerRecord,
     RecordType,
     RegisterRecord,
     SealRecord,
     StageRecord,
-    StoreTimeRecord,
 )
 
-SmallBody = (
-    MapRecord | MapVoteRecord | PartitionRecord | BucketRecord | PeerRecord | StoreTimeRecord | KillRecord
-)
-"""Bodies that are kept in memory; their rows hold the body itself."""
-RecordBody = (
-    RegisterRecord
-    | ManifestRecord
-    | CellRecord
-    | StageRecord
-    | SealRecord
-    | LinkRecord
-    | DropRecord
-    | MapRecord
-    | MapVoteRecord
-    | PartitionRecord
-    | BucketRecord
-    | PeerRecord
-    | StoreTimeRecord
-    | KillRecord
-)
-
-TYPE_OF: Final[dict[type[RecordBody], RecordType]] = {
-    RegisterRecord: RecordType.REGISTER,
-    CellRecord: RecordType.CELL,
-    StageRecord: RecordType.STAGE,
-    SealRecord: RecordType.SEAL,
-    LinkRecord: RecordType.LINK,
-    DropRecord: RecordType.DROP,
-    MapRecord: RecordType.MAP,
-    MapVoteRecord: RecordType.MAP_VOTE,
-    PartitionRecord: RecordType.PARTITION,
-    BucketRecord: RecordType.BUCKET,
-    PeerRecord: RecordType.PEER,
-    StoreTimeRecord: RecordType.STORE_TIME,
-    KillRecord: RecordType.KILL,
-    ManifestRecord: RecordType.MANIFEST,
-}
-CLASS_OF: Final[dict[int, type[RecordBody]]] = {int(kind): cls for cls, kind in TYPE_OF.items()}
-
-INDEX_FORMAT: Final = b"1"
-"""Raise it when a row changes: an index of another format is rebuilt from the log."""
-FORMAT_ROW: Final = b"!format"
-STORE_ROW: Final = b"!store"
-POSITION_ROW: Final = b"!position"
-
-REGISTER_ROWS: Final = b"k"
-MANIFEST_ROWS: Final = b"m"
-SHARD_ROWS: Final = b"s"
-CELL_ROWS: Final = b"c"
-LINK_ROWS: Final = b"l"
-ROTTEN_ROWS: Final = b"r"
-SMALL_ROWS: Final[dict[RecordType, bytes]] = {
-    RecordType.MAP: b"g",
-    RecordType.MAP_VOTE: b"w",
-    RecordType.PARTITION: b"p",
-    RecordType.BUCKET: b"b",
-    RecordType.PEER: b"e",
-    RecordType.STORE_TIME: b"t",
-    RecordType.KILL: b"x",
-}
-
-_SHARD: Final = struct.Struct(">16sII")
-_CELL: Final = struct.Struct(">16sIII")
-_PARTITION: Final = struct.Struct(">II")
-_EPOCH: Final = struct.Struct(">Q")
-_KILL: Final = struct.Struct(">QQ")
-_KEY_LENGTH: Final = struct.Struct(">H")
 # volume, offset, length, sequence, flags, pool, partition
 _REGISTER_ROW: Final = struct.Struct(">QQIQBII")
 # ballot (generation, counter, store, boot, attempt), head hash, version, kind, size, hash, created_ms
@@ -220,93 +159,6 @@ class Rows:
         rows = dict(self._scan(prefix, prefix_end(prefix)))
         rows.update((key, value) for key, value in self.puts.items() if key.startswith(prefix))
         return [(key, value) for key, value in rows.items() if key not in self.deletes]
-
-
-def prefix_end(prefix: bytes) -> bytes:
-    """The first key after all keys that start with `prefix`, which is not all 0xFF."""
-    stripped = prefix.rstrip(b"\xff")
-    return stripped[:-1] + bytes((stripped[-1] + 1,))
-
-
-# --- keys of records --------------------------------------------------------------------------------------
-
-
-def record_key(body: RecordBody, *, blob_id: bytes = b"") -> bytes:
-    """The bytes that identify what a record is about, within its type.
-
-    A `ManifestRecord` is about the blob its manifest names, which the caller has to say.
-    """
-    match body:
-        case CellRecord():
-            return _CELL.pack(body.seed_id, body.part, body.index, body.stripe)
-        case RegisterRecord():
-            return body.bucket + body.key
-        case SealRecord():
-            return _SHARD.pack(body.header.seed_id, body.header.part, body.header.index)
-        case StageRecord() | DropRecord():
-            return _SHARD.pack(body.seed_id, body.part, body.index)
-        case LinkRecord():
-            return body.seed_id + body.blob_id
-        case ManifestRecord():
-            assert len(blob_id) == ID_BYTES, "a manifest is filed under its blob"
-            return body.bucket + blob_id + body.key
-        case _:
-            return _small_record_key(body)
-
-
-def _small_record_key(body: SmallBody) -> bytes:
-    match body:
-        case PartitionRecord():
-            return _PARTITION.pack(body.pool, body.partition)
-        case PeerRecord():
-            return body.store
-        case BucketRecord():
-            return body.bucket
-        case MapVoteRecord():
-            return _EPOCH.pack(body.epoch)
-        case KillRecord():
-            return _KILL.pack(body.volume_life, body.sequence)
-        case MapRecord() | StoreTimeRecord():
-            return b""
-
-
-def register_of(key: bytes) -> tuple[BucketId, bytes]:
-    """The bucket and key that a REGISTER record's key names."""
-    return BucketId(key[:ID_BYTES]), key[ID_BYTES:]
-
-
-def partition_of(key: bytes) -> tuple[int, int]:
-    """The pool and partition that a PARTITION record's key names."""
-    pool, partition = _PARTITION.unpack(key)
-    return pool, partition
-
-
-# --- keys of rows -----------------------------------------------------------------------------------------
-
-
-def register_row_key(bucket: bytes, key: bytes) -> bytes:
-    return REGISTER_ROWS + bucket + key
-
-
-def manifest_row_key(bucket: bytes, key: bytes, blob_id: bytes) -> bytes:
-    return MANIFEST_ROWS + bucket + _KEY_LENGTH.pack(len(key)) + key + blob_id
-
-
-def shard_row_key(name: ShardName) -> bytes:
-    return SHARD_ROWS + _SHARD.pack(name.seed_id, name.part, name.index)
-
-
-def shard_name(row_key: bytes) -> ShardName:
-    seed_id, part, index = _SHARD.unpack(row_key[1:])
-    return ShardName(BlobId(seed_id), part, index)
-
-
-def cell_row_prefix(name: ShardName) -> bytes:
-    return CELL_ROWS + _SHARD.pack(name.seed_id, name.part, name.index)
-
-
-def cell_row_key(name: ShardName, stripe: int) -> bytes:
-    return CELL_ROWS + _CELL.pack(name.seed_id, name.part, name.index, stripe)
 
 
 # --- values of rows ---------------------------------------------------------------------------------------
@@ -451,7 +303,7 @@ def _older(rows: Rows, key: bytes, sequence: int, newest: bool) -> bool:
 def _apply_cell(rows: Rows, entry: Logged, body: CellRecord, newest: bool) -> None:
     key = CELL_ROWS + entry.key
     if not newest:
-        shard = decode_shard(rows.get(SHARD_ROWS + entry.key[: _SHARD.size]))
+        shard = decode_shard(rows.get(SHARD_ROWS + entry.key[:SHARD_KEY_BYTES]))
         if shard.dropped > entry.sequence or _older(rows, key, entry.sequence, newest):
             return
     rows.put(

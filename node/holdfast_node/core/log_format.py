@@ -33,7 +33,7 @@ BODY_BYTES_MAX: Final = 4 * 1024 * 1024
 PAYLOAD_BYTES_MAX: Final = 4 * 1024 * 1024
 RECORD_BYTES_MAX: Final = RECORD_HEADER_BYTES + KEY_BYTES_MAX + BODY_BYTES_MAX + PAYLOAD_BYTES_MAX + ALIGNMENT
 JOINED_BYTES_MAX: Final = 4096
-"""Payloads up to this are joined with their header; larger ones stay pieces and are copied once."""
+"""Payloads up to this are joined with their header; larger ones stay buffers and are copied once."""
 
 _FORMAT: Final = 1
 _RECORD_MAGIC: Final = b"HFrc"
@@ -186,7 +186,7 @@ class Extent(NamedTuple):
 class Batch(NamedTuple):
     """A finished batch: its bytes in order, a multiple of `BLOCK` in total."""
 
-    pieces: list[Buffer]
+    buffers: list[Buffer]
     length: int
     records: int
     checksum: int
@@ -202,7 +202,7 @@ class BatchBuilder:
 
     def __init__(self, position: Position) -> None:
         self._position = position
-        self._pieces: list[Buffer] = [b""]
+        self._buffers: list[Buffer] = [b""]
         self._headers: list[bytes] = [b""]
         self._sequence = position.sequence
         self._length = BATCH_HEADER_BYTES
@@ -220,13 +220,13 @@ class BatchBuilder:
             content = head + payload if size else head
             header = fields + xxh3_128_digest(fields + content, life)
             padding = -len(content) % ALIGNMENT
-            self._pieces.append(header + content + _PADDING[padding])
+            self._buffers.append(header + content + _PADDING[padding])
         else:
             hasher = xxh3_128(fields + head, life)
             hasher.update(payload)
             header = fields + hasher.digest()
             padding = -(len(head) + size) % ALIGNMENT
-            self._pieces += (header + head, payload, _PADDING[padding])
+            self._buffers += (header + head, payload, _PADDING[padding])
         self._headers.append(header)
         self._sequence += 1
         offset = self._position.offset + self._length
@@ -251,10 +251,10 @@ class BatchBuilder:
         fields += xxh3_64_digest(fields, position.life)
         self._headers[0] = fields
         checksum = xxh3_64_intdigest(b"".join(self._headers), position.life)
-        self._pieces[0] = fields + checksum.to_bytes(_DIGEST_64, "big")
+        self._buffers[0] = fields + checksum.to_bytes(_DIGEST_64, "big")
         total = padded(self._length)
-        self._pieces.append(bytes(total - self._length))
-        return Batch(self._pieces, total, count, checksum)
+        self._buffers.append(bytes(total - self._length))
+        return Batch(self._buffers, total, count, checksum)
 
 
 def after(position: Position, batch: Batch) -> Position:

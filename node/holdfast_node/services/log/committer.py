@@ -16,7 +16,8 @@ from typing import Final, NamedTuple
 from holdfast_node.core import log_format
 from holdfast_node.core.errors import HoldfastError, Overloaded, StoreFailed, StoreFull, TooLarge
 from holdfast_node.core.head import Head
-from holdfast_node.core.index_rows import Location, Logged, RecordBody
+from holdfast_node.core.index_keys import RecordBody
+from holdfast_node.core.index_rows import Location, Logged
 from holdfast_node.core.log_format import BATCH_HEADER_BYTES, BLOCK, BatchBuilder, Position, after
 from holdfast_node.ports import Buffer, Disk, IndexBroken
 from holdfast_node.services.events import Events
@@ -226,7 +227,7 @@ class Committer:
                 )
                 sequence += 1
         batch = builder.finish()
-        await self._disk.commit(volume_name(volume), position.offset, batch.pieces)
+        await self._disk.commit(volume_name(volume), position.offset, batch.buffers)
         self.position = after(position, batch)
         self._apply(logged, self.position)
         for group in groups:

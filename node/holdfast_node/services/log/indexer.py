@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from holdfast_node.core import index_rows
+from holdfast_node.core import index_keys, index_rows
 from holdfast_node.core.errors import IntegrityError, StoreRefused
 from holdfast_node.core.head import Head
 from holdfast_node.core.ids import StoreId
-from holdfast_node.core.index_rows import (
+from holdfast_node.core.index_keys import (
     CLASS_OF,
     FORMAT_ROW,
     INDEX_FORMAT,
@@ -20,12 +20,10 @@ from holdfast_node.core.index_rows import (
     ROTTEN_ROWS,
     SMALL_ROWS,
     STORE_ROW,
-    Location,
-    Logged,
     RecordBody,
-    Rows,
     SmallBody,
 )
+from holdfast_node.core.index_rows import Location, Logged, Rows
 from holdfast_node.core.log_format import Position, Record, decode_position, encode_position
 from holdfast_node.core.records import RegisterRecord
 from holdfast_node.ports import Bodies, Index, IndexBroken
@@ -58,13 +56,13 @@ class Indexer:
         self._highest = position.sequence - 1
         try:
             for kind, prefix in SMALL_ROWS.items():
-                for key, value in self._index.scan(prefix, index_rows.prefix_end(prefix)):
+                for key, value in self._index.scan(prefix, index_keys.prefix_end(prefix)):
                     sequence, flags, encoded = index_rows.decode_small(value)
                     body = self._bodies.decode(CLASS_OF[kind], encoded)
                     self._keep(key[1:], body, sequence=sequence, flags=flags)
         except IntegrityError as error:
             raise IndexBroken(str(error)) from error
-        end = index_rows.prefix_end(ROTTEN_ROWS)
+        end = index_keys.prefix_end(ROTTEN_ROWS)
         self.rotten = {key[1:] for key, _ in self._index.scan(ROTTEN_ROWS, end)}
         return position
 
@@ -142,12 +140,7 @@ class Indexer:
             newest = entry.sequence > self._highest
             if newest:
                 self._highest = entry.sequence
-            rotten = (
-                newest
-                and bool(self.rotten)
-                and isinstance(entry.body, RegisterRecord)
-                and entry.key in self.rotten
-            )
+            rotten = newest and entry.key in self.rotten and isinstance(entry.body, RegisterRecord)
             index_rows.apply(rows, entry, newest=newest, rotten=rotten)
             if rotten:
                 self.rotten.discard(entry.key)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from holdfast_node.core import log_format
 from holdfast_node.core.errors import IntegrityError, StoreRefused
 from holdfast_node.core.ids import ID_BYTES, BootId, ClusterId, NodeName, StoreId
-from holdfast_node.core.index_rows import partition_of
+from holdfast_node.core.index_keys import partition_of
 from holdfast_node.core.log_format import BLOCK, Mark, Position, Record
 from holdfast_node.core.records import KillRecord, PartitionRecord, RecordType, Superblock
 from holdfast_node.ports import Bodies, Disk, Entropy, Index, IndexBroken

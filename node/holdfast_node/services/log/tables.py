@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 
 from holdfast_node.core.errors import NotVoting
 from holdfast_node.core.ids import BucketId, StoreId
-from holdfast_node.core.index_rows import SmallBody
+from holdfast_node.core.index_keys import SmallBody
 from holdfast_node.core.log_format import FLAG_ROT
 from holdfast_node.core.records import (
     BucketRecord,

@@ -1,0 +1,185 @@
+"""Registers as this store has them: single ones, pages of summaries, copies for a learner, manifests.
+
+Knows where they are and whether they are whole, not what a ballot or a head is worth.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Final
+
+from holdfast_node.core import index_keys, index_rows
+from holdfast_node.core.errors import IntegrityError, NotVoting
+from holdfast_node.core.head import Head, HeadKind, Manifest
+from holdfast_node.core.ids import ID_BYTES, BlobId, BucketId
+from holdfast_node.core.index_rows import RegisterEntry
+from holdfast_node.core.messages import RegisterCopies, RegisterCopy, RegisterPage, RegisterRow
+from holdfast_node.core.records import ManifestRecord, RecordType, RegisterRecord
+from holdfast_node.services.log.reader import LogReader
+
+REGISTERS_CACHED_MAX: Final = 16384
+REGISTERS_CACHED_BYTES_MAX: Final = 24 * 1024 * 1024
+"""1.5 KiB for each register on average: a head with a few retained versions."""
+COPIES_BYTES_MAX: Final = 2 * 1024 * 1024
+"""Heads and manifests in one answer to a learner; with at least one register, whatever its size."""
+
+
+class RegisterReader:
+    """Registers from the cache, else from the log where the index says. `put` must see every durable record."""
+
+    def __init__(self, log: LogReader) -> None:
+        self._log = log
+        self._cache: OrderedDict[bytes, RegisterRecord] = OrderedDict()
+        self._cache_bytes = 0
+
+    async def register(self, bucket: BucketId, key: bytes) -> RegisterRecord | None:
+        """The newest durable record of the key. Raises `NotVoting` if it is broken, until a new one is appended."""
+        self._log.check()
+        record_key = bucket + key
+        while True:
+            cached = self._cache.get(record_key)
+            if cached is not None:
+                self._cache.move_to_end(record_key)
+                return cached
+            row = self._log.get(index_keys.REGISTER_ROWS + record_key)
+            if row is None:
+                return None
+            entry = index_rows.decode_register_entry(row)
+            if entry.rotten:
+                raise _rotten_register()
+            record = await self._log.body(entry.location, record_key)
+            if self._log.get(index_keys.REGISTER_ROWS + record_key) != row:
+                continue  # something newer became durable meanwhile
+            if record is None:
+                self._log.mark_rotten(record_key, entry.sequence)
+                raise _rotten_register()
+            body = self._log.bodies.decode(RegisterRecord, record)
+            self.put(record_key, body)
+            return body
+
+    def rows(
+        self,
+        partitions: frozenset[tuple[int, int]],
+        bucket: BucketId,
+        prefix: bytes,
+        start: bytes,
+        limit: int,
+    ) -> RegisterPage:
+        """Accepted registers of these partitions in key order, from the index alone.
+
+        Raises `NotVoting` rather than skip a key that cannot be read.
+        """
+        self._log.check()
+        rows: list[RegisterRow] = []
+        first = index_keys.register_row_key(bucket, max(prefix, start))
+        end = index_keys.prefix_end(index_keys.register_row_key(bucket, prefix))
+        for row_key, value, entry in self._registers(first, end):
+            if not _concerns(entry, partitions):
+                continue
+            if entry.rotten:
+                raise _rotten_register()
+            if len(rows) == limit:
+                return RegisterPage(tuple(rows), complete=False)
+            rows.append(index_rows.decode_register_row(row_key[1 + ID_BYTES :], value))
+        return RegisterPage(tuple(rows), complete=True)
+
+    async def copies(
+        self, partitions: frozenset[tuple[int, int]], after_bucket: BucketId, after_key: bytes, limit: int
+    ) -> RegisterCopies:
+        """Whole accepted registers after (bucket, key), of all buckets, with the manifests of retained versions."""
+        self._log.check()
+        start = (
+            index_keys.register_row_key(after_bucket, after_key) if after_bucket else index_keys.REGISTER_ROWS
+        )
+        end = index_keys.prefix_end(index_keys.REGISTER_ROWS)
+        wanted: list[bytes] = []
+        complete = True
+        for row_key, _, entry in self._registers(start, end):
+            if (after_bucket and row_key == start) or not _concerns(entry, partitions):
+                continue
+            if entry.rotten:
+                raise _rotten_register()
+            if len(wanted) == limit:
+                complete = False
+                break
+            wanted.append(row_key[1:])
+        copies: list[RegisterCopy] = []
+        size = 0
+        for record_key in wanted:
+            copy = await self._copy(*index_keys.register_of(record_key))
+            if copy is None:
+                continue
+            size += len(copy.head) * (1 + len(copy.manifests))
+            if copies and size > COPIES_BYTES_MAX:
+                return RegisterCopies(tuple(copies), complete=False)
+            copies.append(copy)
+        return RegisterCopies(tuple(copies), complete)
+
+    async def manifest(self, bucket: BucketId, key: bytes, blob_id: BlobId) -> Manifest | None:
+        """The manifest of a version this store accepted or learned. Raises `IntegrityError` if it is broken here."""
+        self._log.check()
+        row = self._log.get(index_keys.manifest_row_key(bucket, key, blob_id))
+        if row is None:
+            return None
+        location, kind = index_rows.decode_manifest_row(row)
+        record_key = bucket + key if kind == RecordType.REGISTER else bucket + blob_id + key
+        body = await self._log.body(location, record_key)
+        if body is None:
+            raise IntegrityError(f"the manifest of {key!r} is broken on this store")
+        if kind == RecordType.MANIFEST:
+            return self._log.bodies.decode(Manifest, self._log.bodies.decode(ManifestRecord, body).manifest)
+        record = self._log.bodies.decode(RegisterRecord, body)
+        return self._log.bodies.decode(Head, record.head).manifest
+
+    async def _copy(self, bucket: BucketId, key: bytes) -> RegisterCopy | None:
+        record = await self.register(bucket, key)
+        if record is None or record.accepted is None:
+            return None
+        head = self._log.bodies.decode(Head, record.head)
+        manifests: list[Manifest] = []
+        for retained in head.retained:
+            if retained.kind == HeadKind.BLOB:
+                manifest = await self.manifest(bucket, key, retained.blob_id)
+                if manifest is not None:
+                    manifests.append(manifest)
+        return RegisterCopy(
+            bucket=bucket,
+            key=key,
+            pool=record.pool,
+            partition=record.partition,
+            accepted=record.accepted,
+            head=record.head,
+            head_hash=index_rows.head_hash(record.head),
+            manifests=tuple(manifests),
+        )
+
+    def _registers(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes, RegisterEntry]]:
+        """Rows of registers that something was accepted in, or that are broken."""
+        for row_key, value in self._log.scan(start, end):
+            entry = index_rows.decode_register_entry(value)
+            if entry.accepted or entry.rotten:
+                yield row_key, value, entry
+
+    def put(self, record_key: bytes, body: RegisterRecord) -> None:
+        cache = self._cache
+        known = cache.pop(record_key, None)
+        if known is not None:
+            self._cache_bytes -= len(known.head)
+        cache[record_key] = body
+        self._cache_bytes += len(body.head)
+        while len(cache) > REGISTERS_CACHED_MAX or (
+            self._cache_bytes > REGISTERS_CACHED_BYTES_MAX and len(cache) > 1
+        ):
+            _, dropped = cache.popitem(last=False)
+            self._cache_bytes -= len(dropped.head)
+
+
+def _concerns(entry: RegisterEntry, partitions: frozenset[tuple[int, int]]) -> bool:
+    return entry.anywhere or (entry.pool, entry.partition) in partitions
+
+
+def _rotten_register() -> NotVoting:
+    return NotVoting(
+        "this store's copy of the register is broken", hint="it is learned again from the other homes"
+    )
