@@ -127,8 +127,11 @@ class FileDisk:
                 descriptor = self._writes.acquire(name)
             except OSError as error:
                 raise self._fail(f"cannot open {name}", error) from None
+            # A file that an earlier process made: it may have died before the directory was synced.
+            directory = None if name in self._known else self._directory
+            self._known.add(name)
             call = asyncio.get_running_loop().run_in_executor(
-                self._writer, _write, descriptor, staged, offset
+                self._writer, _write, descriptor, staged, offset, directory
             )
             try:
                 await asyncio.shield(call)
