@@ -55,7 +55,7 @@ class Cartographer:
     def __init__(
         self, *, store: Store, links: Links, bodies: Bodies, entropy: Entropy, events: Events, tasks: Tasks
     ) -> None:
-        self._ports = MapPorts(store, links, bodies, entropy, events, tasks)
+        self.ports: Final = MapPorts(store, links, bodies, entropy, events, tasks)
         self._topology: Topology | None = None
         self._encoded = b""
         self._subscribers: list[Callable[[Topology], None]] = []
@@ -116,23 +116,23 @@ class Cartographer:
         Raises `IntegrityError` or `Refused` for a map this store must not follow; it is counted and dropped.
         """
         try:
-            decided = self._ports.bodies.decode(ClusterMap, encoded)
+            decided = self.ports.bodies.decode(ClusterMap, encoded)
             async with self._adopting:
                 if decided.epoch <= self.epoch:
                     return
                 await self._bind(decided)
                 validate(self._topology.map if self._topology is not None else None, decided)
-                await self._ports.store.append([Entry(MapRecord(map=encoded))])
+                await self.ports.store.append([Entry(MapRecord(map=encoded))])
                 self._take(decided, encoded)
         except (IntegrityError, Refused) as error:
             self.invalid_maps += 1
-            self._ports.events.emit("map_dropped", error=str(error), dropped=self.invalid_maps)
+            self.ports.events.emit("map_dropped", error=str(error), dropped=self.invalid_maps)
             raise
-        self._ports.events.emit("map_adopted", epoch=self.epoch, era=self.era)
+        self.ports.events.emit("map_adopted", epoch=self.epoch, era=self.era)
 
     async def _bind(self, decided: ClusterMap) -> None:
         """A store belongs to one cluster for ever: the first whose map names it or its node."""
-        block = self._ports.store.superblock
+        block = self.ports.store.superblock
         if block.cluster_id == decided.cluster_id:
             return
         if block.cluster_id:
@@ -144,12 +144,12 @@ class Cartographer:
                 f"the map of cluster {decided.cluster_id.hex()} knows neither this store nor its node"
             )
         validate(None, decided)
-        await self._ports.store.join(decided.cluster_id)
+        await self.ports.store.join(decided.cluster_id)
 
     def _take(self, decided: ClusterMap, encoded: bytes) -> None:
         topology = Topology(decided)
         self._topology, self._encoded = topology, encoded
-        self._ports.links.learn(topology.addresses())
+        self.ports.links.learn(topology.addresses())
         for callback in list(self._subscribers):
             callback(topology)
 
@@ -161,7 +161,7 @@ class Cartographer:
         while self.epoch < epoch:
             running = self._catching_up
             if running is None or running.done():
-                running = self._ports.tasks.spawn(self._fetch_quietly(source), "map.catch_up")
+                running = self.ports.tasks.spawn(self._fetch_quietly(source), "map.catch_up")
                 self._catching_up = running
                 await asyncio.shield(running)
                 break
@@ -177,11 +177,11 @@ class Cartographer:
         try:
             await self.fetch(source)
         except HoldfastError as error:
-            self._ports.events.emit("map_fetch_failed", source=source.hex(), error=str(error))
+            self.ports.events.emit("map_fetch_failed", source=source.hex(), error=str(error))
 
     async def fetch(self, source: StoreId) -> None:
         """Adopt whatever map this peer has, if it is newer."""
-        reply = await call(self._ports.links, source, ReadMap(), expect=MapReply, timeout_s=FETCH_TIMEOUT_S)
+        reply = await call(self.ports.links, source, ReadMap(), expect=MapReply, timeout_s=FETCH_TIMEOUT_S)
         if reply.map:
             await self.adopt(reply.map)
 
@@ -219,7 +219,7 @@ class Cartographer:
 
     async def _round(self, current: ClusterMap, proposed: ClusterMap, rounds: _Rounds) -> bool:
         """One ballot of the instance after `current`. True if `proposed` itself was decided."""
-        own = self._ports.bodies.encode(proposed)
+        own = self.ports.bodies.encode(proposed)
         outcome = await self._proposer.run(current, own, rounds.sent)
         rounds.last = outcome
         if outcome.decided:
@@ -229,7 +229,7 @@ class Cartographer:
         if outcome.newer:
             await self._follow(outcome.newer, current.epoch + 1)
             return self._encoded == own
-        await asyncio.sleep(self._ports.entropy.jitter(*RETRY_S))
+        await asyncio.sleep(self.ports.entropy.jitter(*RETRY_S))
         return self._encoded == own
 
     async def _follow(self, sources: tuple[StoreId, ...], epoch: int) -> None:
@@ -245,8 +245,8 @@ class Cartographer:
         epochs."""
         topology = self.require()
         stores = set(topology.stores) | {node.store for node in (before.nodes if before is not None else ())}
-        for store in sorted(stores - {self._ports.store.superblock.store}):
-            self._ports.links.send(
+        for store in sorted(stores - {self.ports.store.superblock.store}):
+            self.ports.links.send(
                 store, MapDecided(self._encoded), timeout_s=FETCH_TIMEOUT_S, done=_ignore_answer
             )
 
@@ -254,7 +254,7 @@ class Cartographer:
 
     async def init(self, seed: Seed) -> InitReply:
         """Found the cluster of this seed, or finish founding it, or say that it exists already."""
-        encoded, reply = await Founding(self._ports, self._proposer, seed).decide()
+        encoded, reply = await Founding(self.ports, self._proposer, seed).decide()
         await self.adopt(encoded)
         return replace(reply, warnings=(*reply.warnings, *await self._confirm(self.require().stores)))
 
@@ -262,7 +262,7 @@ class Cartographer:
         """New, empty stores take the place of the lost ones under the same node names, all in one change."""
         topology = self.require()
         nodes = topology.select(selector)
-        swaps = await find_newcomers(self._ports, topology, nodes)
+        swaps = await find_newcomers(self.ports, topology, nodes)
         decided = await self.change(lambda current: replace_lost(current, swaps))
         warnings = shard_warnings(topology.map, swaps) + await self._confirm(swaps.values())
         return ReplaceLostReply(tuple(str(node.name) for node in nodes), decided.epoch, warnings)
@@ -270,9 +270,9 @@ class Cartographer:
     async def _confirm(self, stores: Iterable[StoreId]) -> tuple[str, ...]:
         topology = self.require()
         names = {
-            store: topology.name(store) for store in stores if store != self._ports.store.superblock.store
+            store: topology.name(store) for store in stores if store != self.ports.store.superblock.store
         }
-        return await tell_all(self._ports, self._encoded, names)
+        return await tell_all(self.ports, self._encoded, names)
 
 
 class _Rounds:

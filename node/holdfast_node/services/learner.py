@@ -10,7 +10,7 @@ generation starts over. Refuses to know shards: those are heal's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeVar
 
@@ -30,13 +30,12 @@ from holdfast_node.core.messages import (
     WorkerStatus,
 )
 from holdfast_node.core.operation import Operation, OperationKind
-from holdfast_node.core.records import BucketRecord, ManifestRecord
+from holdfast_node.core.records import BucketRecord, ManifestRecord, RegisterRecord
 from holdfast_node.core.topology import Topology
-from holdfast_node.ports import Bodies, Entropy, Failed, Links
+from holdfast_node.ports import Failed
 from holdfast_node.services.cartographer import Cartographer
-from holdfast_node.services.events import Events
 from holdfast_node.services.fanout import gather, replies
-from holdfast_node.services.store import Entry, Store
+from holdfast_node.services.store import Entry
 from holdfast_node.services.worker import Work, run_forever
 
 IDLE_S: Final = 1.0
@@ -82,27 +81,17 @@ class _Pass:
 class Learner:
     name = "learner"
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        links: Links,
-        bodies: Bodies,
-        entropy: Entropy,
-        events: Events,
-        cartographer: Cartographer,
-        pupil: Pupil,
-        settler: Settler,
-    ) -> None:
-        self._store = store
-        self._links = links
-        self._bodies = bodies
-        self._entropy = entropy
-        self._events = events
+    def __init__(self, *, cartographer: Cartographer, pupil: Pupil, settler: Settler) -> None:
+        ports = cartographer.ports
+        self._store = ports.store
+        self._links = ports.links
+        self._bodies = ports.bodies
+        self._entropy = ports.entropy
+        self._events = ports.events
         self._cartographer = cartographer
         self._pupil = pupil
         self._settler = settler
-        self._me = store.superblock.store
+        self._me = ports.store.superblock.store
         self._pass: _Pass | None = None
         self._rows = PAGE_ROWS
         self._avoid: dict[StoreId, float] = {}
@@ -158,16 +147,25 @@ class Learner:
 
     async def _doubt(self, topology: Topology) -> bool:
         """Partitions this store votes in but cannot vouch for: it becomes a learner there again."""
+        rotten = {at for key in self._store.rotten_keys() for at in self._partitions_of(topology, key)}
         doubtful: dict[tuple[int, int], int] = {}
         for scope in topology.kept_by(self._me):
-            learners = topology.entry(scope.pool, scope.partition).learners
-            if self._me not in learners and self._store.partition(scope.pool, scope.partition).not_voting:
-                doubtful[scope.pool, scope.partition] = scope.generation
+            at = (scope.pool, scope.partition)
+            if self._me in topology.entry(*at).learners:
+                continue
+            if at in rotten or self._store.partition(*at).not_voting:
+                doubtful[at] = scope.generation
         if not doubtful or relearn(topology.map, self._me, doubtful) is None:
             return False
         self._events.emit("learning_again", partitions=len(doubtful))
         await self._cartographer.change(lambda current: relearn(current, self._me, doubtful))
         return True
+
+    @staticmethod
+    def _partitions_of(topology: Topology, key: KeyId) -> list[tuple[int, int]]:
+        """Where the key's register may be: its bucket's record, which names the pool, is not for a store to
+        read."""
+        return [(pool, topology.key_partition(pool, *key)) for pool in range(len(topology.map.pools))]
 
     def _has_learned(self, scope: Scope) -> bool:
         record = self._store.partition(scope.pool, scope.partition)
@@ -321,7 +319,9 @@ class Learner:
             for bucket in known.closed_buckets
             if not self._store.bucket_closing(bucket)
         ]
-        for scope in self._still_learning(current):
+        topology = self._cartographer.require()
+        scopes = self._still_learning(current)
+        for scope in scopes:
             own = self._store.partition(scope.pool, scope.partition)
             floors = known.floors.get((scope.pool, scope.partition))
             if floors is None:
@@ -337,8 +337,19 @@ class Learner:
                     )
                 )
             )
+        entries += self._blank_rot(topology, {(scope.pool, scope.partition) for scope in scopes})
         if entries:
             await self._store.append(entries)
+
+    def _blank_rot(self, topology: Topology, learned: Collection[tuple[int, int]]) -> list[Entry]:
+        """What rotted here and nobody else has accepted: now known to be nothing, promises of past
+        generations included."""
+        return [
+            Entry(RegisterRecord(*key, *at, promised=None, accepted=None, head=b""))
+            for key in self._store.rotten_keys()
+            for at in self._partitions_of(topology, key)
+            if at in learned
+        ]
 
     def _still_learning(self, current: _Pass) -> tuple[Scope, ...]:
         now = set(self._cartographer.require().learned_by(self._me))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from holdfast_node.core.errors import ClusterError, HoldfastError
+from holdfast_node.core.ids import NodeName
 from holdfast_node.core.messages import Introduce, IntroduceReply
 from holdfast_node.ports import Bodies, Entropy, Links
 from holdfast_node.services.events import Events
@@ -31,7 +32,7 @@ class MapPorts:
     def introduction(self) -> Introduce:
         block = self.store.superblock
         return Introduce(
-            node=block.node,
+            node=NodeName(block.node),
             store=block.store,
             cluster_id=block.cluster_id,
             boot=block.boot,
