@@ -22,8 +22,9 @@ WIDE_FROM_BYTES: Final = 16 * MIB
 """Blobs declared at least this large use wide stripes: fewer messages, and a window still fits the budget."""
 TINY_TOTAL_BYTES: Final = 24 * KIB
 """What all n copies of a tiny blob may take together."""
-PARTS_MAX: Final = 10_000
-BLOB_BYTES_MAX: Final = PARTS_MAX * PART_BYTES
+PART_LIST_BYTES_MAX: Final = 32 * KIB
+"""What the part list may take of a head's 64 KiB; the rest is for remembered requests and older versions."""
+BLOB_BYTES_MAX: Final = 5 * 1024 * 1024 * MIB
 CELL_ALIGN_BYTES: Final = 16
 """The codec returns data cells as plain slices of its input when every cell is a multiple of this."""
 DATA_CELLS_MAX: Final = 10
@@ -93,6 +94,22 @@ def code_for(code: Code, size: int) -> Code:
 def stripe_bytes_for(code: Code, declared_size: int) -> int:
     """Payload per stripe. `declared_size` -1: unknown. One cell never passes 2 MiB, half a bulk frame."""
     return WIDE_STRIPE_BYTES if declared_size >= WIDE_FROM_BYTES and code.k > 1 else STRIPE_BYTES
+
+
+def parts_max(code: Code) -> int:
+    """How many parts a manifest can list: per shard a store id and a digest, 18 bytes each as encoded."""
+    return PART_LIST_BYTES_MAX // (16 + 36 * code.n)
+
+
+def part_bytes_for(code: Code, declared_size: int) -> int:
+    """Payload per part: doubled until the part list of a blob of the declared size fits its head.
+
+    A blob of unknown size (-1) has ordinary parts, and ends at `parts_max` of them.
+    """
+    part_bytes = PART_BYTES
+    while -(-declared_size // part_bytes) > parts_max(code):
+        part_bytes *= 2
+    return part_bytes
 
 
 def cell_bytes(code: Code, stripe_size: int) -> int:
