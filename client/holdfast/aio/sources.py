@@ -1,0 +1,158 @@
+"""Where the bytes of a put come from. A source says whether it can be read again from the start, and reads.
+
+Blocking reads (files, ordinary iterators) happen on the loop's worker threads, one at a time per source.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO, Final, Protocol, TypeAlias, cast
+
+from holdfast.core.transfer import Buffer
+from holdfast.errors import InvalidArgument
+
+READ_BYTES: Final = 4 * 1024 * 1024
+COLLECT_BYTES_MAX: Final = 8 * 1024 * 1024
+"""An iterator is read up to here before anything is sent: most end sooner."""
+
+Data: TypeAlias = Buffer | os.PathLike[str] | BinaryIO | Iterable[Buffer] | AsyncIterable[Buffer]
+"""What `put` takes: bytes, a path, a binary file (from where it stands), an iterator of bytes."""
+
+
+class Source(Protocol):
+    @property
+    def size(self) -> int:
+        """Bytes that will come, -1 if not known."""
+        ...
+
+    @property
+    def rewindable(self) -> bool:
+        """Whether `chunks` can be called again and gives the same bytes."""
+        ...
+
+    def chunks(self) -> AsyncGenerator[Buffer, None]: ...
+
+
+class BytesSource:
+    rewindable = True
+
+    def __init__(self, data: Buffer) -> None:
+        self.data = data
+        self.size = memoryview(data).nbytes
+
+    async def chunks(self) -> AsyncGenerator[Buffer, None]:
+        yield self.data
+
+
+class PathSource:
+    rewindable = True
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self.size = path.stat().st_size if path.is_file() else -1
+        except OSError as error:
+            raise InvalidArgument(f"{path} cannot be read: {error.strerror}") from error
+        if path.is_dir():
+            raise InvalidArgument(f"{path} is a directory", hint="`holdfast cp -r` copies directories")
+
+    async def chunks(self) -> AsyncGenerator[Buffer, None]:
+        try:
+            file = await asyncio.to_thread(self._path.open, "rb")
+        except OSError as error:
+            raise InvalidArgument(f"{self._path} cannot be read: {error.strerror}") from error
+        try:
+            while chunk := await asyncio.to_thread(file.read, READ_BYTES):
+                yield chunk
+        finally:
+            file.close()
+
+
+class FileSource:
+    """An open binary file, from where it stands now. Left open, as it belongs to the caller."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.rewindable = file.seekable()
+        self.size = -1
+        if self.rewindable:
+            self._start = file.tell()
+            self.size = max(0, file.seek(0, os.SEEK_END) - self._start)
+            file.seek(self._start)
+
+    async def chunks(self) -> AsyncGenerator[Buffer, None]:
+        if self.rewindable:
+            self._file.seek(self._start)
+        while chunk := await asyncio.to_thread(self._file.read, READ_BYTES):
+            if isinstance(chunk, str):  # type: ignore[unreachable]
+                raise InvalidArgument("the file is open as text", hint="open it with mode 'rb'")
+            yield chunk
+
+
+class IteratorSource:
+    """An iterator can be read once. What it gives first was collected by `source_of`; once it has gone on from
+    there, it cannot be read again."""
+
+    size = -1
+
+    def __init__(self, first: bytes, rest: AsyncIterator[Buffer]) -> None:
+        self._first = first
+        self._rest = rest
+        self.rewindable = True
+
+    async def chunks(self) -> AsyncGenerator[Buffer, None]:
+        assert self.rewindable
+        yield self._first
+        self.rewindable = False
+        async for chunk in self._rest:
+            yield _checked(chunk)
+
+
+async def _collected(chunks: AsyncIterator[Buffer]) -> Source:
+    """The whole of a short iterator, which then is as good as bytes: declared, verified, retried. Otherwise its
+    beginning and the rest."""
+    first = bytearray()
+    async for chunk in chunks:
+        first += _checked(chunk)
+        if len(first) >= COLLECT_BYTES_MAX:
+            return IteratorSource(bytes(first), chunks)
+    return BytesSource(bytes(first))
+
+
+def _checked(chunk: Buffer) -> Buffer:
+    if not isinstance(chunk, (bytes, bytearray, memoryview)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidArgument(f"the iterator gave {type(chunk).__name__}, not bytes")
+    return chunk
+
+
+async def _stepped(chunks: Iterator[Buffer]) -> AsyncIterator[Buffer]:
+    """An ordinary iterator, advanced on a worker thread so that it may block."""
+    end = object()
+    while (chunk := await asyncio.to_thread(next, chunks, end)) is not end:
+        yield cast("Buffer", chunk)
+
+
+async def source_of(data: Data) -> Source:
+    """The source of what a caller gave to `put`; raises InvalidArgument for what cannot be one."""
+    if isinstance(data, (bytes, bytearray)):
+        return BytesSource(data)
+    if isinstance(data, memoryview):
+        return BytesSource(data.cast("B"))
+    if isinstance(data, str):
+        raise InvalidArgument(
+            "text is no data: it could be content or a path", hint='give b"..." or pathlib.Path(...)'
+        )
+    if isinstance(data, os.PathLike):
+        return PathSource(Path(data))
+    if hasattr(data, "read"):
+        return FileSource(cast("BinaryIO", data))
+    if isinstance(data, AsyncIterable):
+        return await _collected(aiter(data))
+    if isinstance(data, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        return await _collected(_stepped(iter(data)))
+    raise InvalidArgument(
+        f"{type(data).__name__} is no data", hint="bytes, a path, a binary file or an iterator of bytes"
+    )
