@@ -1,0 +1,228 @@
+"""Who is who: introductions between stores, and whether this one may vote.
+
+A store votes only after it introduced itself to a majority of the stores in the map and none of them has seen a
+later life of it: a higher boot, the same boot under another boot id, or a record it does not have. That is how a
+store restored from a snapshot, or a copy of one, is told from the original. Knows nothing of registers or shards.
+
+Residual, published: a rollback to a point no reachable peer has seen past cannot be noticed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from holdfast_node.core.cluster_map import StoreState
+from holdfast_node.core.errors import ClusterError, HoldfastError
+from holdfast_node.core.ids import ID_BYTES, BootId, StoreId
+from holdfast_node.core.map_changes import mark_suspect
+from holdfast_node.core.messages import Introduce, IntroduceReply, Reply, Request
+from holdfast_node.core.records import PeerRecord
+from holdfast_node.core.topology import Topology
+from holdfast_node.ports import Answer, Answered, Entropy, Links
+from holdfast_node.services.cartographer import Cartographer
+from holdfast_node.services.dispatcher import Caller, Handler, handler
+from holdfast_node.services.events import Events
+from holdfast_node.services.fanout import gather
+from holdfast_node.services.store import Entry, Store
+
+INTRODUCE_TIMEOUT_S: Final = 1.0
+SETTLED_INTERVAL_S: Final = 5.0
+"""How often marks are exchanged once this store votes."""
+UNSETTLED_INTERVAL_S: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """What makes one running process of a store unique."""
+
+    boot: int
+    boot_id: BootId
+    recovered_sequence: int
+
+
+def later_life_seen(mine: Life, reply: IntroduceReply) -> str:
+    """Why this peer's marks prove that the asker is not the latest life of its store; empty if they do not."""
+    if reply.seen_boot > mine.boot:
+        return f"{reply.node} has seen boot {reply.seen_boot} of this store, this is boot {mine.boot}"
+    if reply.seen_boot < mine.boot:
+        behind = reply.seen_sequence > mine.recovered_sequence
+        return (
+            f"{reply.node} has seen record {reply.seen_sequence}, recovered {mine.recovered_sequence}"
+            if behind
+            else ""
+        )
+    if reply.seen_boot_id != mine.boot_id:
+        return f"{reply.node} has seen another process with boot {mine.boot} of this store: a copy of it is running"
+    return ""
+
+
+class Membership:
+    """The gate in front of every vote of this store."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        links: Links,
+        cartographer: Cartographer,
+        entropy: Entropy,
+        events: Events,
+        seeds: Sequence[str],
+    ) -> None:
+        """`seeds` are addresses where somebody may know the map, for a store that has none."""
+        self._seeds = tuple(seeds)
+        self._store = store
+        self._links = links
+        self._cartographer = cartographer
+        self._entropy = entropy
+        self._events = events
+        block = store.superblock
+        self._life = Life(block.boot, block.boot_id, store.recovered_sequence)
+        self._introduced: set[StoreId] = {block.store}
+        self._suspect = ""
+        self._marks: dict[StoreId, PeerRecord] = {}
+        self._wake = asyncio.Event()
+
+    def handlers(self) -> dict[type[Request], Handler]:
+        return dict([handler(Introduce, self._serve)])
+
+    def may_vote(self) -> str:
+        """Empty if this store may vote, else why not."""
+        if self._store.failure:
+            return f"the store failed: {self._store.failure}"
+        if self._suspect:
+            return f"suspect: {self._suspect}"
+        topology = self._cartographer.topology
+        if topology is None:
+            return "no map yet: run `clusterctl init`"
+        me = topology.node(self._store.superblock.store)
+        if me is None:
+            return "this store is not in the map: run `clusterctl node replace --lost` for this node"
+        if me.state is StoreState.SUSPECT:
+            return "the map calls this store suspect: run `clusterctl node replace --lost` for this node"
+        stores = self._electorate(topology)
+        met = len(self._introduced.intersection(stores))
+        if 2 * met <= len(stores):
+            return f"introduced to {met} of {len(stores)} stores, needs a majority"
+        return ""
+
+    def introduction(self) -> Introduce:
+        block = self._store.superblock
+        return Introduce(
+            node=block.node,
+            store=block.store,
+            cluster_id=block.cluster_id,
+            boot=block.boot,
+            boot_id=block.boot_id,
+            durable_sequence=self._store.durable_sequence,
+        )
+
+    async def run(self) -> None:
+        """Exchange marks with every store of the map, quickly until this one may vote, then now and then."""
+        self._cartographer.subscribe(lambda _: self._wake.set())
+        while True:
+            try:
+                await self._introduce_all()
+            except ClusterError as error:
+                self._events.emit("introduction_failed", error=str(error))
+            interval = UNSETTLED_INTERVAL_S if self.may_vote() else SETTLED_INTERVAL_S
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(self._entropy.jitter(interval, 1.5 * interval)):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def _introduce_all(self) -> None:
+        topology = self._cartographer.topology
+        if topology is None:
+            await self._find_map()
+            return
+        me = self._store.superblock.store
+        others = [node.store for node in topology.map.nodes if node.store != me]
+        request = self.introduction()
+
+        answers = await gather(
+            self._links,
+            {store: request for store in others},
+            timeout_s=INTRODUCE_TIMEOUT_S,
+            enough=lambda _: False,
+            late=self._hear,
+        )
+        for store in sorted(answers):
+            self._hear(answers[store])
+        if self._suspect:
+            await self._confess()
+
+    async def _find_map(self) -> None:
+        """Ask at the seeds until somebody has a map. Before `clusterctl init` nobody does."""
+        for address in self._seeds:
+            try:
+                reply = await self._links.introduce(
+                    address, self.introduction(), timeout_s=INTRODUCE_TIMEOUT_S
+                )
+            except ClusterError:
+                continue
+            if reply.epoch > self._cartographer.epoch and reply.store != self._store.superblock.store:
+                self._links.learn({reply.store: address})
+                await self._cartographer.catch_up(reply.epoch, reply.store)
+                return
+
+    def _hear(self, answer: Answer) -> None:
+        if not isinstance(answer, Answered) or not isinstance(answer.reply, IntroduceReply):
+            return
+        if reason := later_life_seen(self._life, answer.reply):
+            if not self._suspect:
+                self._events.emit("store_suspect", reason=reason)
+            self._suspect = reason
+        else:
+            self._introduced.add(answer.store)
+
+    async def _confess(self) -> None:
+        """Say so in the map: a suspect store never votes again, under any life."""
+        store = self._store.superblock.store
+        try:
+            await self._cartographer.change(lambda current: mark_suspect(current, store))
+        except HoldfastError as error:
+            self._events.emit("suspect_not_recorded", error=str(error))
+
+    async def _serve(self, caller: Caller, request: Introduce) -> Reply:
+        before = self._marks.get(request.store) or self._store.peer(request.store)
+        await self._remember(request, before)
+        block = self._store.superblock
+        return IntroduceReply(
+            node=block.node,
+            store=block.store,
+            cluster_id=block.cluster_id,
+            boot=block.boot,
+            boot_id=block.boot_id,
+            epoch=self._cartographer.epoch,
+            seen_boot=before.boot if before else 0,
+            seen_boot_id=before.boot_id if before else BootId(bytes(ID_BYTES)),
+            seen_sequence=before.sequence if before else 0,
+        )
+
+    async def _remember(self, request: Introduce, before: PeerRecord | None) -> None:
+        """A new boot is durable before the answer; a higher sequence rides with this store's next commit."""
+        if before is not None and (request.boot, request.durable_sequence) <= (before.boot, before.sequence):
+            return
+        if before is not None and request.boot == before.boot and request.boot_id != before.boot_id:
+            return
+        topology = self._cartographer.topology
+        if topology is None or topology.node(request.store) is None:
+            return
+        rolled_back = before is not None and request.durable_sequence < before.sequence
+        sequence = before.sequence if before is not None and rolled_back else request.durable_sequence
+        mark = PeerRecord(request.store, request.boot, request.boot_id, sequence)
+        self._marks[request.store] = mark
+        if before is None or before.boot != request.boot:
+            await self._store.append([Entry(mark)])
+        else:
+            self._store.piggyback(request.store, Entry(mark))
+
+    @staticmethod
+    def _electorate(topology: Topology) -> frozenset[StoreId]:
+        return frozenset(node.store for node in topology.map.nodes if node.state is StoreState.ACTIVE)
