@@ -160,6 +160,12 @@ class Store:
             await self._flush_index()
             await write_superblock(self._ports, self.superblock, self._mark())
 
+    async def abandon(self) -> None:
+        """Stop all work at once and write nothing more: for a process that is about to end."""
+        self._closed = True
+        await self._tasks.close()
+        await self._committer.abandon()
+
     # --- state ----------------------------------------------------------------------------------------------
 
     @property

@@ -141,6 +141,11 @@ class Committer:
             await asyncio.wait((self._running,))
         await self._tasks.close()
 
+    async def abandon(self) -> None:
+        """Stop at once; what is queued or on its way is not answered."""
+        self._closing = True
+        await self._tasks.close()
+
     def fail(self, reason: str) -> None:
         """The store is dead from now on; everybody waiting hears of it."""
         if not self.failure:
