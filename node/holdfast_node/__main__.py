@@ -1,4 +1,4 @@
-"""The command `holdfast-node`: arguments in, exit status out. Knows nothing but where to find the config and the app."""
+"""The command `holdfast-node`: arguments in, exit status out. Knows the config and the app."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class Explainer:
                 partitions,
                 parts_of(manifest, holders),
                 alive.__contains__,
-                parse_code(manifest.code).k,
+                k=parse_code(manifest.code).k,
             ),
             unreachable=tuple(sorted({topology.name(store) for store in silent | deaf})),
         )

@@ -16,17 +16,16 @@ from typing import Final
 
 from holdfast_node.core.cluster_map import StoreState
 from holdfast_node.core.errors import ClusterError, HoldfastError
-from holdfast_node.core.ids import ID_BYTES, BootId, StoreId
+from holdfast_node.core.ids import ID_BYTES, BootId, NodeName, StoreId
 from holdfast_node.core.map_changes import mark_suspect
 from holdfast_node.core.messages import Introduce, IntroduceReply, Reply, Request
 from holdfast_node.core.records import PeerRecord
 from holdfast_node.core.topology import Topology
-from holdfast_node.ports import Answer, Answered, Entropy, Links
+from holdfast_node.ports import Answer, Answered
 from holdfast_node.services.cartographer import Cartographer
 from holdfast_node.services.dispatcher import Caller, Handler, handler
-from holdfast_node.services.events import Events
 from holdfast_node.services.fanout import gather
-from holdfast_node.services.store import Entry, Store
+from holdfast_node.services.store import Entry
 
 INTRODUCE_TIMEOUT_S: Final = 1.0
 SETTLED_INTERVAL_S: Final = 5.0
@@ -62,25 +61,17 @@ def later_life_seen(mine: Life, reply: IntroduceReply) -> str:
 class Membership:
     """The gate in front of every vote of this store."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        links: Links,
-        cartographer: Cartographer,
-        entropy: Entropy,
-        events: Events,
-        seeds: Sequence[str],
-    ) -> None:
+    def __init__(self, *, cartographer: Cartographer, seeds: Sequence[str]) -> None:
         """`seeds` are addresses where somebody may know the map, for a store that has none."""
+        ports = cartographer.ports
         self._seeds = tuple(seeds)
-        self._store = store
-        self._links = links
+        self._store = ports.store
+        self._links = ports.links
+        self._entropy = ports.entropy
+        self._events = ports.events
         self._cartographer = cartographer
-        self._entropy = entropy
-        self._events = events
-        block = store.superblock
-        self._life = Life(block.boot, block.boot_id, store.recovered_sequence)
+        block = ports.store.superblock
+        self._life = Life(block.boot, block.boot_id, ports.store.recovered_sequence)
         self._introduced: set[StoreId] = {block.store}
         self._suspect = ""
         self._marks: dict[StoreId, PeerRecord] = {}
@@ -109,17 +100,6 @@ class Membership:
             return f"introduced to {met} of {len(stores)} stores, needs a majority"
         return ""
 
-    def introduction(self) -> Introduce:
-        block = self._store.superblock
-        return Introduce(
-            node=block.node,
-            store=block.store,
-            cluster_id=block.cluster_id,
-            boot=block.boot,
-            boot_id=block.boot_id,
-            durable_sequence=self._store.durable_sequence,
-        )
-
     async def run(self) -> None:
         """Exchange marks with every store of the map, quickly until this one may vote, then now and then."""
         self._cartographer.subscribe(lambda _: self._wake.set())
@@ -143,11 +123,11 @@ class Membership:
             return
         me = self._store.superblock.store
         others = [node.store for node in topology.map.nodes if node.store != me]
-        request = self.introduction()
+        request = self._cartographer.ports.introduction()
 
         answers = await gather(
             self._links,
-            {store: request for store in others},
+            dict.fromkeys(others, request),
             timeout_s=INTRODUCE_TIMEOUT_S,
             enough=lambda _: False,
             late=self._hear,
@@ -162,7 +142,7 @@ class Membership:
         for address in self._seeds:
             try:
                 reply = await self._links.introduce(
-                    address, self.introduction(), timeout_s=INTRODUCE_TIMEOUT_S
+                    address, self._cartographer.ports.introduction(), timeout_s=INTRODUCE_TIMEOUT_S
                 )
             except ClusterError:
                 continue
@@ -194,7 +174,7 @@ class Membership:
         await self._remember(request, before)
         block = self._store.superblock
         return IntroduceReply(
-            node=block.node,
+            node=NodeName(block.node),
             store=block.store,
             cluster_id=block.cluster_id,
             boot=block.boot,

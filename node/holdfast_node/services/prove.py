@@ -153,7 +153,9 @@ class Prover:
                 for part in range(1, len(manifest.parts))
             ]
             k = parse_code(manifest.code).k
-            margin = margin_of(topology, pool, partitions, parts_of(manifest, holders), alive.__contains__, k)
+            margin = margin_of(
+                topology, pool, partitions, parts_of(manifest, holders), alive.__contains__, k=k
+            )
             tally.least = margin if tally.least is None else least([tally.least, margin])
 
     @staticmethod

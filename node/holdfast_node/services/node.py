@@ -1,0 +1,241 @@
+"""One node, put together from its services. The same in production and in the simulator: only the ports differ.
+
+Holds no behaviour but the order in which things start and stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from holdfast_node.core.ids import NodeName, StoreId
+from holdfast_node.core.messages import Reply, Request
+from holdfast_node.core.records import Superblock
+from holdfast_node.ports import Bodies, Clock, Codec, Disk, Entropy, Index, Links
+from holdfast_node.services.acceptor import Acceptor
+from holdfast_node.services.admin import Admin, AdminServices
+from holdfast_node.services.ballots import Ballots
+from holdfast_node.services.blobs import Blobs
+from holdfast_node.services.buckets import Buckets
+from holdfast_node.services.budget import Budget
+from holdfast_node.services.cartographer import Cartographer
+from holdfast_node.services.coordinator import Coordinator
+from holdfast_node.services.datapath import DataPath
+from holdfast_node.services.dispatcher import Caller, Dispatcher
+from holdfast_node.services.eras import Eras
+from holdfast_node.services.events import Events
+from holdfast_node.services.explain import Explainer
+from holdfast_node.services.healer import Healer
+from holdfast_node.services.keeper import Keeper
+from holdfast_node.services.learner import Learner
+from holdfast_node.services.listing import Listing
+from holdfast_node.services.membership import Membership
+from holdfast_node.services.prove import Prover
+from holdfast_node.services.registers import Registers
+from holdfast_node.services.status import StatusService
+from holdfast_node.services.store import Store, StoreSettings
+from holdfast_node.services.tasks import Tasks
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """`seeds` are the addresses of the configured nodes, this one's own included."""
+
+    name: NodeName
+    seeds: tuple[str, ...]
+    format_if_empty: bool
+    store: StoreSettings
+    coordinate_bytes: int
+    keep_bytes: int
+    repair_bytes: int
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodePorts:
+    """The doors to the world that exist before the node does."""
+
+    disk: Disk
+    index: Index
+    codec: Codec
+    bodies: Bodies
+    entropy: Entropy
+    clock: Clock
+    events: Events
+
+
+@dataclass(frozen=True, slots=True)
+class LinkHooks:
+    """What a transport needs of the node it serves."""
+
+    superblock: Callable[[], Superblock]
+    handle: Callable[[Caller, Request], Awaitable[Reply]]
+    epoch: Callable[[], int]
+    catch_up: Callable[[int, StoreId], Awaitable[None]]
+    tasks: Tasks
+
+
+class MakeLinks(Protocol):
+    """Opens the node's way to its peers. Called once, before any service exists."""
+
+    def __call__(self, hooks: LinkHooks) -> Links: ...
+
+
+class Node:
+    """Made by `Node.open`; serves peers from then on, votes once `start` has introduced it."""
+
+    def __init__(self, settings: NodeSettings, ports: NodePorts, store: Store, make_links: MakeLinks) -> None:
+        self.store = store
+        self.tasks = Tasks(ports.events)
+        self.dispatcher = Dispatcher()
+        hooks = LinkHooks(
+            superblock=lambda: store.superblock,
+            handle=self.dispatcher.handle,
+            epoch=lambda: self.cartographer.epoch,
+            catch_up=self._catch_up,
+            tasks=self.tasks,
+        )
+        self.links = make_links(hooks)
+        self._join_cluster(settings, ports)
+        self._keep_registers(settings, ports)
+        self._keep_shards(settings, ports)
+        self._answer_operators(settings)
+        self._dispatch()
+
+    @classmethod
+    async def open(cls, settings: NodeSettings, ports: NodePorts, make_links: MakeLinks) -> Node:
+        """Open the store and put the services around it. Raises `StoreRefused`."""
+        store = await Store.open(
+            disk=ports.disk,
+            index=ports.index,
+            bodies=ports.bodies,
+            entropy=ports.entropy,
+            events=ports.events,
+            node=settings.name,
+            settings=settings.store,
+            format_if_empty=settings.format_if_empty,
+        )
+        return cls(settings, ports, store, make_links)
+
+    async def _catch_up(self, epoch: int, source: StoreId) -> None:
+        await self.cartographer.catch_up(epoch, source)
+
+    def _join_cluster(self, settings: NodeSettings, ports: NodePorts) -> None:
+        self.cartographer = Cartographer(
+            store=self.store,
+            links=self.links,
+            bodies=ports.bodies,
+            entropy=ports.entropy,
+            events=ports.events,
+            tasks=self.tasks,
+        )
+        self.membership = Membership(cartographer=self.cartographer, seeds=settings.seeds)
+        self.cartographer.guard_votes(self.membership.may_vote)
+
+    def _keep_registers(self, settings: NodeSettings, ports: NodePorts) -> None:
+        block = self.store.superblock
+        ballots = Ballots(block.store, block.boot)
+        eras = Eras(maps=self.cartographer, tasks=self.tasks, events=ports.events)
+        self.registers = Registers(
+            me=block.store,
+            links=self.links,
+            maps=self.cartographer,
+            codec=ports.bodies,
+            entropy=ports.entropy,
+            ballots=ballots,
+            eras=eras,
+        )
+        self.listing = Listing(
+            me=block.store, links=self.links, maps=self.cartographer, registers=self.registers
+        )
+        self.budget = Budget("coordinate", settings.coordinate_bytes)
+        self.path = DataPath(
+            me=block.store,
+            links=self.links,
+            maps=self.cartographer,
+            codec=ports.codec,
+            entropy=ports.entropy,
+            clock=ports.clock,
+            events=ports.events,
+            registers=self.registers,
+            coordinate=self.budget,
+            report_damage=lambda place: self.healer.report(place),
+        )
+        self.blobs = Blobs(self.path)
+        self.buckets = Buckets(
+            blobs=self.blobs,
+            listing=self.listing,
+            links=self.links,
+            maps=self.cartographer,
+            entropy=ports.entropy,
+            clock=ports.clock,
+            events=ports.events,
+        )
+        self.coordinator = Coordinator(blobs=self.blobs, buckets=self.buckets, listing=self.listing)
+        self.acceptor = Acceptor(
+            me=block.store,
+            store=self.store,
+            maps=self.cartographer,
+            steward=self.registers,
+            codec=ports.bodies,
+            ballots=ballots,
+            may_vote=self.membership.may_vote,
+            inline=lambda manifest: self.keeper.inline(manifest),
+            doors=self.buckets,
+        )
+
+    def _keep_shards(self, settings: NodeSettings, ports: NodePorts) -> None:
+        self.keeper = Keeper(
+            store=self.store,
+            prepare_with=self.acceptor.prepare_with,
+            report_damage=lambda name: self.healer.report_shard(name),
+            budget=Budget("keep", settings.keep_bytes),
+        )
+        self.learner = Learner(cartographer=self.cartographer, pupil=self.acceptor, settler=self.registers)
+        self.healer = Healer(
+            store=self.store,
+            path=self.path,
+            membership=self.membership,
+            repair=Budget("repair", settings.repair_bytes),
+            versions=self.versions,
+        )
+
+    def _answer_operators(self, settings: NodeSettings) -> None:
+        self.status = StatusService(
+            store=self.store,
+            links=self.links,
+            cartographer=self.cartographer,
+            membership=self.membership,
+            healer=self.healer,
+            workers=(self.learner.status, self.healer.status),
+        )
+        prover = Prover(
+            links=self.links, cartographer=self.cartographer, heads=self.listing, buckets=self.buckets
+        )
+        explainer = Explainer(
+            links=self.links,
+            cartographer=self.cartographer,
+            resolve=self.buckets.resolve,
+            read_head=self.registers.head,
+        )
+        self.admin = Admin(
+            AdminServices(self.store, self.cartographer, self.membership, self.status, prover, explainer),
+            version=settings.version,
+        )
+
+    def _dispatch(self) -> None:
+        for service in (self.cartographer, self.membership, self.acceptor, self.keeper, self.status):
+            self.dispatcher.add(service.handlers())
+        self.dispatcher.check_complete()
+
+    def start(self) -> None:
+        """Begin the background work. Peers and clients may be served before and after."""
+        _ = self.tasks.spawn(self.membership.run(), "membership")
+        _ = self.tasks.spawn(self.learner.run(), "learner")
+        _ = self.tasks.spawn(self.healer.run(), "healer")
+
+    async def stop(self) -> None:
+        """End the background work, then the store. Whoever serves requests must have stopped before."""
+        await self.tasks.close()
+        await self.store.close()
