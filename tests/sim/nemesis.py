@@ -1,0 +1,333 @@
+"""What goes wrong in a world, within a budget that leaves it recoverable.
+
+Each world draws a few kinds of trouble and sticks to them: a world with everything at once hides what each alone
+would show. Crashes, cuts, delays and wrong clocks may come at any time, as often as they like. What destroys data
+(a wiped domain, a rolled-back store, rot) comes only when everything acked could stand it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from holdfast_node.core.errors import HoldfastError
+from tests.sim.client import ConnectionLost
+from tests.sim.cluster import Cluster, Machine
+from tests.sim.disk import Platter
+
+PATIENCE_S: Final = 400.0
+"""How long a cluster without faults may take until it calls itself healthy."""
+POLL_S: Final = 0.5
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Which kinds of fault a world has."""
+
+    crash: bool = False
+    power_cut: bool = False
+    all_at_once: bool = False
+    partition: bool = False
+    messages: bool = False
+    slow: bool = False
+    pause: bool = False
+    clock: bool = False
+    failed_sync: bool = False
+    wipe: bool = False
+    rollback: bool = False
+    rot: bool = False
+
+    @staticmethod
+    def drawn(chooser: random.Random) -> Trouble:
+        """Each kind in about every third world; one kind that destroys, at most."""
+        names = [name for name in Trouble.__dataclass_fields__ if name not in _DESTROYS]
+        drawn = {name: chooser.random() < 0.35 for name in names}
+        destroys = chooser.choice((*_DESTROYS, "wipe", "", ""))
+        if destroys:
+            drawn[destroys] = True
+        return Trouble(**drawn)
+
+    def __str__(self) -> str:
+        return " ".join(name for name in self.__dataclass_fields__ if getattr(self, name)) or "none"
+
+
+_DESTROYS: Final = ("wipe", "rollback", "rot")
+
+
+class Nemesis:
+    """Applies trouble to a cluster until it is told to stop, then mends what only a person would mend."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        trouble: Trouble,
+        *,
+        chooser: random.Random,
+        note_loss: Callable[[str], None],
+    ) -> None:
+        self._cluster = cluster
+        self._trouble = trouble
+        self._chooser = chooser
+        self._note_loss = note_loss
+        self._stopped = False
+        self.done: Counter[str] = Counter()
+        self._snapshots: dict[str, Platter] = {}
+
+    # --- while callers work
+
+    async def rage(self) -> None:
+        acts = self._acts()
+        self._set_weather()
+        while acts and not self._stopped:
+            await asyncio.sleep(self._chooser.uniform(0.05, 3.0))
+            if not self._stopped:
+                name, act = self._chooser.choice(acts)
+                await act()
+                self.done[name] += 1
+
+    def _acts(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
+        trouble = self._trouble
+        known: list[tuple[str, bool, Callable[[], Awaitable[None]]]] = [
+            ("crash", trouble.crash, self._crash),
+            ("power_cut", trouble.power_cut, self._power_cut),
+            ("all_at_once", trouble.all_at_once, self._all_at_once),
+            ("partition", trouble.partition, self._partition),
+            ("slow", trouble.slow, self._slow),
+            ("pause", trouble.pause, self._pause),
+            ("clock", trouble.clock, self._clock),
+            ("failed_sync", trouble.failed_sync, self._failed_sync),
+            ("rot", trouble.rot, self._rot),
+        ]
+        return [(name, act) for name, on, act in known if on]
+
+    def _set_weather(self) -> None:
+        weather = self._cluster.network.weather
+        if self._trouble.messages:
+            weather.loss = self._chooser.choice((0.0, 0.02, 0.1))
+            weather.duplicates = self._chooser.choice((0.0, 0.05, 0.3))
+            weather.stragglers = self._chooser.choice((0.0, 0.05, 0.15))
+
+    def _one(self) -> Machine | None:
+        running = self._cluster.running()
+        return self._chooser.choice(running) if running else None
+
+    async def _later(self, low_s: float, high_s: float) -> None:
+        await asyncio.sleep(self._chooser.uniform(low_s, high_s))
+
+    async def _crash(self) -> None:
+        await self._fell([m for m in [self._one()] if m is not None], power=False)
+
+    async def _power_cut(self) -> None:
+        running = self._cluster.running()
+        count = self._chooser.randint(1, max(1, len(running) // 2))
+        await self._fell(self._chooser.sample(running, min(count, len(running))), power=True)
+
+    async def _all_at_once(self) -> None:
+        await self._fell(self._cluster.running(), power=self._chooser.random() < 0.7)
+
+    async def _fell(self, machines: list[Machine], *, power: bool) -> None:
+        for machine in machines:
+            self._cluster.stop_at_once(machine, power=power)
+        await self._later(0.0, 4.0)
+        await self._start(machines)
+
+    async def _start(self, machines: list[Machine]) -> None:
+        async with asyncio.TaskGroup() as group:
+            for machine in machines:
+                if machine.life is None and not machine.wiped:
+                    group.create_task(self._cluster.boot(machine))
+
+    async def _partition(self) -> None:
+        names = sorted(self._cluster.machines)
+        self._chooser.shuffle(names)
+        cut = self._chooser.randint(1, len(names) - 1)
+        one_way = self._chooser.random() < 0.3
+        some = names[cut:] if self._chooser.random() < 0.6 else names[cut : cut + 1]
+        for left in names[:cut]:
+            for right in some:
+                self._cluster.network.block(f"{left}:1", f"{right}:1")
+                if not one_way:
+                    self._cluster.network.block(f"{right}:1", f"{left}:1")
+        self._cluster.note(f"PARTITION {names[:cut]} | {some} {'one way' if one_way else ''}")
+        await self._later(0.5, 8.0)
+        self._cluster.network.unblock_all()
+        self._cluster.note("PARTITION over")
+
+    async def _slow(self) -> None:
+        machine = self._one()
+        if machine is None:
+            return
+        network, disks = self._cluster.network, self._cluster.slow_disks
+        network.weather.slow[machine.address] = self._chooser.choice((1.0, 20.0, 100.0))
+        disks[machine.name] = self._chooser.choice((1.0, 20.0, 100.0))
+        await self._later(1.0, 8.0)
+        network.weather.slow.clear()
+        disks.clear()
+
+    async def _pause(self) -> None:
+        machine = self._one()
+        if machine is None:
+            return
+        self._cluster.pause(machine)
+        await self._later(0.5, 8.0)
+        self._cluster.resume(machine)
+
+    async def _clock(self) -> None:
+        self._cluster.clock.wrong_by_ms = self._chooser.choice((-(10**12), 0, 10**9, 10**12))
+
+    async def _failed_sync(self) -> None:
+        machine = self._one()
+        if machine is None or machine.disk is None:
+            return
+        self._cluster.note(f"FAIL SYNC {machine.name}")
+        machine.disk.fail_syncs = True
+        await self._later(1.0, 5.0)
+        self._cluster.stop_at_once(machine)
+        await self._start([machine])
+
+    async def _rot(self) -> None:
+        """One machine's disk only, so that no blob loses more than one shard and one register copy."""
+        machine = min(self._cluster.machines.values(), key=lambda m: m.name)
+        volumes = [
+            name for name in sorted(machine.platter.files) if len(machine.platter.files[name].durable) > 65536
+        ]
+        if not volumes:
+            return
+        name = self._chooser.choice(volumes)
+        content = machine.platter.files[name].durable
+        used = len(content.rstrip(b"\0")) or 1
+        offset = self._chooser.randrange(used)
+        self._cluster.note(f"ROT {machine.name} {name} {offset}")
+        machine.platter.flip(name, offset, self._chooser.randint(1, 255))
+
+    # --- what destroys
+
+    async def destroy(self) -> None:
+        """Between two bursts of trouble: lose a domain, or roll a store back."""
+        if self._trouble.wipe:
+            await self._lose_domain()
+        if self._trouble.rollback:
+            await self._roll_back()
+
+    async def _lose_domain(self) -> None:
+        if not await self.settle():
+            return
+        machines = list(self._cluster.machines.values())
+        san = self._chooser.choice(sorted({machine.san for machine in machines}))
+        victims = [machine for machine in machines if machine.san == san]
+        if self._chooser.random() < 0.3:
+            victims = victims[:1]
+        self._note_loss("san")
+        for machine in victims:
+            self._cluster.wipe(machine)
+        self.done["wipe"] += 1
+        await self._later(0.0, 5.0)
+        if self._chooser.random() < 0.7:
+            await self.replace_lost()
+
+    async def _roll_back(self) -> None:
+        """Only after peers have had time to note later marks: what nobody saw is the published residual."""
+        machine = self._one()
+        if machine is None:
+            return
+        snapshot = machine.platter.snapshot()
+        await self._later(15.0, 20.0)
+        if not await self.settle() or machine.life is None:
+            return
+        self._note_loss("node")
+        self._cluster.stop_at_once(machine)
+        machine.platter.roll_back(snapshot)
+        machine.index.wipe()
+        self._cluster.note(f"ROLL BACK {machine.name}")
+        self.done["rollback"] += 1
+        await self._cluster.boot(machine)
+        await self._later(0.0, 10.0)
+        self._cluster.wipe(machine)
+        await self.replace_lost()
+
+    # --- calm
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def resume_raging(self) -> None:
+        self._stopped = False
+
+    def calm(self) -> None:
+        """No more faults from outside: the weather clears, nobody is cut off, slow or paused."""
+        network = self._cluster.network
+        network.unblock_all()
+        weather = network.weather
+        weather.loss = weather.duplicates = weather.stragglers = 0.0
+        weather.slow.clear()
+        self._cluster.slow_disks.clear()
+        for machine in self._cluster.machines.values():
+            self._cluster.resume(machine)
+
+    async def settle(self) -> bool:
+        """Everything up and healthy, without any help but starting processes. False if that takes too long."""
+        await self.settle_processes()
+        healthy = not await self.unhealthy(PATIENCE_S)
+        self._set_weather()
+        return healthy
+
+    async def settle_processes(self) -> None:
+        """Faults stop, and whatever was killed or has failed is started again."""
+        self.calm()
+        failed = [m for m in self._cluster.running() if m.disk is not None and m.disk.failure]
+        for machine in failed:
+            self._cluster.stop_at_once(machine)
+        await self._start([m for m in self._cluster.machines.values() if m.node is None])
+
+    async def unhealthy(self, patience_s: float) -> str:
+        """Wait until the cluster calls itself healthy. Why it does not, if it never does."""
+        deadline = self._cluster.loop.time() + patience_s
+        why = "nobody was asked"
+        while self._cluster.loop.time() < deadline:
+            machine = self._one()
+            why = await self._ask_health(machine) if machine is not None else "nothing runs"
+            if not why:
+                return ""
+            await asyncio.sleep(POLL_S)
+        return why
+
+    async def _ask_health(self, machine: Machine) -> str:
+        try:
+            status = await self._cluster.admin(machine, lambda admin: admin.status())
+        except (HoldfastError, ConnectionLost) as error:
+            return repr(error)
+        return "" if status.healthy else "; ".join(status.problems) or "not healthy, no problem named"
+
+    async def replace_lost(self) -> str:
+        """What an operator does: start empty processes under the lost names, and say so in the map."""
+        lost = [machine for machine in self._cluster.machines.values() if machine.wiped]
+        if not lost:
+            return ""
+        for machine in lost:
+            if machine.life is None:
+                await self._cluster.boot(machine, format_if_empty=True)
+        why = ""
+        for machine in lost:
+            why = await self._replace(machine)
+            if why:
+                break
+            machine.wiped = False
+        return why
+
+    async def _replace(self, machine: Machine) -> str:
+        why = ""
+        for _ in range(60):
+            helper = self._chooser.choice([m for m in self._cluster.running() if not m.wiped] or [machine])
+            try:
+                await self._cluster.admin(helper, lambda admin: admin.replace_lost(machine.name))
+            except (HoldfastError, ConnectionLost) as error:
+                why = f"replace --lost {machine.name}: {error!r}"
+            else:
+                self.done["replace"] += 1
+                return ""
+            await asyncio.sleep(1.0)
+        return why

@@ -1,0 +1,94 @@
+"""`python -m tests.sim.run --seeds N`: many worlds; `--seed S [--trace]`: one of them again, step by step.
+
+Prints each world that went wrong with the command that repeats it, and what happened in all of them together.
+Exit status 1 if anything went wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+
+from tests.sim.world import Outcome, run_world
+
+
+def repeat_command(seed: int) -> str:
+    return f"python -m tests.sim.run --seed {seed} --trace"
+
+
+def tell_failure(outcome: Outcome) -> str:
+    said = "\n".join(outcome.violations)
+    plan = outcome.plan
+    return (
+        f"seed {outcome.seed}: {len(outcome.violations)} violations\n{said}\n"
+        f"  {plan.topology.code} on {plan.topology.sans}, trouble: {plan.trouble}\n"
+        f"  repeat: {repeat_command(outcome.seed)}"
+    )
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.sim.run", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=300, help="how many worlds")
+    parser.add_argument("--first", type=int, default=0, help="the first of them")
+    parser.add_argument("--seed", type=int, help="one world only")
+    parser.add_argument("--trace", action="store_true", help="print everything that happens in it")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--stop", action="store_true", help="stop at the first world that goes wrong")
+    return parser.parse_args()
+
+
+def _outcomes(seeds: range, workers: int) -> Iterable[Outcome]:
+    if workers == 1:
+        yield from map(run_world, seeds)
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        yield from pool.map(run_world, seeds, chunksize=4)
+
+
+def _many(arguments: argparse.Namespace) -> int:
+    began = time.monotonic()
+    faults: Counter[str] = Counter()
+    errors: Counter[str] = Counter()
+    bad: list[int] = []
+    steps = messages = acked = done = 0
+    for outcome in _outcomes(range(arguments.first, arguments.first + arguments.seeds), arguments.workers):
+        done += 1
+        steps, messages, acked = steps + outcome.steps, messages + outcome.messages, acked + outcome.acked
+        faults += outcome.faults
+        errors += Counter(outcome.errors)
+        if outcome.violations:
+            bad.append(outcome.seed)
+            print(tell_failure(outcome), flush=True)
+            if arguments.stop:
+                break
+    took = time.monotonic() - began
+    print(
+        f"{done} worlds in {took:.1f} s ({done / took:.1f}/s): {steps} steps, {messages} messages, {acked} acked puts"
+    )
+    print("faults: " + ", ".join(f"{name} {count}" for name, count in sorted(faults.items())))
+    print("errors callers saw: " + ", ".join(f"{name} {count}" for name, count in sorted(errors.items())))
+    print(f"violations: {len(bad)} of {done} worlds {bad or ''}")
+    if not bad:
+        print(f"0 failures in {done} trials: the rate is below {3 / done:.2g} at 95 %")
+    return 1 if bad else 0
+
+
+def _one(arguments: argparse.Namespace) -> int:
+    outcome = run_world(arguments.seed, keep_trace=arguments.trace)
+    for line in outcome.trace:
+        print(line)
+    print(f"trace {outcome.digest}: {outcome.steps} steps, {outcome.seconds:.1f} virtual seconds")
+    if outcome.violations:
+        print(tell_failure(outcome))
+        return 1
+    print(f"seed {outcome.seed}: {outcome.acked} acked puts, nothing wrong ({outcome.plan.trouble})")
+    return 0
+
+
+if __name__ == "__main__":
+    asked = _arguments()
+    sys.exit(_one(asked) if asked.seed is not None else _many(asked))

@@ -1,0 +1,290 @@
+"""One seed, one world: a cluster, callers, trouble; then calm, in which everything must come right again.
+
+Phases: birth; bursts of work under faults, with what destroys data between them; faults stop; the cluster must
+converge by itself (all learners voting, heal done, status healthy); every key is read back; the history is judged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from holdfast_node.core import geometry
+from holdfast_node.core.api import Condition
+from holdfast_node.core.errors import HoldfastError
+from tests.sim.client import ConnectionLost, SimClient
+from tests.sim.cluster import Cluster, Topology
+from tests.sim.history import History
+from tests.sim.loop import SimLoop
+from tests.sim.nemesis import PATIENCE_S, Nemesis, Trouble
+
+BUCKET: Final = "b"
+WORLD_LIMIT_S: Final = 5000.0
+"""Virtual seconds after which a world is stuck."""
+
+TOPOLOGIES: Final = (
+    Topology("rs:4+2", (2, 2, 2)),
+    Topology("rs:4+2", (2, 2, 2)),
+    Topology("rs:4+2", (2, 2, 2), partitions=2),
+    Topology("rs:3+2", (1, 1, 1, 1, 1)),
+    Topology("rs:2+2", (1, 1, 1, 1)),
+    Topology("rs:2+1", (1, 1, 1, 1)),
+    Topology("rs:4+2", (3, 3, 3, 3)),
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a seed stands for. Fields may be fixed by whoever aims at something."""
+
+    topology: Topology
+    trouble: Trouble
+    clients: int
+    keys: int
+    rounds: int
+    bursts: int
+
+    @staticmethod
+    def drawn(seed: int) -> Plan:
+        chooser = random.Random(f"plan {seed}")
+        return Plan(
+            topology=chooser.choice(TOPOLOGIES),
+            trouble=Trouble.drawn(chooser),
+            clients=chooser.randint(2, 4),
+            keys=chooser.randint(1, 6),
+            rounds=chooser.randint(4, 12),
+            bursts=chooser.randint(1, 2),
+        )
+
+
+@dataclass
+class Outcome:
+    """What became of a world. `violations` empty: nothing wrong was seen."""
+
+    seed: int
+    plan: Plan
+    violations: list[str]
+    digest: str
+    steps: int
+    seconds: float
+    messages: int
+    faults: Counter[str]
+    errors: dict[str, int]
+    acked: int
+    trace: list[str] = field(default_factory=list[str])
+
+
+@contextmanager
+def small_geometry() -> Iterator[None]:
+    """The same arithmetic on small numbers: many stripes and parts in a few kilobytes."""
+    wanted = {
+        "STRIPE_BYTES": 8 * 1024,
+        "WIDE_STRIPE_BYTES": 16 * 1024,
+        "WIDE_FROM_BYTES": 64 * 1024,
+        "PART_BYTES": 32 * 1024,
+        "TINY_TOTAL_BYTES": 6 * 512,
+    }
+    before = {name: getattr(geometry, name) for name in wanted}
+    for name, value in wanted.items():
+        setattr(geometry, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(geometry, name, value)
+
+
+class World:
+    """Runs one plan."""
+
+    def __init__(self, seed: int, plan: Plan, *, keep_trace: bool = False) -> None:
+        self.seed = seed
+        self.plan = plan
+        self.loop = SimLoop(seed)
+        self.history = History()
+        self.trace: list[str] = []
+        self._keep_trace = keep_trace
+        self._hash = hashlib.blake2b(digest_size=8)
+        self._chooser = random.Random(f"world {seed}")
+        self.cluster = Cluster(self.loop, plan.topology, seed=seed, note=self.note)
+        self.nemesis = Nemesis(
+            self.cluster,
+            plan.trouble,
+            chooser=random.Random(f"nemesis {seed}"),
+            note_loss=self.history.note_loss,
+        )
+        self.keys = [f"k{number}".encode() for number in range(plan.keys)]
+        self.clients = [
+            SimClient(
+                f"c{number}",
+                self.cluster,
+                self.history,
+                chooser=random.Random(f"client {number} {seed}"),
+                bucket=BUCKET,
+            )
+            for number in range(plan.clients)
+        ]
+        self.violations: list[str] = []
+
+    def note(self, what: str) -> None:
+        line = f"{self.loop.time():10.4f} {what}"
+        self._hash.update(line.encode())
+        if self._keep_trace:
+            self.trace.append(line)
+
+    # --- the story
+
+    def run(self) -> Outcome:
+        try:
+            self.loop.run(self._story())
+        except AssertionError as error:
+            self.violations.append(f"{type(error).__name__}: {error}")
+        self._look_around()
+        self.violations += self.history.judge()
+        return Outcome(
+            seed=self.seed,
+            plan=self.plan,
+            violations=self.violations,
+            digest=self._hash.hexdigest(),
+            steps=self.loop.steps,
+            seconds=self.loop.time(),
+            messages=self.cluster.network.tally.sent,
+            faults=self.nemesis.done,
+            errors=dict(self.history.errors),
+            acked=len(self.history.acks),
+            trace=self.trace,
+        )
+
+    async def _story(self) -> None:
+        try:
+            async with asyncio.timeout(WORLD_LIMIT_S):
+                await self._birth()
+                for _ in range(self.plan.bursts):
+                    await self._burst()
+                await self._calm()
+                await self._read_back()
+        except TimeoutError:
+            busy = ", ".join(f"{client.name}: {client.busy}" for client in self.clients)
+            self.violations.append(f"STUCK: the world did not end within {WORLD_LIMIT_S} s ({busy})")
+
+    async def _birth(self) -> None:
+        await self.cluster.found()
+        for _ in range(50):
+            try:
+                await self.cluster.create_bucket(BUCKET)
+            except (HoldfastError, ConnectionLost) as error:
+                self.note(f"no bucket yet: {error!r}")
+                await asyncio.sleep(0.5)
+            else:
+                return
+        raise AssertionError("no bucket could be created in a healthy cluster")
+
+    async def _burst(self) -> None:
+        """Callers work while the nemesis rages; then, with callers still at work, what destroys."""
+        async with asyncio.TaskGroup() as group:
+            raging = group.create_task(self.nemesis.rage())
+            working = [group.create_task(self._work(client)) for client in self.clients]
+            await asyncio.wait(working)
+            self.nemesis.stop()
+            await raging
+        if self.plan.trouble.wipe or self.plan.trouble.rollback:
+            async with asyncio.TaskGroup() as group:
+                destroying = group.create_task(self.nemesis.destroy())
+                working = [group.create_task(self._work(client)) for client in self.clients]
+                await asyncio.wait([destroying, *working])
+        self.nemesis.resume_raging()
+
+    async def _work(self, client: SimClient) -> None:
+        chooser = random.Random(f"{client.name} {self.seed} {len(self.history.acks)}")
+        for _ in range(self.plan.rounds):
+            await self._one_operation(client, chooser)
+            if chooser.random() < 0.5:
+                await asyncio.sleep(chooser.expovariate(2.0))
+        client.busy = ""
+
+    async def _one_operation(self, client: SimClient, chooser: random.Random) -> None:
+        key = chooser.choice(self.keys)
+        roll = chooser.random()
+        if roll < 0.35:
+            await client.put(key, self._size(chooser), Condition())
+        elif roll < 0.50:
+            await client.put(key, self._size(chooser), self._condition(key, chooser))
+        elif roll < 0.60:
+            await client.delete(key, self._condition(key, chooser) if chooser.random() < 0.3 else Condition())
+        elif roll < 0.65:
+            await self._undelete(client, key, chooser)
+        elif roll < 0.70:
+            await client.get_range(key, chooser.randrange(2000), chooser.randrange(1, 20_000))
+        elif roll < 0.76:
+            await client.list(self.keys, chooser.choice((1, 2, 1000)))
+        else:
+            await client.get(key)
+
+    def _size(self, chooser: random.Random) -> int:
+        """Tiny, one stripe, several stripes, several parts; boundaries more often than chance would."""
+        low, high = chooser.choice(((12, 512), (12, 512), (513, 8192), (8193, 32768), (32769, 70_000)))
+        return chooser.choice((low, high, chooser.randint(low, high)))
+
+    def _condition(self, key: bytes, chooser: random.Random) -> Condition:
+        versions = sorted({op.version for op in self.history.ops[key] if op.version})[-3:]
+        if not versions or chooser.random() < 0.4:
+            return Condition(if_absent=True)
+        return Condition(if_version=chooser.choice(versions))
+
+    async def _undelete(self, client: SimClient, key: bytes, chooser: random.Random) -> None:
+        known = [ack for ack in self.history.acks if ack.key == key]
+        if known:
+            ack = chooser.choice(known[-4:])
+            await client.undelete(key, ack.version, ack.content)
+
+    # --- the end
+
+    async def _calm(self) -> None:
+        self.note("CALM")
+        self.nemesis.stop()
+        if why := await self.nemesis.replace_lost():
+            self.violations.append(f"NOT REPLACED: {why}")
+        await self.nemesis.settle_processes()
+        why = await self.nemesis.unhealthy(PATIENCE_S)
+        if why and not self.plan.trouble.rot and not self.history.excused():
+            self.violations.append(f"NOT CONVERGED after {PATIENCE_S} s: {why}")
+
+    async def _read_back(self) -> None:
+        """Every key, and a listing: nothing may fail now. Whether it is right is for the judge of the history."""
+        reader = self.clients[0]
+        excused = self.history.excused()
+        for key in self.keys:
+            if await reader.get(key, patience=6) is None and key not in excused:
+                last = self.history.last_errors.get(reader.name, "")
+                self.violations.append(f"UNREADABLE: {key!r} after faults stopped: {last}")
+        if not await reader.list(self.keys, 2):
+            self.violations.append(f"NO LIST after faults stopped: {self.history.last_errors}")
+
+    def _look_around(self) -> None:
+        """Mistakes nobody was waiting for."""
+        self.violations += [f"LOOP: {problem}" for problem in self.loop.problems]
+        self.violations += [f"HANDLER: {problem}" for problem in self.cluster.network.problems]
+        self.violations += [f"NODE: {problem}" for problem in self.cluster.problems]
+        for name, events in self.cluster.events:
+            for event, fields in events.seen:
+                if event in {"task_failed", "request_failed"}:
+                    self.violations.append(f"EVENT: {name} {event} {fields}")
+        if self.history.corrupt_reads and not self.plan.trouble.rot:
+            self.violations += [f"CORRUPT without rot: {read}" for read in self.history.corrupt_reads]
+
+
+def run_world(seed: int, plan: Plan | None = None, *, keep_trace: bool = False) -> Outcome:
+    """Everything that happens follows from the seed. Collection is off so that it cannot depend on the past."""
+    gc.disable()
+    try:
+        with small_geometry():
+            return World(seed, plan or Plan.drawn(seed), keep_trace=keep_trace).run()
+    finally:
+        gc.enable()
