@@ -174,8 +174,6 @@ class Proposal:
             self._errors[store] = IntegrityError("the head does not hash to what the home said")
         else:
             self._promises[store] = reply
-            if reply.accepted is not None:
-                self.highest = max(self.highest, reply.accepted.counter)
         return self._weigh_promises()
 
     def accepted(self, ballot: Ballot, store: StoreId, reply: AcceptReply) -> list[Effect]:
@@ -283,7 +281,10 @@ class Proposal:
             self._codec.decode(Head, current.head) if current.accepted is not None else ABSENT_HEAD
         )
         self.recent_count = len(self._current.recent)
-        self._verdict = decide(self._current, self._operation, self._facts())
+        facts = self._facts()
+        for met in (current.accepted, self._current.fence, facts.ballot_floor):
+            self.highest = max(self.highest, met.counter if met is not None else 0)
+        self._verdict = decide(self._current, self._operation, facts)
         if not complete:
             self._write_back = True
             return self._send_accept(current.head, current.head_hash)

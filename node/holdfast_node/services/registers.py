@@ -120,8 +120,15 @@ class Registers:
     # --- reading --------------------------------------------------------------------------------------------
 
     async def read(self, pool: int, bucket: BucketId, key: bytes, *, inline_bytes_max: int = 0) -> Reading:
-        """The decided head (its kind may be ABSENT or TOMBSTONE). Linearizable; raises `Unavailable`."""
-        return await self._reader.read(pool, bucket, key, inline_bytes_max=inline_bytes_max)
+        """The decided head (its kind may be ABSENT or TOMBSTONE). Linearizable; raises `Unavailable`.
+
+        An attempt begun afterwards has its base above the fence that was read.
+        """
+        reading = await self._reader.read(pool, bucket, key, inline_bytes_max=inline_bytes_max)
+        for ballot in (reading.ballot, reading.head.fence):
+            if ballot is not None:
+                self._ballots.observe(ballot.counter)
+        return reading
 
     async def head(self, pool: int, bucket: BucketId, key: bytes) -> Head:
         return (await self.read(pool, bucket, key)).head
@@ -163,6 +170,9 @@ class Registers:
 
     def place_again(self, place: Place) -> Place:
         return place_of(self._maps, place.scope.pool, place.bucket, place.key)
+
+    def observe(self, counter: int) -> None:
+        self._ballots.observe(counter)
 
     def mint(self, place: Place, above: int) -> Ballot:
         self._ballots.observe(above)
@@ -214,7 +224,7 @@ class _Drive:
         self._place = attempt.place
         self._proposal: Final = home.proposal(operation)
         self._short = 0
-        self._forwarded = False
+        self._forwarded: bool = False
 
     async def run(self) -> Outcome:
         loop = asyncio.get_running_loop()
@@ -228,6 +238,7 @@ class _Drive:
             return outcome
         finally:
             self._attempt.accept_sent = self._touched
+            self._home.observe(self._proposal.highest)
 
     @property
     def _touched(self) -> bool:

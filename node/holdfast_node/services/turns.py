@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -22,7 +22,7 @@ class Turns:
         self._queues: dict[KeyId, deque[asyncio.Future[None]]] = {}
 
     @asynccontextmanager
-    async def turn(self, key: KeyId) -> AsyncIterator[None]:
+    async def turn(self, key: KeyId) -> AsyncGenerator[None]:
         """Raises `Overloaded` if too many wait for this key already."""
         await self._take(key)
         try:

@@ -1,0 +1,518 @@
+"""Every reachable state of a small cluster running the real register code: `core.proposal` against `core.acceptance`.
+
+The network may lose, delay without bound and reorder; a proposer may fall silent at any moment (it is then simply
+never scheduled again) and its request may come again through another one. What is bounded is the number of ballots
+and of lost replies. Duplicates add nothing: an acceptor answers the second copy without changing.
+
+Reduction: an acceptor's handling of a request and the arrival of its reply are one step, unless the reply is lost.
+That is no restriction, because what a proposer does with a reply reaches others only by messages that may themselves
+be late.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+
+from holdfast_node.core.acceptance import Acceptance, Promise, Standing, accept, prepare, view
+from holdfast_node.core.errors import HoldfastError, OutcomeUnknown, PeerUnreachable
+from holdfast_node.core.head import Applied, Ballot, Head, HeadKind, Manifest
+from holdfast_node.core.ids import BlobId, BucketId, Digest, Era, RequestId, StoreId, Version
+from holdfast_node.core.messages import Accept, Prepare, ReadRegister, Scope
+from holdfast_node.core.operation import Operation, OperationKind
+from holdfast_node.core.proposal import (
+    Effect,
+    Failed,
+    Finished,
+    Linger,
+    Proposal,
+    SendAccept,
+    SendPrepare,
+)
+from holdfast_node.core.quorum import Roster, Sight, agreement
+from holdfast_node.core.records import RegisterRecord
+
+SCOPE = Scope(0, 0, 1)
+BUCKET = BucketId(b"b" * 16)
+KEY = b"key"
+ERA = Era(1)
+R = TypeVar("R")
+
+
+class MemoCodec:
+    """An exact codec that is quick: text out, and back by memory. Equal values give equal bytes."""
+
+    def __init__(self) -> None:
+        self._values: dict[bytes, object] = {}
+
+    def encode(self, value: object) -> bytes:
+        data = repr(value).encode()
+        self._values[data] = value
+        return data
+
+    def decode(self, cls: type[R], data: bytes) -> R:
+        value = self._values[data]
+        assert isinstance(value, cls)
+        return value
+
+
+CODEC = MemoCodec()
+
+
+_STORES = tuple(StoreId(bytes([at]) * 16) for at in range(8))
+
+
+def store(at: int) -> StoreId:
+    return _STORES[at]
+
+
+def request(name: str) -> RequestId:
+    return RequestId(name.encode().ljust(16, b"."))
+
+
+def manifest(name: str) -> Manifest:
+    blob = BlobId(name.encode().ljust(16, b"."))
+    return Manifest(blob, blob, 1, "copy:3", 1, 1, Digest(b"d" * 16), ())
+
+
+def ballot(counter: int, proposer: int) -> Ballot:
+    return Ballot(1, counter, StoreId(b"proposer%d......." % proposer), 1, counter)
+
+
+def put(name: str, blob: str = "", *, if_absent: bool = False, if_version: int = -1) -> Operation:
+    return Operation(
+        OperationKind.PUT,
+        request(name),
+        ERA,
+        manifest=manifest(blob or name),
+        base=ballot(1, 9),
+        if_absent=if_absent,
+        if_version=if_version,
+    )
+
+
+def delete(name: str) -> Operation:
+    return Operation(OperationKind.DELETE, request(name), ERA)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What can be replaced to plant a bug."""
+
+    prepare: Callable[[RegisterRecord | None, Standing, Prepare], Promise] = prepare
+    accept: Callable[[RegisterRecord | None, Standing, Accept], Acceptance] = accept
+    proposal: type[Proposal] = Proposal
+    quorum: int = 0
+    """0: a majority."""
+    prune: bool = True
+    """Whether a home ignores for ever what it would refuse now (as the real ones do)."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Who wants what, with how many ballots each; `reader`: somebody reads in one round; `losses`: lost replies."""
+
+    operations: tuple[Operation, ...]
+    ballots: tuple[int, ...]
+    homes: int = 3
+    losses: int = 1
+    reader: bool = False
+    existing: bool = False
+    """Whether version 1 is there to begin with, at every home."""
+    rules: Rules = field(default_factory=Rules)
+
+    @property
+    def roster(self) -> Roster:
+        voters = frozenset(store(at) for at in range(self.homes))
+        return Roster(voters, self.rules.quorum or self.homes // 2 + 1)
+
+
+class Violation(AssertionError):
+    """An invariant does not hold in a reachable state; the message is the way there."""
+
+
+class Sent(NamedTuple):
+    """A request on its way. `head` is 0 for a prepare, else the number of the accept's head."""
+
+    at: int
+    counter: int
+    head: int
+
+
+class _Table:
+    """Requests by what identifies them, and small numbers for heads: states hold only numbers."""
+
+    def __init__(self) -> None:
+        self.requests: dict[Sent, Prepare | Accept] = {}
+        self.numbers: dict[bytes, int] = {b"": 0}
+        self.heads: dict[int, Head] = {}
+
+    def number(self, data: bytes) -> int:
+        if data not in self.numbers:
+            self.numbers[data] = len(self.numbers)
+            self.heads[self.numbers[data]] = CODEC.decode(Head, data)
+        return self.numbers[data]
+
+    def prepare(self, at: int, of: Ballot) -> Sent:
+        sent = Sent(at, of.counter, 0)
+        self.requests.setdefault(sent, Prepare(SCOPE, BUCKET, KEY, of, ERA))
+        return sent
+
+    def accept(self, at: int, effect: SendAccept) -> Sent:
+        sent = Sent(at, effect.ballot.counter, self.number(effect.head))
+        self.requests.setdefault(
+            sent, Accept(SCOPE, BUCKET, KEY, effect.ballot, ERA, effect.head, effect.head_hash)
+        )
+        return sent
+
+
+TABLE = _Table()
+Vote = tuple[int, int]
+"""Ballot counter and head number."""
+Trail = tuple["Trail", str] | None
+
+
+@dataclass(frozen=True)
+class State:
+    records: tuple[RegisterRecord | None, ...]
+    proposers: tuple[Proposal, ...]
+    answers: tuple[Finished | Failed | None, ...]
+    left: tuple[int, ...]
+    network: tuple[frozenset[Sent], ...]
+    """Per home, what may still arrive there and would change something."""
+    losses: int
+    votes: tuple[frozenset[Vote], ...]
+    """Per home, everything it ever accepted."""
+    seen: tuple[Sight | None, ...]
+    """Per home, what the reader has been told."""
+    floor: int
+    """The highest version anybody was told of when the reader began."""
+    read: int
+    """The version the reader was told, -1: not yet."""
+    counter: int
+    trail: Trail
+
+    def but(self, **changes: Any) -> State:
+        """`dataclasses.replace` without its checks: half of the run would go there."""
+        twin = object.__new__(State)
+        twin.__dict__.update(self.__dict__)
+        twin.__dict__.update(changes)
+        return twin
+
+    def key(self) -> object:
+        """The homes are interchangeable, so states that differ only by renaming them are one."""
+        homes = sorted([self._home(at) for at in range(len(self.records))])
+        proposers = tuple([_proposer_key(p) for p in self.proposers])
+        answers = tuple([_answer_key(a) for a in self.answers])
+        return (tuple(homes), proposers, answers, self.left, self.losses, self.floor, self.read)
+
+    def _home(self, at: int) -> tuple[object, ...]:
+        record = self.records[at]
+        held = (
+            (
+                record.promised.counter if record.promised else 0,
+                record.accepted.counter if record.accepted else 0,
+                TABLE.number(record.head),
+            )
+            if record is not None
+            else (0, 0, 0)
+        )
+        name = store(at)
+        sight = self.seen[at]
+        return (
+            held,
+            tuple(sorted(self.network[at])),
+            tuple([_standing_with(p, name) for p in self.proposers]),
+            tuple(sorted(self.votes[at])),
+            (-1,) if sight is None else (sight[0].counter if sight[0] is not None else 0,),
+        )
+
+
+def _standing_with(p: Any, name: StoreId) -> tuple[int, int]:
+    """What a proposer has from one home."""
+    if name in p._promises:
+        accepted = p._promises[name].accepted
+        return (1, accepted.counter if accepted is not None else 0)
+    return (2, 0) if name in p._accepted else (3, 0) if name in p._rejected or name in p._errors else (0, 0)
+
+
+def _proposer_key(p: Any) -> object:
+    verdict = p._verdict
+    about = (
+        type(verdict).__name__,
+        getattr(verdict, "version", 0),
+        type(getattr(verdict, "error", None)).__name__,
+    )
+    counter = p.ballot.counter if p.ballot is not None else 0
+    head = p._current
+    current = (head.version, head.kind, head.manifest and head.manifest.blob_id, head.recent, head.retained)
+    return (p._phase.value, counter, about, current, p._write_back, p._lingering, p.accept_sent)
+
+
+def _answer_key(answer: Finished | Failed | None) -> object:
+    if isinstance(answer, Finished):
+        return (answer.version, answer.repeated)
+    return None if answer is None else type(answer.error).__name__
+
+
+def clone(p: Any) -> Any:
+    twin: Any = copy.copy(p)
+    for name, value in vars(p).items():
+        if isinstance(value, (dict, set)):
+            setattr(twin, name, value.copy())  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+    return twin
+
+
+def beginning(scene: Scene) -> State:
+    nothing: frozenset[Any] = frozenset()
+    votes, record = nothing, None
+    if scene.existing:
+        applied = Applied(request("u0"), Version(1), ERA)
+        head = CODEC.encode(Head(Version(1), HeadKind.BLOB, manifest("u0"), recent=(applied,)))
+        record = RegisterRecord(BUCKET, KEY, 0, 0, ballot(0, 8), ballot(0, 8), head)
+        votes = frozenset({(0, TABLE.number(head))})
+    return State(
+        records=(record,) * scene.homes,
+        proposers=tuple(scene.rules.proposal(o, CODEC) for o in scene.operations),
+        answers=(None,) * len(scene.operations),
+        left=scene.ballots,
+        network=(nothing,) * scene.homes,
+        losses=scene.losses,
+        votes=(votes,) * scene.homes,
+        seen=(None,) * scene.homes,
+        floor=0,
+        read=-1,
+        counter=0,
+        trail=None,
+    )
+
+
+def steps(scene: Scene, state: State) -> Iterator[State]:
+    for at in range(len(scene.operations)):
+        yield from _proposer_steps(scene, state, at)
+    for home in range(scene.homes):
+        for sent in state.network[home]:
+            yield from _deliver(scene, state, home, sent)
+    if scene.reader and state.read < 0:
+        yield from _reader_steps(scene, state)
+
+
+def _proposer_steps(scene: Scene, state: State, at: int) -> Iterator[State]:
+    proposer: Any = state.proposers[at]
+    idle = proposer._phase.value == 0
+    if idle and state.answers[at] is None and state.left[at] > 0:
+        counter = state.counter + 1
+        mine = clone(proposer)
+        effects: list[Effect] = mine.begin(ballot(counter, at), scene.roster)
+        left = tuple(n - (i == at) for i, n in enumerate(state.left))
+        begun = state.but(left=left, counter=counter, trail=(state.trail, f"p{at} begins {counter}"))
+        yield _perform(scene, begun, at, mine, effects)
+    elif not idle:
+        mine, effects = clone(proposer), []
+        for home in sorted(scene.roster.voters):
+            error = PeerUnreachable("lost")
+            effects += mine.not_promised(mine.ballot, home, error) or mine.not_accepted(
+                mine.ballot, home, error
+            )
+            if mine._phase.value == 0:
+                break
+        if mine._phase.value == 0:
+            late = state.but(trail=(state.trail, f"p{at} gives the ballot up"))
+            yield _perform(scene, late, at, mine, effects)
+
+
+def _perform(scene: Scene, state: State, at: int, mine: Proposal, effects: list[Effect]) -> State:
+    sent: list[Sent] = []
+    answers, trail = list(state.answers), state.trail
+    queue = list(effects)
+    while queue:
+        effect = queue.pop(0)
+        if isinstance(effect, SendPrepare):
+            sent.append(TABLE.prepare(at, effect.ballot))
+        elif isinstance(effect, SendAccept):
+            sent.append(TABLE.accept(at, effect))
+        elif isinstance(effect, Linger):
+            queue += mine.overdue(effect.ballot)
+        elif isinstance(effect, (Finished, Failed)):
+            answers[at] = effect
+            trail = (trail, f"p{at}: {_told(effect)}")
+        elif state.left[at] == 0:
+            answers[at] = Failed(mine.give_up(PeerUnreachable("out of ballots")))
+            trail = (trail, f"p{at}: {_told(answers[at])}")
+    proposers = tuple(mine if i == at else p for i, p in enumerate(state.proposers))
+    network = tuple(
+        _arriving(scene, state.records[home], (*state.network[home], *sent)) for home in range(scene.homes)
+    )
+    return state.but(proposers=proposers, network=network, answers=tuple(answers), trail=trail)
+
+
+def _arriving(scene: Scene, record: RegisterRecord | None, sent: Iterable[Sent]) -> frozenset[Sent]:
+    return frozenset([m for m in sent if not _useless(record, m, scene)])
+
+
+def _useless(record: RegisterRecord | None, sent: Sent, scene: Scene) -> bool:
+    """Would be refused now and ever after. A refusal and silence lead a proposer to the same: another ballot."""
+    if not scene.rules.prune or record is None or record.promised is None:
+        return False
+    promised = record.promised.counter
+    return sent.counter < promised or (sent.counter == promised and sent.head == 0)
+
+
+def _deliver(scene: Scene, state: State, home: int, sent: Sent) -> Iterator[State]:
+    asked = TABLE.requests[sent]
+    record, standing, name = state.records[home], Standing(1, ERA), store(home)
+    votes = state.votes
+    done: Promise | Acceptance
+    mine = clone(state.proposers[sent.at])
+    if isinstance(asked, Prepare):
+        promise = done = scene.rules.prepare(record, standing, asked)
+        said = f"s{home} {'promises' if done.record else 'refuses'} p{sent.at} {sent.counter}"
+        waiting = mine._expects(asked.ballot, name, mine._phase) and mine._phase.value == 1
+        effects = mine.promised(asked.ballot, name, promise.reply)
+    else:
+        acceptance = done = scene.rules.accept(record, standing, asked)
+        said = f"s{home} {'accepts' if acceptance.reply.accepted else 'refuses'} p{sent.at} {sent.counter}"
+        if acceptance.reply.accepted:
+            vote = (sent.counter, sent.head)
+            votes = tuple(v | {vote} if i == home else v for i, v in enumerate(votes))
+        waiting = mine._expects(asked.ballot, name, mine._phase) and mine._phase.value == 2
+        effects = mine.accepted(asked.ballot, name, acceptance.reply)
+    after = state.but(
+        records=tuple(done.record or r if i == home else r for i, r in enumerate(state.records)),
+        network=tuple(m - {sent} if i == home else m for i, m in enumerate(state.network)),
+        votes=votes,
+        trail=(state.trail, said),
+    )
+    yield _perform(scene, after, sent.at, mine, effects)
+    if waiting and state.losses > 0:
+        lost = after.but(losses=state.losses - 1, trail=(after.trail, "(the reply is lost)"))
+        yield _perform(scene, lost, sent.at, state.proposers[sent.at], [])
+
+
+def _reader_steps(scene: Scene, state: State) -> Iterator[State]:
+    told = [a.version for a in state.answers if isinstance(a, Finished)]
+    floor = state.floor if any(state.seen) else max(told, default=0)
+    for home in range(scene.homes):
+        if state.seen[home] is not None:
+            continue
+        shown = view(state.records[home], Standing(1, ERA), ReadRegister(SCOPE, BUCKET, KEY, True, 0))
+        sights = list(state.seen)
+        sights[home] = (shown.ballot, shown.head_hash)
+        named = {store(at): sight for at, sight in enumerate(sights) if sight is not None}
+        agreed = agreement(named, scene.roster)
+        read = state.read
+        if agreed is not None:
+            read = 0 if agreed.ballot is None else _version(state, agreed.ballot.counter)
+        trail = (state.trail, f"s{home} shows {shown.ballot.counter if shown.ballot else 'nothing'}")
+        yield state.but(seen=tuple(sights), floor=floor, read=read, trail=trail)
+
+
+def _version(state: State, counter: int) -> int:
+    return next(TABLE.heads[head].version for votes in state.votes for at, head in votes if at == counter)
+
+
+def _told(answer: Finished | Failed | None) -> str:
+    if isinstance(answer, Finished):
+        return f"version {answer.version}"
+    return "" if answer is None else type(answer.error).__name__
+
+
+def path(trail: Trail) -> str:
+    lines: list[str] = []
+    while trail is not None:
+        trail, line = trail
+        lines.append(line)
+    return "\n".join(reversed(lines))
+
+
+# --- what must hold in every state ------------------------------------------------------------------------------
+
+
+def check(scene: Scene, state: State) -> None:
+    majority = scene.homes // 2 + 1
+    votes = sorted({vote for home in state.votes for vote in home})
+    _must(len({counter for counter, _ in votes}) == len(votes), "two heads under one ballot")
+    heads = [TABLE.heads[v[1]] for v in votes if sum(v in home for home in state.votes) >= majority]
+    _check_chain(heads)
+    _check_whole(heads)
+    _check_answers(scene, state, heads)
+    if state.read >= 0:
+        _must(state.read >= state.floor, f"read {state.read} after {state.floor} was answered")
+        _must(state.read == 0 or state.read in {h.version for h in heads}, "read an undecided value")
+
+
+def _must(holds: bool, claim: str) -> None:
+    if not holds:
+        raise Violation(claim)
+
+
+def _check_chain(heads: list[Head]) -> None:
+    """In ballot order: versions never fall, one value per version, nothing applied is lost or applied twice."""
+    values: dict[int, object] = {}
+    applied: dict[RequestId, int] = {}
+    before: Head | None = None
+    for head in heads:
+        value = (head.kind, head.manifest and head.manifest.blob_id)
+        _must(values.setdefault(head.version, value) == value, f"two values of version {head.version}")
+        _must(before is None or head.version >= before.version, "versions fall")
+        for entry in head.recent:
+            first = applied.setdefault(entry.request_id, entry.version)
+            _must(first == entry.version, f"{entry.request_id!r} applied twice")
+        _must(before is None or {*before.recent} <= {*head.recent}, "a decided write is lost")
+        before = head
+
+
+def _check_whole(heads: list[Head]) -> None:
+    """R4: every version a decided head builds on was decided itself, so its manifest is at a majority."""
+    versions = {head.version for head in heads}
+    for head in heads:
+        missing = {entry.version for entry in head.retained} - versions
+        _must(not missing, f"version {missing} was superseded on fewer homes than a majority")
+
+
+def _check_answers(scene: Scene, state: State, heads: list[Head]) -> None:
+    applied = {entry.request_id: entry.version for head in heads for entry in head.recent}
+    for operation, answer in zip(scene.operations, state.answers, strict=True):
+        if isinstance(answer, Finished):
+            known = applied.get(operation.request_id)
+            _must(known == answer.version, f"answered {answer.version}, decided {known}")
+            _check_repeated(operation, answer, heads)
+        elif isinstance(answer, Failed) and not isinstance(answer.error, OutcomeUnknown):
+            _check_refusal(operation, answer.error, heads)
+
+
+def _check_repeated(operation: Operation, answer: Finished, heads: list[Head]) -> None:
+    """R7: whoever is told "repeated" may drop its own shards."""
+    if answer.repeated and operation.manifest is not None:
+        named = {h.manifest.blob_id for h in heads if h.manifest is not None}
+        _must(operation.manifest.blob_id not in named, "a dropped attempt's blob is named")
+
+
+def _check_refusal(operation: Operation, error: HoldfastError, heads: list[Head]) -> None:
+    """An error other than OutcomeUnknown: this attempt's own value is never decided, before or after."""
+    if operation.manifest is not None:
+        named = {h.manifest.blob_id for h in heads if h.manifest is not None and h.kind is HeadKind.BLOB}
+        _must(operation.manifest.blob_id not in named, f"{type(error).__name__}, but decided")
+
+
+def explore(scene: Scene, *, states_max: int = 5_000_000) -> int:
+    """Visit every reachable state depth first; the number of them. Raises `Violation` with the way there."""
+    start = beginning(scene)
+    visited = {start.key()}
+    stack = [start]
+    while stack:
+        state = stack.pop()
+        for following in steps(scene, state):
+            key = following.key()
+            if key in visited:
+                continue
+            visited.add(key)
+            assert len(visited) <= states_max, "the scene is larger than planned"
+            try:
+                check(scene, following)
+            except Violation as violation:
+                raise Violation(f"{violation}\n" + path(following.trail)) from None
+            stack.append(following)
+    return len(visited)
