@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import local
 from typing import Final, ParamSpec, TypeVar
 
 from holdfast_node.core.errors import HoldfastError, IntegrityError, StoreFailed, StoreFull, StoreRefused
@@ -26,7 +27,8 @@ T = TypeVar("T")
 
 ALIGNMENT: Final = 4096
 INLINE_READ_BYTES_MAX: Final = 64 * 1024
-"""Smaller reads are done on the loop: a hop to a thread costs more than they usually take."""
+"""Smaller reads are done on the loop: a hop to a thread costs more than they usually take. Larger ones go past the
+page cache (docs/adr/0010-direct-reads-of-large-cells.md)."""
 READERS: Final = 4
 """Threads for large reads: enough to keep one disk busy."""
 OPEN_FILES_MAX: Final = 256
@@ -35,6 +37,8 @@ WRITE_FILES_MAX: Final = 4
 """Descriptors kept for writing: the volume in use, and the one before it."""
 STAGING_BYTES: Final = 8 * 1024 * 1024
 """First size of the aligned buffer: a batch and the record it may be over by. Grows if it must."""
+SCRATCH_BYTES: Final = 1024 * 1024
+"""Step in which a reading thread's buffer grows; no larger than the largest read asked for."""
 
 _LOCK: Final = "lock"
 _TEMPORARY: Final = ".tmp"
@@ -54,6 +58,8 @@ class _Files:
         descriptor = self._open.get(name)
         if descriptor is None:
             descriptor = os.open(self._directory / name, self._flags | os.O_CLOEXEC)
+            # What is read is read whole: without this the kernel reads ahead in small steps, at half the speed.
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
             self._open[name] = descriptor
         self._open.move_to_end(name)
         self._users[name] = self._users.get(name, 0) + 1
@@ -77,6 +83,21 @@ class _Files:
         for descriptor in self._open.values():
             os.close(descriptor)
         self._open.clear()
+
+
+class _Scratch(local):
+    """One aligned buffer per reading thread: fresh pages for every read would cost more than the read."""
+
+    def __init__(self) -> None:
+        self._view = memoryview(b"")
+
+    def of(self, size: int) -> memoryview:
+        if len(self._view) < size:
+            self._view = memoryview(mmap.mmap(-1, -(-size // SCRATCH_BYTES) * SCRATCH_BYTES))
+        return self._view[:size]
+
+
+_scratch: Final = _Scratch()
 
 
 class FileDisk:
@@ -105,7 +126,7 @@ class FileDisk:
         direct = os.O_DIRECT if self.direct else 0
         self._writes = _Files(directory, os.O_WRONLY | direct, WRITE_FILES_MAX)
         self._reads = _Files(directory, os.O_RDONLY, OPEN_FILES_MAX)
-        self._fresh_reads = _Files(directory, os.O_RDONLY | direct, WRITE_FILES_MAX)
+        self._direct_reads = _Files(directory, os.O_RDONLY | direct, OPEN_FILES_MAX)
         self._staging: memoryview | None = None
         self._known: set[str] = set()
         self._writing = asyncio.Lock()
@@ -147,12 +168,14 @@ class FileDisk:
     async def read(self, name: str, offset: int, length: int, *, fresh: bool = False) -> bytes:
         """Raises `IntegrityError` if the disk cannot give the bytes back."""
         self._check()
-        files = self._fresh_reads if fresh else self._reads
-        read = (_read_direct if self.direct else _read_dropped) if fresh else _read
+        large = length >= INLINE_READ_BYTES_MAX
+        direct = self.direct and (fresh or large)
+        files = self._direct_reads if direct else self._reads
+        read = _read_direct if direct else _read_dropped if fresh else _read
         try:
             descriptor = files.acquire(name)
             try:
-                if not fresh and length < INLINE_READ_BYTES_MAX:
+                if not fresh and not large:
                     return read(descriptor, offset, length)
                 call = asyncio.get_running_loop().run_in_executor(
                     self._readers, read, descriptor, offset, length
@@ -166,7 +189,7 @@ class FileDisk:
     async def replace(self, name: str, content: bytes) -> None:
         await self._write_call(_replace, self._directory, name, content)
         self._reads.forget(name)
-        self._fresh_reads.forget(name)
+        self._direct_reads.forget(name)
 
     def names(self) -> list[str]:
         return sorted(
@@ -184,7 +207,7 @@ class FileDisk:
         self._failed = self._failed or "the disk was closed"
         self._writer.shutdown()
         self._readers.shutdown()
-        for files in (self._writes, self._reads, self._fresh_reads):
+        for files in (self._writes, self._reads, self._direct_reads):
             files.close()
         os.close(self._lock)
 
@@ -266,15 +289,14 @@ def _read(descriptor: int, offset: int, length: int) -> bytes:
 def _read_direct(descriptor: int, offset: int, length: int) -> bytes:
     start = offset // ALIGNMENT * ALIGNMENT
     size = -(-(offset + length - start) // ALIGNMENT) * ALIGNMENT
-    with mmap.mmap(-1, size) as block, memoryview(block) as view:
-        done = 0
-        while done < size:
-            with view[done:] as rest:
-                count = os.preadv(descriptor, (rest,), start + done)
-            done += count
-            if count % ALIGNMENT or not count:
-                break
-        return bytes(view[offset - start : min(offset - start + length, done)])
+    view = _scratch.of(size)
+    done = 0
+    while done < size:
+        count = os.preadv(descriptor, (view[done:],), start + done)
+        done += count
+        if count % ALIGNMENT or not count:
+            break
+    return bytes(view[offset - start : min(offset - start + length, done)])
 
 
 def _read_dropped(descriptor: int, offset: int, length: int) -> bytes:
