@@ -15,7 +15,6 @@ from typing import Final
 from holdfast_node.core.cluster_map import ClusterMap
 from holdfast_node.core.errors import (
     ClusterError,
-    Evidence,
     HoldfastError,
     IntegrityError,
     MapConflict,
@@ -45,6 +44,8 @@ from holdfast_node.services.tasks import Tasks
 
 FETCH_TIMEOUT_S: Final = 2.0
 CHANGE_TIMEOUT_S: Final = 10.0
+FETCH_PAUSE_S: Final = 0.5
+"""A peer that could not deliver is not asked again for so long: everything it sends would wait for it."""
 RETRY_S: Final = (0.01, 0.08)
 """Bounds of the pause after a lost round. Uniform, not growing: rounds are short and rivals few."""
 
@@ -61,6 +62,8 @@ class Cartographer:
         self._subscribers: list[Callable[[Topology], None]] = []
         self._adopting = asyncio.Lock()
         self._catching_up: asyncio.Task[None] | None = None
+        self._fetch_failed: dict[StoreId, float] = {}
+        """When a source last could not deliver; forgotten with the first that can."""
         self.invalid_maps = 0
         """Maps dropped because they were malformed, of another cluster, or no successor of the one held."""
         self._voter = MapVoter(self, store, bodies)
@@ -154,30 +157,33 @@ class Cartographer:
             callback(topology)
 
     async def catch_up(self, epoch: int, source: StoreId) -> None:
-        """Have the map of `epoch` or a newer one, fetched from the peer that showed it. One fetch at a time.
+        """Try to have the map of `epoch` or a newer one, from the peer that showed it. One fetch at a time.
 
-        Raises `Unavailable` if the source did not deliver, or the reason its map was dropped.
+        Raises nothing: whoever could not catch up answers as what it is, behind. What must not happen in
+        between is kept out by generations and by votes, which name their epoch.
         """
         while self.epoch < epoch:
             running = self._catching_up
-            if running is None or running.done():
-                running = self.ports.tasks.spawn(self._fetch_quietly(source), "map.catch_up")
-                self._catching_up = running
+            if running is not None and not running.done():
                 await asyncio.shield(running)
-                break
-            await asyncio.shield(running)
-        if self.epoch < epoch:
-            who = self._topology.name(source) if self._topology is not None else source.hex()[:8]
-            raise Unavailable(
-                f"the map of epoch {epoch} is not to be had, this node is at {self.epoch}",
-                evidence=[Evidence(who, "showed it but did not deliver it")],
-            )
+                continue
+            now = asyncio.get_running_loop().time()
+            if self._fetch_failed.get(source, -FETCH_PAUSE_S) + FETCH_PAUSE_S > now:
+                return
+            self._catching_up = self.ports.tasks.spawn(self._fetch_quietly(epoch, source), "map.catch_up")
+            await asyncio.shield(self._catching_up)
 
-    async def _fetch_quietly(self, source: StoreId) -> None:
+    async def _fetch_quietly(self, epoch: int, source: StoreId) -> None:
         try:
             await self.fetch(source)
+            said = f"has no map of epoch {epoch}"
         except HoldfastError as error:
-            self.ports.events.emit("map_fetch_failed", source=source.hex(), error=str(error))
+            said = str(error)
+        if self.epoch < epoch:
+            self._fetch_failed[source] = asyncio.get_running_loop().time()
+            self.ports.events.emit("map_not_fetched", source=source.hex(), epoch=epoch, error=said)
+        else:
+            self._fetch_failed.clear()
 
     async def fetch(self, source: StoreId) -> None:
         """Adopt whatever map this peer has, if it is newer."""
@@ -234,11 +240,7 @@ class Cartographer:
 
     async def _follow(self, sources: tuple[StoreId, ...], epoch: int) -> None:
         for source in sources:
-            try:
-                await self.catch_up(epoch, source)
-                return
-            except ClusterError:
-                continue
+            await self.catch_up(epoch, source)
 
     def tell(self, before: ClusterMap | None = None) -> None:
         """Best effort: send the adopted map to every node of it, and to those it left out. Others learn by

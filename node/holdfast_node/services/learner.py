@@ -97,6 +97,8 @@ class Learner:
         self._avoid: dict[StoreId, float] = {}
         self._state = Work.IDLE
         self._detail = ""
+        self._beyond_learning: set[KeyId] = set()
+        """Rotten keys for which learning their partition again has changed nothing."""
         self._learned_total = 0
         self._bytes = 0
         self.wake: Final = asyncio.Event()
@@ -147,7 +149,8 @@ class Learner:
 
     async def _doubt(self, topology: Topology) -> bool:
         """Partitions this store votes in but cannot vouch for: it becomes a learner there again."""
-        rotten = {at for key in self._store.rotten_keys() for at in self._partitions_of(topology, key)}
+        keys = [key for key in self._store.rotten_keys() if key not in self._beyond_learning]
+        rotten = {at for key in keys for at in self._partitions_of(topology, key)}
         doubtful: dict[tuple[int, int], int] = {}
         for scope in topology.kept_by(self._me):
             at = (scope.pool, scope.partition)
@@ -343,13 +346,18 @@ class Learner:
 
     def _blank_rot(self, topology: Topology, learned: Collection[tuple[int, int]]) -> list[Entry]:
         """What rotted here and nobody else has accepted: now known to be nothing, promises of past
-        generations included."""
-        return [
-            Entry(RegisterRecord(*key, *at, promised=None, accepted=None, head=b""))
-            for key in self._store.rotten_keys()
-            for at in self._partitions_of(topology, key)
-            if at in learned
-        ]
+        generations included. Where the key may belong to a partition not learned now, it stays unvouched
+        for."""
+        kept = {(scope.pool, scope.partition) for scope in topology.kept_by(self._me)}
+        blanks: list[Entry] = []
+        for key in self._store.rotten_keys():
+            places = kept.intersection(self._partitions_of(topology, key))
+            if len(places) == 1 and places <= set(learned):
+                (at,) = places
+                blanks.append(Entry(RegisterRecord(*key, *at, promised=None, accepted=None, head=b"")))
+            elif not places.isdisjoint(learned):
+                self._beyond_learning.add(key)
+        return blanks
 
     def _still_learning(self, current: _Pass) -> tuple[Scope, ...]:
         now = set(self._cartographer.require().learned_by(self._me))

@@ -17,6 +17,7 @@ from holdfast_node.core.messages import MapAccept, MapAcceptReply, MapPrepare, M
 from holdfast_node.core.records import Superblock
 from holdfast_node.core.topology import majority
 from holdfast_node.ports import Answer, Answered, Links
+from holdfast_node.services.ballots import Ballots
 from holdfast_node.services.fanout import Answers, gather, replies
 
 VOTE_TIMEOUT_S: Final = 1.0
@@ -53,10 +54,8 @@ class MapProposer:
     """Ballots of this store, each used once: its boot number and a counter make them unique for ever."""
 
     def __init__(self, superblock: Superblock, links: Links) -> None:
-        self._superblock = superblock
         self._links = links
-        self._counter = 0
-        self._attempt = 0
+        self._ballots = Ballots(superblock.store, superblock.boot)
 
     async def run(self, current: ClusterMap, proposed: bytes, accept_sent: Callable[[], None]) -> Round:
         """A ballot in the instance after `current`, by a majority of its voters."""
@@ -73,7 +72,7 @@ class MapProposer:
         self, instance: Instance, choose: Callable[[bytes], bytes], accept_sent: Callable[[], None]
     ) -> Round:
         """`choose` gets the highest map found accepted (empty if none) and returns the one to propose."""
-        ballot = self._next(instance.epoch)
+        ballot = self._ballots.mint(instance.epoch)
         prepare = MapPrepare(instance.cluster_id, instance.epoch, ballot)
         answers = await self._ask(instance, prepare, _promised)
         promises = {s: r for s, r in replies(answers, MapPrepareReply).items() if r.promised}
@@ -89,11 +88,6 @@ class MapProposer:
         if len(votes) < instance.quorum:
             return self._lost(instance, answers)
         return Round(decided=value, found=found)
-
-    def _next(self, epoch: int) -> Ballot:
-        self._counter += 1
-        self._attempt += 1
-        return Ballot(epoch, self._counter, self._superblock.store, self._superblock.boot, self._attempt)
 
     async def _ask(
         self, instance: Instance, request: MapPrepare | MapAccept, yes: Callable[[Answer], bool]
@@ -112,7 +106,8 @@ class MapProposer:
 
     def _lost(self, instance: Instance, answers: Answers) -> Round:
         higher = [ballot for answer in answers.values() if (ballot := _higher(answer)) is not None]
-        self._counter = max([self._counter, *(ballot.counter for ballot in higher)])
+        for rival in higher:
+            self._ballots.observe(rival.counter)
         newer = tuple(
             store
             for store, answer in sorted(answers.items())

@@ -83,6 +83,8 @@ class MapVoter:
         """Raises unless this store may vote in this instance; catches up with the caller first if it is
         behind."""
         await self._adopted.catch_up(epoch - 1, caller.store)
+        if epoch > self._adopted.epoch + 1:
+            raise NotVoting(f"asked to vote on epoch {epoch}, this node is at {self._adopted.epoch}")
         mine = self._store.superblock
         self._open(epoch)
         topology = self._adopted.topology
