@@ -25,7 +25,7 @@ class Carrier(Protocol):
         """Send the buffers as one message; returns when the carrier wants more. Raises `CarrierLost`."""
         ...
 
-    async def read(self) -> bytes:
+    async def read(self) -> bytes | memoryview:
         """The next message, empty at the clean end. Raises `CarrierLost`."""
         ...
 

@@ -141,15 +141,16 @@ def encode(frame: Frame) -> list[bytes]:
     return [head + _SUM.pack(digest.intdigest()) + small, payload]
 
 
-def decode(message: bytes, *, frame_bytes_max: int) -> Iterator[Frame]:
+def decode(message: bytes | memoryview, *, frame_bytes_max: int) -> Iterator[Frame]:
     """The frames of one message of the carrier, which ends with a whole frame. Raises `FrameError`."""
-    at, end = 0, len(message)
+    view = memoryview(message)
+    at, end = 0, len(view)
     while at < end:
-        frame, at = _decode_one(message, at, frame_bytes_max)
+        frame, at = _decode_one(view, at, frame_bytes_max)
         yield frame
 
 
-def _decode_one(message: bytes, start: int, frame_bytes_max: int) -> tuple[Frame, int]:
+def _decode_one(message: memoryview, start: int, frame_bytes_max: int) -> tuple[Frame, int]:
     if len(message) - start < HEADER_BYTES:
         raise FrameError(f"{len(message) - start} bytes are less than a header")
     magic, version, flags, kind, request_id, deadline_ms, epoch, context_n, reserved, body_n, payload_n = (
@@ -168,7 +169,7 @@ def _decode_one(message: bytes, start: int, frame_bytes_max: int) -> tuple[Frame
     if end > len(message):
         raise FrameError(f"a frame of {end - start} bytes, only {len(message) - start} came")
     digest = xxhash.xxh3_64(message[start : start + _HEAD.size])
-    digest.update(memoryview(message)[context_at:end])
+    digest.update(message[context_at:end])
     if digest.intdigest() != _SUM.unpack_from(message, start + _HEAD.size)[0]:
         raise FrameError("wrong checksum")
     frame = Frame(
@@ -176,9 +177,9 @@ def _decode_one(message: bytes, start: int, frame_bytes_max: int) -> tuple[Frame
         request_id=request_id,
         deadline_ms=deadline_ms,
         epoch=epoch,
-        context=message[context_at:body_at],
-        body=message[body_at:payload_at],
-        payload=message[payload_at:end],
+        context=bytes(message[context_at:body_at]),
+        body=bytes(message[body_at:payload_at]),
+        payload=bytes(message[payload_at:end]),
         must_understand=bool(flags & MUST_UNDERSTAND),
     )
     return frame, end

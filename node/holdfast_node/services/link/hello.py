@@ -15,6 +15,7 @@ from holdfast_node.core.errors import (
     error_from_code,
 )
 from holdfast_node.core.ids import BootId, ClusterId, NodeName, StoreId
+from holdfast_node.core.records import Superblock
 from holdfast_node.services.link.limits import ERROR_EVIDENCE_MAX, ERROR_TEXT_CHARS_MAX
 
 PROTOCOL_MIN: Final = 1
@@ -78,6 +79,12 @@ class Identity:
     boot: int
     boot_id: BootId
     cluster_level: int = 1
+
+
+def identity_of(block: Superblock, cluster_level: int = 1) -> Identity:
+    return Identity(
+        NodeName(block.node), block.store, block.cluster_id, block.boot, block.boot_id, cluster_level
+    )
 
 
 def hello_of(me: Identity, *, bulk: bool, window_bytes: int) -> Hello:

@@ -12,8 +12,9 @@ CONTROL_FRAME_BYTES_MAX: Final = 256 * KIB
 """A control message waits for at most one such write before it."""
 PAYLOAD_BYTES_MAX: Final = 4 * MIB
 """Four 1 MiB cells or sixteen of 256 KiB: beyond that a larger message buys little."""
-BULK_FRAME_BYTES_MAX: Final = PAYLOAD_BYTES_MAX + 256 * KIB
-"""A payload, its header, and a body as large as a control frame may be."""
+BULK_FRAME_BYTES_MAX: Final = PAYLOAD_BYTES_MAX + 60 * KIB
+"""A payload, the frame's header and its body. With the carrier's own few bytes it stays under 4 MiB + 64 KiB, the least
+that a node may be told to accept."""
 CONTEXT_BYTES_MAX: Final = 4 * KIB
 
 CONTROL_WINDOW_BYTES: Final = 8 * MIB

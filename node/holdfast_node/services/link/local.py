@@ -22,10 +22,12 @@ class Local:
         self._around = around
         self._handle = handle
         self._loop = asyncio.get_running_loop()
+        me = around.identity()
+        self._me = Caller(me.store, me.node)
         self._in_work = 0
 
     def send(self, request: Request, *, timeout_s: float, done: Done) -> None:
-        me = self._around.identity()
+        me = self._me
         if self._in_work >= LOCAL_REQUESTS_MAX:
             error = Overloaded("too many requests of this node to itself", retry_after_ms=100)
             self._loop.call_soon(done, Failed(me.store, error))
@@ -34,17 +36,15 @@ class Local:
         late = DeadlineExceeded(f"{me.node} did not answer itself within {int(timeout_s * 1000)} ms")
         timer = self._loop.call_later(timeout_s, once.finish, Failed(me.store, late))
         try:
-            _ = self._around.tasks.spawn(
-                self._serve(request, Caller(me.store, me.node), once, timer), "local request"
-            )
+            _ = self._around.tasks.spawn(self._serve(request, once, timer), "local request")
         except RuntimeError:
             timer.cancel()
             self._loop.call_soon(once.finish, Failed(me.store, PeerUnreachable("this node is shutting down")))
             return
         self._in_work += 1
 
-    async def _serve(self, request: Request, me: Caller, once: _Once, timer: asyncio.TimerHandle) -> None:
-        name = type(request).__name__
+    async def _serve(self, request: Request, once: _Once, timer: asyncio.TimerHandle) -> None:
+        me, name = self._me, type(request).__name__
         try:
             outcome = await outcome_of(self._around, self._handle(me, request), name)
             if isinstance(outcome, HoldfastError):

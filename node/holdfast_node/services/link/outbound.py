@@ -307,7 +307,7 @@ class Outbound:
         request.payload = b""  # the outbox has it; a reply may be long in coming
         return frame
 
-    def _message(self, session: _Session, message: bytes) -> None:
+    def _message(self, session: _Session, message: bytes | memoryview) -> None:
         session.heard_at = self._loop.time()
         self._silent = False
         for frame in decode(message, frame_bytes_max=self._route.frame_bytes_max):

@@ -61,7 +61,7 @@ class PeerLinks:
         self._dial = dial
         self._loop = asyncio.get_running_loop()
         self._local = Local(around, handle)
-        self._local_patience = Patience()
+        self._me = around.identity().store
         self._peers: dict[StoreId, _Peer] = {}
         self._last: tuple[Request, bytes] | None = None
         self._monitor: asyncio.Task[None] | None = None
@@ -70,7 +70,7 @@ class PeerLinks:
     def send(
         self, to: StoreId, request: Request, *, timeout_s: float, done: Callable[[Answer], None]
     ) -> None:
-        if to == self._around.identity().store:
+        if to == self._me:
             self._local.send(request, timeout_s=timeout_s, done=done)
             return
         peer = self._peers.get(to)
@@ -156,7 +156,7 @@ class PeerLinks:
             self._monitor = self._around.tasks.spawn(self._watch(), "link monitor")
 
     def is_up(self, store: StoreId) -> bool:
-        if store == self._around.identity().store:
+        if store == self._me:
             return True
         peer = self._peers.get(store)
         return peer is None or peer.is_up
