@@ -20,6 +20,8 @@ from holdfast_node.core.seed import Seed, SeedNode, SeedPool
 from holdfast_node.ports import Links
 from holdfast_node.services.admin import Admin
 from holdfast_node.services.dispatcher import Caller
+from holdfast_node.services.events import Events
+from holdfast_node.services.link.epochs import Epochs
 from holdfast_node.services.node import LinkHooks, Node, NodePorts, NodeSettings
 from holdfast_node.services.store import StoreSettings
 from tests.sim.client import ConnectionLost, Coordinator
@@ -70,10 +72,16 @@ class Machine:
 
 
 class _Resident:
-    """The node as the network sees it."""
+    """The node as the network sees it; it catches up with maps as the real link does."""
 
-    def __init__(self, hooks: LinkHooks) -> None:
+    def __init__(self, hooks: LinkHooks, events: Events) -> None:
         self._hooks = hooks
+        self._epochs = Epochs(
+            mine=hooks.epoch,
+            on_epoch=lambda store, epoch: hooks.catch_up(epoch, store),
+            tasks=hooks.tasks,
+            events=events,
+        )
 
     async def handle(self, caller: Caller, request: Request) -> Reply:
         return await self._hooks.handle(caller, request)
@@ -81,8 +89,11 @@ class _Resident:
     def epoch(self) -> int:
         return self._hooks.epoch()
 
-    async def catch_up(self, epoch: int, source: StoreId) -> None:
-        await self._hooks.catch_up(epoch, source)
+    def saw(self, store: StoreId, epoch: int) -> None:
+        self._epochs.saw(store, epoch)
+
+    async def caught_up(self, store: StoreId, epoch: int) -> None:
+        await self._epochs.caught_up(store, epoch)
 
 
 class Cluster:
@@ -155,11 +166,13 @@ class Cluster:
             repair_bytes=4 << 20,
             version="sim",
         )
-        return await Node.open(settings, ports, lambda hooks: self._links(machine, life, hooks))
+        return await Node.open(settings, ports, lambda hooks: self._links(machine, life, hooks, events))
 
-    def _links(self, machine: Machine, life: Life, hooks: LinkHooks) -> Links:
+    def _links(self, machine: Machine, life: Life, hooks: LinkHooks, events: Events) -> Links:
         block = hooks.superblock()
-        residence = Residence(machine.address, block.store, NodeName(machine.name), life, _Resident(hooks))
+        residence = Residence(
+            machine.address, block.store, NodeName(machine.name), life, _Resident(hooks, events)
+        )
         self.network.attach(residence)
         return SimLinks(self.network, residence)
 

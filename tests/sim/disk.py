@@ -128,11 +128,15 @@ class SimDisk:
 
     async def create(self, name: str, size_bytes: int) -> None:
         self._check()
-        if size_bytes > self.free_bytes():
-            raise StoreFull(f"no room for {size_bytes} bytes")
-        assert name not in self.platter.files, f"{name} exists"
         await self._wait()
-        self.platter.files[name] = _File(bytearray(size_bytes))
+        if name not in self.platter.files:
+            self.platter.files[name] = _File(bytearray())
+            await self._wait()
+        file = self.platter.files[name]
+        missing = size_bytes - len(file.durable)
+        if missing > self.free_bytes():
+            raise StoreFull(f"no room for {size_bytes} bytes")
+        file.durable.extend(bytes(max(0, missing)))
         await self._wait()
 
     async def commit(self, name: str, offset: int, pieces: Sequence[Buffer]) -> None:

@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import heapq
 import random
+import sys
 from asyncio import base_events
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, Protocol, TypeVar, cast
 
 T = TypeVar("T")
@@ -76,6 +79,16 @@ _LIFE: contextvars.ContextVar[Life | None] = contextvars.ContextVar("life", defa
 
 def current_life() -> Life | None:
     return _LIFE.get()
+
+
+@contextmanager
+def _nobody_listening() -> Iterator[None]:
+    """What dying coroutines cry at the end of a world is not news."""
+    before, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 class SimTask(asyncio.Task[T]):
@@ -231,7 +244,9 @@ class SimLoop(base_events.BaseEventLoop):
         try:
             return self.run_until_complete(main)
         finally:
-            self.bury()
+            with _nobody_listening():
+                self.bury()
+                gc.collect()
             self.close()
 
     def bury(self) -> None:

@@ -41,7 +41,13 @@ class Resident(Protocol):
 
     def epoch(self) -> int: ...
 
-    async def catch_up(self, epoch: int, source: StoreId) -> None: ...
+    def saw(self, store: StoreId, epoch: int) -> None:
+        """A reply of `store` carried this epoch: catch up in the background if behind."""
+        ...
+
+    async def caught_up(self, store: StoreId, epoch: int) -> None:
+        """A request of `store` carried this epoch: catch up first if behind, within bounds."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -243,8 +249,7 @@ class _Exchange:
         me = self._links.me
         outcome: Reply | HoldfastError
         try:
-            if epoch > peer.resident.epoch():
-                await peer.resident.catch_up(epoch, me.store)
+            await peer.resident.caught_up(me.store, epoch)
             outcome = await peer.resident.handle(Caller(me.store, me.node), request)
         except HoldfastError as error:
             outcome = error
@@ -276,7 +281,7 @@ class _Exchange:
         if not self._open:
             return
         self._network.note(f"{self._links.me.node} <- {self.address} {name}")
-        self._links.hear(store, epoch)
+        self._links.me.resident.saw(store, epoch)
         self._finish(store, answer)
 
     def fail_later(self, error: HoldfastError) -> None:
@@ -319,7 +324,6 @@ class SimLinks:
         self.network = network
         self.me = me
         self._addresses: dict[StoreId, str] = {}
-        self._catching_up: set[int] = set()
         self._background: asyncio.Task[None] | None = None
 
     def send(
@@ -393,23 +397,6 @@ class SimLinks:
     def patience_s(self, store: StoreId) -> float:
         return PATIENCE_FLOOR_S
 
-    def hear(self, store: StoreId, epoch: int) -> None:
-        """A reply showed a newer map: fetch it in the background, once per epoch."""
-        resident = self.me.resident
-        if epoch <= resident.epoch() or epoch in self._catching_up:
-            return
-        self._catching_up.add(epoch)
-
-        async def catch_up() -> None:
-            try:
-                await resident.catch_up(epoch, store)
-            except HoldfastError:
-                return
-            finally:
-                self._catching_up.discard(epoch)
-
-        self._background = self.network.loop.start(self.me.life, catch_up())
-
 
 Serve = Callable[[Caller, Request], Awaitable[Reply]]
 
@@ -420,7 +407,7 @@ class PlainResident:
     def __init__(self, serve: Serve) -> None:
         self._serve = serve
         self.known_epoch = 0
-        self.caught_up: list[tuple[int, StoreId]] = []
+        self.catches: list[tuple[int, StoreId]] = []
 
     async def handle(self, caller: Caller, request: Request) -> Reply:
         return await self._serve(caller, request)
@@ -428,6 +415,10 @@ class PlainResident:
     def epoch(self) -> int:
         return self.known_epoch
 
-    async def catch_up(self, epoch: int, source: StoreId) -> None:
-        self.caught_up.append((epoch, source))
-        self.known_epoch = max(self.known_epoch, epoch)
+    def saw(self, store: StoreId, epoch: int) -> None:
+        if epoch > self.known_epoch:
+            self.catches.append((epoch, store))
+            self.known_epoch = epoch
+
+    async def caught_up(self, store: StoreId, epoch: int) -> None:
+        self.saw(store, epoch)

@@ -25,7 +25,7 @@ from tests.sim.history import History
 from tests.sim.loop import SimLoop
 from tests.sim.nemesis import PATIENCE_S, Nemesis, Trouble
 
-BUCKET: Final = "b"
+BUCKET: Final = "bucket"
 WORLD_LIMIT_S: Final = 5000.0
 """Virtual seconds after which a world is stuck."""
 
@@ -217,7 +217,8 @@ class World:
         elif roll < 0.50:
             await client.put(key, self._size(chooser), self._condition(key, chooser))
         elif roll < 0.60:
-            await client.delete(key, self._condition(key, chooser) if chooser.random() < 0.3 else Condition())
+            condition = self._condition(key, chooser)
+            await client.delete(key, condition if condition.if_version > 0 else Condition())
         elif roll < 0.65:
             await self._undelete(client, key, chooser)
         elif roll < 0.70:
