@@ -98,14 +98,14 @@ class Blobs:
 
     async def versions_in(
         self, pool: int, bucket: BucketId, key: bytes
-    ) -> tuple[tuple[VersionEntry, ...], int]:
-        """The current version and those kept, newest first, and the era."""
+    ) -> tuple[VersionEntry, ...]:
+        """The current version and those kept, newest first."""
         check_key(key)
         reading = await self._path.registers.read(pool, bucket, key)
         entries = entries_of(reading.head)
         if not entries:
             raise BlobNotFound("there is no such blob and never was")
-        return entries, self._era
+        return entries
 
     @property
     def _era(self) -> int:

@@ -78,7 +78,7 @@ class Coordinator:
                 pool, found.id, key, version, call, retain=found.undo_seconds > 0
             )
 
-    async def versions(self, bucket: str, key: bytes) -> tuple[tuple[VersionEntry, ...], int]:
+    async def versions(self, bucket: str, key: bytes) -> tuple[VersionEntry, ...]:
         found, pool = await self._buckets.resolve(bucket)
         return await self._blobs.versions_in(pool, found.id, key)
 

@@ -350,7 +350,6 @@ def drop_unless_accepted(staged: Staged) -> None:
 
 
 def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error to tell: one of ours before anything unexpected."""
-    group = several.subgroup(HoldfastError) or several
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+    """The error to tell: one of ours before anything unexpected. Tasks here start no groups of their own."""
+    errors = several.exceptions
+    return next((error for error in errors if isinstance(error, HoldfastError)), errors[0])

@@ -1,0 +1,174 @@
+"""What heal does next, and what is wrong with one part: pure decisions over who holds what.
+
+Smallest margin first, then age. Bounded: what does not fit must be found again by looking, and the caller is told so.
+Refuses to know how anything is mended.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from holdfast_node.core.ids import BucketId, StoreId
+from holdfast_node.core.margin import NODE_TAG, shard_survives
+from holdfast_node.core.topology import Topology
+
+AILING_MAX: Final = 10_000
+"""Keys remembered as not in order: some 300 bytes each."""
+NO_MARGIN_KNOWN: Final = 1_000_000
+"""Larger than any margin: what a partition without exceptions reports."""
+
+Held = Mapping[int, Sequence[StoreId]]
+"""Shard index -> the stores that said they hold it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ailing:
+    """A key some shard of which is not where it belongs. `margin` is in nodes, -1: cannot be read now.
+
+    `deep`: somebody met damage, so that what stores say they hold is not enough. `since` orders equal margins.
+    `report` numbers the reports: one that came while the key was being mended is not lost.
+    """
+
+    pool: int
+    partition: int
+    bucket: BucketId
+    key: bytes
+    margin: int
+    since: int
+    deep: bool = False
+    tries: int = 0
+    due_s: float = 0.0
+    report: int = 0
+
+    @property
+    def name(self) -> tuple[int, BucketId, bytes]:
+        return self.pool, self.bucket, self.key
+
+
+class HealOrder:
+    """The keys known to ail, each once."""
+
+    def __init__(self, limit: int = AILING_MAX) -> None:
+        self._limit: Final = limit
+        self._items: dict[tuple[int, BucketId, bytes], Ailing] = {}
+        self._reports = 0
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def add(self, ailing: Ailing) -> bool:
+        """False if there is no room. Of two reports the graver counts, and the older age."""
+        known = self._items.get(ailing.name)
+        self._reports += 1
+        ailing = replace(ailing, report=self._reports)
+        if known is not None:
+            ailing = replace(
+                ailing,
+                margin=min(known.margin, ailing.margin),
+                since=min(known.since, ailing.since),
+                deep=known.deep or ailing.deep,
+                tries=max(known.tries, ailing.tries),
+                due_s=min(known.due_s, ailing.due_s),
+            )
+        elif len(self._items) >= self._limit:
+            return False
+        self._items[ailing.name] = ailing
+        return True
+
+    def most_urgent(self, now_s: float, count: int) -> list[Ailing]:
+        """The next to be mended, gravest first, without those to be left alone for now."""
+        due = (ailing for ailing in self._items.values() if ailing.due_s <= now_s)
+        return heapq.nsmallest(count, due, key=lambda ailing: (ailing.margin, ailing.since, ailing.name))
+
+    def put_off(self, ailing: Ailing, *, margin: int, due_s: float, tries: int) -> None:
+        """It was tried and is not in order yet. What was reported since is looked at soon all the same."""
+        known = self._items.get(ailing.name)
+        if known is not None:
+            due_s = due_s if known.report == ailing.report else known.due_s
+            self._items[ailing.name] = replace(known, margin=margin, due_s=due_s, tries=tries)
+
+    def hasten(self) -> None:
+        """Whatever was put off is due now."""
+        self._items = {name: replace(ailing, due_s=0.0) for name, ailing in self._items.items()}
+
+    def remove(self, ailing: Ailing) -> None:
+        """The key is in order, unless something was reported since `ailing` was taken."""
+        known = self._items.get(ailing.name)
+        if known is not None and known.report == ailing.report:
+            del self._items[ailing.name]
+
+    def forget(self, partitions: Collection[tuple[int, int]]) -> None:
+        """Drop what belongs to partitions that are somebody else's now."""
+        self._items = {
+            name: ailing
+            for name, ailing in self._items.items()
+            if (ailing.pool, ailing.partition) not in partitions
+        }
+
+    def per_partition(self) -> dict[tuple[int, int], tuple[int, int]]:
+        """(pool, partition) -> how many keys ail, and the least margin among them."""
+        counts: dict[tuple[int, int], tuple[int, int]] = {}
+        for ailing in self._items.values():
+            at = (ailing.pool, ailing.partition)
+            count, margin = counts.get(at, (0, NO_MARGIN_KNOWN))
+            counts[at] = (count + 1, min(margin, ailing.margin))
+        return counts
+
+    def hopeless(self, tries: int) -> int:
+        """How many keys were tried so often in vain."""
+        return sum(ailing.tries >= tries for ailing in self._items.values())
+
+
+@dataclass(frozen=True, slots=True)
+class PartPlan:
+    """What to do about one part: make `missing` shards (index, home); drop `surplus` copies (index, store) of shards
+    that are at home; wait for the homes of `waiting`, which did not say. Shards in `elsewhere` wait, but somebody else
+    holds them. `margin` counts what was said.
+    """
+
+    missing: tuple[tuple[int, StoreId], ...]
+    surplus: tuple[tuple[int, StoreId], ...]
+    waiting: tuple[int, ...]
+    elsewhere: frozenset[int]
+    margin: int
+
+    @property
+    def in_order(self) -> bool:
+        """Everything that could be asked about is where it belongs."""
+        return not self.missing and not self.surplus
+
+
+def plan_part(
+    topology: Topology, pool: int, partition: int, *, held: Held, silent: Collection[StoreId], k: int
+) -> PartPlan:
+    """Compare who holds a part's shards with the homes of its partition. `silent` stores did not say."""
+    missing: list[tuple[int, StoreId]] = []
+    surplus: list[tuple[int, StoreId]] = []
+    waiting: list[int] = []
+    for index, home in enumerate(topology.entry(pool, partition).homes):
+        holders = held.get(index, ())
+        if home in holders:
+            surplus.extend((index, store) for store in holders if store != home)
+        elif home in silent:
+            waiting.append(index)
+        else:
+            missing.append((index, home))
+    margin = shard_survives(held, k, topology.domain_by_store(NODE_TAG))
+    elsewhere = frozenset(index for index in waiting if held.get(index))
+    return PartPlan(tuple(missing), tuple(surplus), tuple(waiting), elsewhere, margin)
+
+
+def away_from_home(topology: Topology, pool: int, partition: int, named: Iterable[StoreId]) -> frozenset[int]:
+    """The shards whose holder named by the manifest is not their home: a handoff, a double, or nobody.
+
+    A store that has left the map does not count: whoever took its place was healed, or is about to be.
+    """
+    homes = topology.entry(pool, partition).homes
+    return frozenset(
+        index
+        for index, (store, home) in enumerate(zip(named, homes, strict=True))
+        if store != home and (not store or topology.node(store) is not None)
+    )

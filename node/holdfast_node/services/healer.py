@@ -1,0 +1,342 @@
+"""Heal: as steward, find every shard that is not at its home, bring it there, and say truthfully how far that is.
+
+Looks through a partition when a store has joined, when stewardship comes here, and now and then; hears of degraded
+writes and of damage at once. Smallest margin first. Two healers of one key are harmless. Moves no homes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final, Protocol
+
+from holdfast_node.core.errors import HoldfastError
+from holdfast_node.core.head import Ballot, Head, HeadKind
+from holdfast_node.core.heal_order import NO_MARGIN_KNOWN, Ailing, HealOrder
+from holdfast_node.core.ids import StoreId
+from holdfast_node.core.messages import (
+    Accept,
+    AcceptReply,
+    PartitionHealth,
+    Reply,
+    Request,
+    ShardHeader,
+    ShardName,
+    WorkerStatus,
+)
+from holdfast_node.core.records import PartitionRecord
+from holdfast_node.core.topology import Topology
+from holdfast_node.ports import Bodies
+from holdfast_node.services.budget import REPAIR_BYTES, Budget
+from holdfast_node.services.datapath import DataPath, KeyPlace
+from holdfast_node.services.dispatcher import Caller, Handler
+from holdfast_node.services.mending import Census, Mended, Mender, take_census
+from holdfast_node.services.store import Entry
+from holdfast_node.services.versions import retained_manifest
+from holdfast_node.services.wards import (
+    Found,
+    Looker,
+    Ward,
+    ailing_of,
+    joined_epoch,
+    named_margin,
+    stewarded,
+    strays,
+)
+from holdfast_node.services.worker import Work, run_forever
+
+IDLE_S: Final = 1.0
+BATCH: Final = 16
+"""Keys mended at once; the repair budget bounds their bytes."""
+AILING_ENOUGH: Final = 5_000
+"""With this many known, mending goes before looking for more."""
+WAIT_S: Final = 60.0
+"""Before a key whose store is down is looked at again, unless a store comes up before that."""
+TRIES_MAX: Final = 8
+"""After so many failures a key is in quarantine: shown, and tried rarely."""
+QUARANTINE_S: Final = 600.0
+BACKOFF_S: Final = 0.5
+DAMAGED_SHARDS_MAX: Final = 1_000
+RATE_WINDOW_S: Final = 10.0
+
+
+class HealStore(Protocol):
+    """What of the store heal needs; `services.store.Store` has it."""
+
+    def partition(self, pool: int, partition: int) -> PartitionRecord: ...
+
+    def append(self, entries: Sequence[Entry], *, bulk: bool = False) -> asyncio.Future[None]: ...
+
+    async def shard_header(self, name: ShardName) -> ShardHeader | None: ...
+
+
+class Healer:
+    """The heal worker of one store. `report`, `report_shard` and `watch` are how it hears of things."""
+
+    name = "healer"
+
+    def __init__(
+        self, *, path: DataPath, store: HealStore, bodies: Bodies, repair: Budget | None = None
+    ) -> None:
+        self._path: Final = path
+        self._store: Final = store
+        self._bodies: Final = bodies
+        self._looker: Final = Looker(path, bodies)
+        self._mender: Final = Mender(path, repair or Budget("repair", REPAIR_BYTES))
+        self._order: Final = HealOrder()
+        self._wards: dict[tuple[int, int], Ward] = {}
+        self._damaged: dict[ShardName, None] = {}
+        self._up: frozenset[StoreId] = frozenset()
+        self._state = Work.IDLE
+        self._last_error = ""
+        self._done = 0
+        self._bytes = 0
+        self._recent: list[tuple[float, int]] = []
+        self.wake: Final = asyncio.Event()
+
+    async def run(self) -> None:
+        await run_forever(self, self.wake, IDLE_S, events=self._path.events)
+
+    # --- hearing --------------------------------------------------------------------------------------------
+
+    def report(self, place: KeyPlace) -> None:
+        """A reader met a shard of this key that is not intact, or not where it should be."""
+        topology = self._path.maps.topology
+        if topology is not None:
+            partition = topology.key_partition(place.pool, place.bucket, place.key)
+            self._add(Ailing(place.pool, partition, place.bucket, place.key, margin=0, since=0, deep=True))
+
+    def report_shard(self, name: ShardName) -> None:
+        """The keeper found a shard of its own broken."""
+        if len(self._damaged) < DAMAGED_SHARDS_MAX:
+            self._damaged[name] = None
+            self.wake.set()
+
+    def watch(self, handlers: Mapping[type[Request], Handler]) -> dict[type[Request], Handler]:
+        """The acceptor's handlers, with an ear at what is accepted in partitions under stewardship."""
+        accept = handlers[Accept]
+
+        async def heard(caller: Caller, request: Request) -> Reply:
+            reply = await accept(caller, request)
+            if isinstance(request, Accept) and isinstance(reply, AcceptReply) and reply.accepted:
+                self._accepted(request)
+            return reply
+
+        return {**handlers, Accept: heard}
+
+    def _accepted(self, request: Accept) -> None:
+        ward = self._wards.get((request.scope.pool, request.scope.partition))
+        topology = self._path.maps.topology
+        if ward is None or topology is None:
+            return
+        ward.note_change(asyncio.get_running_loop().time())
+        head = self._bodies.decode(Head, request.head)
+        place = KeyPlace(ward.pool, request.bucket, request.key)
+        if head.manifest is not None and strays(topology, place, head.manifest):
+            found = Found(place, head, (head.manifest,))
+            self._add(ailing_of(ward.partition, found, named_margin(topology, self._path, found)))
+
+    def _add(self, ailing: Ailing) -> None:
+        if self._order.add(ailing):
+            self.wake.set()
+        elif (ward := self._wards.get((ailing.pool, ailing.partition))) is not None:
+            ward.looked_epoch = 0
+            ward.next_look_s = 0.0
+
+    # --- working --------------------------------------------------------------------------------------------
+
+    async def work_once(self) -> Work:
+        try:
+            self._state = await self._work()
+        except HoldfastError as error:
+            self._state, self._last_error = Work.IDLE, str(error)
+            raise
+        return self._state
+
+    async def _work(self) -> Work:
+        topology = self._path.maps.topology
+        if topology is None or self._path.me not in topology.active:
+            return Work.IDLE
+        now_s = asyncio.get_running_loop().time()
+        self._note_returns(topology)
+        self._take_wards(topology)
+        await self._conclude()
+        await self._name_damaged(topology)
+        urgent = self._order.most_urgent(now_s, BATCH)
+        grave = bool(urgent) and urgent[0].margin <= 0
+        ward = self._next_ward(topology, now_s)
+        if ward is not None and not grave and len(self._order) < AILING_ENOUGH:
+            await self._look(topology, ward, now_s)
+            return Work.BUSY
+        if urgent:
+            await self._mend(urgent)
+            return Work.BUSY
+        return Work.THROTTLED if len(self._order) else Work.IDLE
+
+    def _note_returns(self, topology: Topology) -> None:
+        """Somebody is back: what waited need not wait any longer."""
+        up = frozenset(store for store in topology.stores if self._path.links.is_up(store))
+        if up - self._up:
+            self._order.hasten()
+        self._up = up
+
+    def _take_wards(self, topology: Topology) -> None:
+        """Stewardship follows who is up. What comes here is looked through: its last steward may have known more."""
+        mine = set(stewarded(topology, self._path))
+        gone = self._wards.keys() - mine
+        if gone:
+            self._order.forget(gone)
+        for at in gone:
+            del self._wards[at]
+        for at in sorted(mine):
+            generation = topology.entry(*at).generation
+            ward = self._wards.get(at)
+            if ward is None or ward.generation != generation:
+                self._wards[at] = Ward(*at, generation, self._store.partition(*at).healed_epoch)
+
+    async def _conclude(self) -> None:
+        """A partition all of which was looked at, with nothing left to mend, is healed up to that epoch."""
+        ailing = self._order.per_partition()
+        for ward in self._wards.values():
+            if ward.looked_epoch > ward.healed_epoch and ward.at not in ailing:
+                record = replace(self._store.partition(*ward.at), healed_epoch=ward.looked_epoch)
+                await self._store.append([Entry(record)])
+                ward.healed_epoch = record.healed_epoch
+                self._path.events.emit(
+                    "partition_healed", pool=ward.pool, partition=ward.partition, epoch=ward.healed_epoch
+                )
+
+    def _next_ward(self, topology: Topology, now_s: float) -> Ward | None:
+        epoch = joined_epoch(topology)
+        due = [ward for ward in self._wards.values() if ward.due(epoch, now_s)]
+        return min(due, key=lambda ward: (not ward.looking, ward.healed_epoch, ward.at), default=None)
+
+    async def _look(self, topology: Topology, ward: Ward, now_s: float) -> None:
+        if not ward.looking:
+            ward.begin(joined_epoch(topology), now_s)
+        for ailing in await self._looker.look(ward):
+            self._add(ailing)
+
+    async def _name_damaged(self, topology: Topology) -> None:
+        """Whose the broken shards are: their headers know the key, and its register which pool it is in."""
+        for name in list(self._damaged):
+            del self._damaged[name]
+            try:
+                header = await self._store.shard_header(name)
+            except HoldfastError as error:
+                self._path.events.emit("shard_header_broken", seed=name.seed_id.hex(), error=error.message)
+                continue
+            if header is not None:
+                for pool in range(len(topology.map.pools)):
+                    self.report(KeyPlace(pool, header.bucket, header.key))
+
+    # --- mending --------------------------------------------------------------------------------------------
+
+    async def _mend(self, urgent: Sequence[Ailing]) -> None:
+        found = await asyncio.gather(*(self._manifests(ailing) for ailing in urgent))
+        seeds = dict.fromkeys(
+            m.seed_id for each in found if each is not None for m in each[0].manifests if m.parts
+        )
+        census = await take_census(self._path, list(seeds))
+        await asyncio.gather(
+            *(
+                self._mend_one(ailing, each, census)
+                for ailing, each in zip(urgent, found, strict=True)
+                if each is not None
+            )
+        )
+
+    async def _manifests(self, ailing: Ailing) -> tuple[Found, Ballot | None] | None:
+        """The key as it is now; None (and put off) if that cannot be known."""
+        place = KeyPlace(ailing.pool, ailing.bucket, ailing.key)
+        try:
+            reading = await self._path.registers.read(place.pool, place.bucket, place.key)
+            head = reading.head
+            manifests = [head.manifest] if head.manifest is not None else []
+            kept = [entry for entry in head.retained if entry.kind is HeadKind.BLOB]
+            manifests += [await retained_manifest(self._path, place, entry) for entry in kept]
+        except HoldfastError as error:
+            self._failed(ailing, str(error), ailing.margin)
+            return None
+        return Found(place, head, tuple(manifests)), reading.ballot
+
+    async def _mend_one(self, ailing: Ailing, key: tuple[Found, Ballot | None], census: Census) -> None:
+        found, base = key
+        results: list[Mended] = []
+        for manifest in found.manifests:
+            try:
+                results.append(
+                    await self._mender.mend(found.place, manifest, census, base=base, deep=ailing.deep)
+                )
+            except HoldfastError as error:
+                results.append(Mended(failed=str(error), margin=ailing.margin))
+        self._count(sum(result.bytes_written for result in results))
+        margin = min((result.margin for result in results), default=NO_MARGIN_KNOWN)
+        if failure := next((result.failed for result in results if result.failed), ""):
+            self._failed(ailing, failure, margin)
+        elif any(result.waiting for result in results):
+            due_s = asyncio.get_running_loop().time() + WAIT_S
+            self._order.put_off(ailing, margin=margin, due_s=due_s, tries=ailing.tries)
+        else:
+            self._done += 1
+            self._order.remove(ailing)
+
+    def _failed(self, ailing: Ailing, why: str, margin: int) -> None:
+        tries = ailing.tries + 1
+        pause_s = QUARANTINE_S if tries >= TRIES_MAX else BACKOFF_S * 2**tries
+        due_s = asyncio.get_running_loop().time() + pause_s
+        self._order.put_off(ailing, margin=margin, due_s=due_s, tries=tries)
+        self._last_error = why
+        if tries == TRIES_MAX:
+            self._path.events.emit(
+                "key_quarantined", key=ailing.key.hex(), bucket=ailing.bucket.hex(), error=why
+            )
+
+    def _count(self, size: int) -> None:
+        self._bytes += size
+        if size:
+            self._recent.append((asyncio.get_running_loop().time(), size))
+            del self._recent[:-1000]
+
+    # --- telling --------------------------------------------------------------------------------------------
+
+    def health(self) -> tuple[PartitionHealth, ...]:
+        """One row per partition under stewardship."""
+        ailing = self._order.per_partition()
+        rows: list[PartitionHealth] = []
+        for ward in self._wards.values():
+            count, margin = ailing.get(ward.at, (0, NO_MARGIN_KNOWN))
+            rows.append(
+                PartitionHealth(
+                    pool=ward.pool,
+                    partition=ward.partition,
+                    blobs=ward.blobs,
+                    bytes=ward.payload_bytes,
+                    healed_epoch=ward.healed_epoch,
+                    exceptions=count,
+                    least_margin=margin,
+                )
+            )
+        return tuple(rows)
+
+    def status(self) -> WorkerStatus:
+        now_s = asyncio.get_running_loop().time()
+        recent = [size for at_s, size in self._recent if at_s > now_s - RATE_WINDOW_S]
+        return WorkerStatus(
+            name=self.name,
+            state=self._state.value,
+            detail=self._detail(),
+            done=self._done,
+            total=self._done + len(self._order),
+            bytes_done=self._bytes,
+            rate_bytes_s=sum(recent) / RATE_WINDOW_S,
+        )
+
+    def _detail(self) -> str:
+        looking = sum(ward.looking and ward.full for ward in self._wards.values())
+        quarantined = self._order.hopeless(TRIES_MAX)
+        told = [f"looking through {looking} partitions" if looking else ""]
+        told.append(f"{quarantined} in quarantine" if quarantined else "")
+        told.append(self._last_error if len(self._order) else "")
+        return "; ".join(each for each in told if each)

@@ -1,0 +1,250 @@
+"""The partitions this store is steward of, and how far it has looked through each: every blob of every key, page by
+page, merged over enough homes that none is missed.
+
+Finds what ails and counts what is there. Mends nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from holdfast_node.core.catch_up import merge
+from holdfast_node.core.errors import Unavailable
+from holdfast_node.core.geometry import layout_of
+from holdfast_node.core.head import Head, HeadKind, Manifest
+from holdfast_node.core.heal_order import Ailing, away_from_home
+from holdfast_node.core.ids import RESERVED_BUCKET, BucketId, StoreId
+from holdfast_node.core.margin import NODE_TAG, shard_survives
+from holdfast_node.core.messages import CopyRegisters, RegisterCopies, RegisterCopy
+from holdfast_node.core.topology import Topology
+from holdfast_node.ports import Bodies, Failed
+from holdfast_node.services.datapath import DataPath, KeyPlace
+from holdfast_node.services.fanout import gather, replies
+from holdfast_node.services.mending import plans_of, take_census
+
+PAGE_ROWS: Final = 64
+PAGE_TIMEOUT_S: Final = 10.0
+RELOOK_S: Final = 300.0
+"""Between looks through a partition in which nothing happens: finds what a lost message kept from us."""
+INCONCLUSIVE_S: Final = 5.0
+"""After a look during which some store did not say what it holds."""
+RECOUNT_S: Final = 5.0
+"""After a write: counts in `status` are at least this old while writes go on."""
+LOOK_SHARE: Final = 20
+"""A look may take at most about this fraction of the time."""
+
+_START: Final[tuple[BucketId, bytes]] = (RESERVED_BUCKET, b"")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One key with its current head and the manifests of all versions it keeps."""
+
+    place: KeyPlace
+    head: Head
+    manifests: tuple[Manifest, ...]
+
+
+@dataclass(slots=True)
+class Ward:
+    """One partition under stewardship. `healed_epoch`: every shard was at its home, of all stores that had joined by
+    then. `full` looks ask the stores; others only read manifests."""
+
+    pool: int
+    partition: int
+    generation: int
+    healed_epoch: int
+    looked_epoch: int = 0
+    """The epoch up to which a full look has ended; healed once nothing it found ails any more."""
+    blobs: int = 0
+    payload_bytes: int = 0
+    looking: bool = False
+    full: bool = False
+    conclusive: bool = True
+    changed: bool = False
+    """Something was accepted since the last look began: the counts are old."""
+    cursor: tuple[BucketId, bytes] = _START
+    next_look_s: float = 0.0
+    _target_epoch: int = 0
+    _began_s: float = 0.0
+    _blobs: int = 0
+    _bytes: int = 0
+
+    @property
+    def at(self) -> tuple[int, int]:
+        return self.pool, self.partition
+
+    def due(self, epoch: int, now_s: float) -> bool:
+        """Whether a look is under way or should begin: stores have joined, or it has been a while."""
+        if self.looking or now_s >= self.next_look_s:
+            return True
+        return max(self.healed_epoch, self.looked_epoch) < epoch and self.conclusive
+
+    def begin(self, epoch: int, now_s: float) -> None:
+        self.looking, self.conclusive, self.changed, self.cursor = True, True, False, _START
+        self.full = max(self.healed_epoch, self.looked_epoch) < epoch
+        self._target_epoch, self._began_s = epoch, now_s
+        self._blobs = self._bytes = 0
+
+    def count(self, blobs: int, size: int) -> None:
+        self._blobs += blobs
+        self._bytes += size
+
+    def end(self, now_s: float) -> None:
+        self.looking = False
+        self.blobs, self.payload_bytes = self._blobs, self._bytes
+        if self.full and self.conclusive:
+            self.looked_epoch = self._target_epoch
+        pause_s = RELOOK_S if self.conclusive else INCONCLUSIVE_S
+        self.next_look_s = now_s + max(pause_s, LOOK_SHARE * (now_s - self._began_s))
+
+    def note_change(self, now_s: float) -> None:
+        if not self.changed:
+            self.changed = True
+            self.next_look_s = min(
+                self.next_look_s, now_s + max(RECOUNT_S, LOOK_SHARE * (now_s - self._began_s))
+            )
+
+
+def joined_epoch(topology: Topology) -> int:
+    """The epoch in which the newest store of the map joined."""
+    return max((node.joined_epoch for node in topology.map.nodes), default=0)
+
+
+def stewarded(topology: Topology, path: DataPath) -> Iterator[tuple[int, int]]:
+    """The partitions whose first live voting home is this store."""
+    for scope in topology.kept_by(path.me):
+        for home in topology.voting_homes(scope.pool, scope.partition):
+            if home == path.me:
+                yield scope.pool, scope.partition
+                break
+            if path.links.is_up(home):
+                break
+
+
+class Looker:
+    """Reads the keys of a ward, a page per call."""
+
+    def __init__(self, path: DataPath, bodies: Bodies) -> None:
+        self._path: Final = path
+        self._bodies: Final = bodies
+
+    async def look(self, ward: Ward) -> list[Ailing]:
+        """The next page: which of its keys ail. Ends the look after the last. Raises `ClusterError` to be repeated."""
+        topology = self._path.topology
+        pages = await self._pages(topology, ward)
+        window = merge(pages, ())
+        disputed = frozenset(window.disputed)
+        found: list[Found] = []
+        for copy in window.known:
+            place = KeyPlace(ward.pool, copy.bucket, copy.key)
+            found.append(await self._settled(place, copy, disputed=(copy.bucket, copy.key) in disputed))
+        ailing = await (self._ask(topology, ward, found) if ward.full else self._read(topology, ward, found))
+        self._count(ward, found)
+        if window.end is None:
+            ward.end(asyncio.get_running_loop().time())
+        else:
+            ward.cursor = window.end
+        return ailing
+
+    async def _pages(self, topology: Topology, ward: Ward) -> dict[StoreId, RegisterCopies]:
+        scope = topology.scope(*ward.at)
+        needed = topology.code(ward.pool).n - topology.quorum(ward.pool) + 1
+        homes = topology.voting_homes(*ward.at)
+        up = sorted(
+            (store for store in homes if self._path.links.is_up(store)), key=lambda s: s != self._path.me
+        )
+        if len(up) < needed:
+            raise Unavailable(
+                f"partition {ward.partition}: {needed} voting homes must be up to look through it"
+            )
+        request = CopyRegisters((scope,), *ward.cursor, PAGE_ROWS)
+        answers = await gather(
+            self._path.links,
+            dict.fromkeys(up[:needed], request),
+            timeout_s=PAGE_TIMEOUT_S,
+            enough=lambda so_far: any(isinstance(answer, Failed) for answer in so_far.values()),
+        )
+        for answer in answers.values():
+            if isinstance(answer, Failed):
+                raise answer.error
+        return replies(answers, RegisterCopies)
+
+    async def _settled(self, place: KeyPlace, copy: RegisterCopy, *, disputed: bool) -> Found:
+        if disputed:
+            head = (await self._path.registers.read(place.pool, place.bucket, place.key)).head
+        else:
+            head = self._bodies.decode(Head, copy.head)
+        current = (head.manifest,) if head.manifest is not None else ()
+        kept = {retained.blob_id for retained in head.retained}
+        older = tuple(manifest for manifest in copy.manifests if manifest.blob_id in kept)
+        return Found(place, head, (*current, *older))
+
+    async def _ask(self, topology: Topology, ward: Ward, found: Sequence[Found]) -> list[Ailing]:
+        """Compare what stores say they hold with where it belongs."""
+        seeds = list(dict.fromkeys(m.seed_id for key in found for m in key.manifests if m.parts))
+        if not seeds:
+            return []
+        census = await take_census(self._path, seeds)
+        ailing: list[Ailing] = []
+        for key in found:
+            plans = [plan for m in key.manifests for plan in plans_of(topology, key.place, m, census)]
+            if any(plan.waiting for plan in plans):
+                ward.conclusive = False
+            if any(not plan.in_order for plan in plans):
+                ailing.append(ailing_of(ward.partition, key, min(plan.margin for plan in plans)))
+        return ailing
+
+    async def _read(self, topology: Topology, ward: Ward, found: Sequence[Found]) -> list[Ailing]:
+        """Believe manifests: who was named a holder and is not the home."""
+        return [
+            ailing_of(ward.partition, key, named_margin(topology, self._path, key))
+            for key in found
+            if any(strays(topology, key.place, manifest) for manifest in key.manifests)
+        ]
+
+    @staticmethod
+    def _count(ward: Ward, found: Sequence[Found]) -> None:
+        for key in found:
+            if key.head.kind is HeadKind.BLOB and key.head.manifest is not None:
+                ward.count(int(key.place.bucket != RESERVED_BUCKET), key.head.manifest.size)
+
+
+def ailing_of(partition: int, key: Found, margin: int) -> Ailing:
+    place = key.place
+    return Ailing(place.pool, partition, place.bucket, place.key, margin, since=key.head.created_ms)
+
+
+def strays(topology: Topology, place: KeyPlace, manifest: Manifest) -> bool:
+    """Whether some shard was sealed away from its home, or nowhere."""
+    return any(
+        away_from_home(
+            topology,
+            place.pool,
+            topology.part_partition(place.pool, place.bucket, place.key, manifest.seed_id, number),
+            part.holders,
+        )
+        for number, part in enumerate(manifest.parts)
+    )
+
+
+def named_margin(topology: Topology, path: DataPath, key: Found) -> int:
+    """The least margin in nodes, if the holders named are up and hold what they sealed."""
+    domains = topology.domain_by_store(NODE_TAG)
+    margins = [
+        shard_survives(
+            {
+                index: (store,)
+                for index, store in enumerate(part.holders)
+                if store and path.links.is_up(store)
+            },
+            layout_of(manifest).code.k,
+            domains,
+        )
+        for manifest in key.manifests
+        for part in manifest.parts
+    ]
+    return min(margins, default=0)
