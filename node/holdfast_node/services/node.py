@@ -194,11 +194,10 @@ class Node:
         )
         self.learner = Learner(cartographer=self.cartographer, pupil=self.acceptor, settler=self.registers)
         self.healer = Healer(
-            store=self.store,
             path=self.path,
-            membership=self.membership,
+            store=self.store,
+            bodies=ports.bodies,
             repair=Budget("repair", settings.repair_bytes),
-            versions=self.versions,
         )
 
     def _answer_operators(self, settings: NodeSettings) -> None:
@@ -225,8 +224,9 @@ class Node:
         )
 
     def _dispatch(self) -> None:
-        for service in (self.cartographer, self.membership, self.acceptor, self.keeper, self.status):
+        for service in (self.cartographer, self.membership, self.keeper, self.status):
             self.dispatcher.add(service.handlers())
+        self.dispatcher.add(self.healer.watch(self.acceptor.handlers()))
         self.dispatcher.check_complete()
 
     def start(self) -> None:
