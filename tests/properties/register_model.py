@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from holdfast_node.core.acceptance import Acceptance, Promise, Standing, accept, prepare, view
 from holdfast_node.core.errors import HoldfastError, OutcomeUnknown, PeerUnreachable
@@ -259,9 +259,10 @@ def _answer_key(answer: Finished | Failed | None) -> object:
 
 def clone(p: Any) -> Any:
     twin: Any = copy.copy(p)
-    for name, value in vars(p).items():
+    state: dict[str, Any] = vars(p)
+    for name, value in state.items():
         if isinstance(value, (dict, set)):
-            setattr(twin, name, value.copy())  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+            setattr(twin, name, copy.copy(cast("object", value)))
     return twin
 
 
