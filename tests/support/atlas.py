@@ -66,6 +66,8 @@ class Process:
     store: Store
     cartographer: Cartographer
     events: SimEvents
+    dispatcher: Dispatcher
+    tasks: Tasks
 
 
 class Atlas:
@@ -89,12 +91,10 @@ class Atlas:
     async def _boot(self, member: Member, prepare: Callable[[Process], None] | None) -> None:
         member.boots += 1
         life = member.life = Life(f"{member.name}#{member.boots}")
-        process = await self.loop.start(life, self._open(member, life))
+        process = await self.loop.start(life, self._open(member, life, prepare))
         member.runs(process)
-        if prepare is not None:
-            prepare(process)
 
-    async def _open(self, member: Member, life: Life) -> Process:
+    async def _open(self, member: Member, life: Life, prepare: Callable[[Process], None] | None) -> Process:
         events = SimEvents(member.name)
         entropy = SimEntropy(f"{member.name} {member.boots} {self.number}")
         chooser = random.Random(f"disk {member.name} {member.boots} {self.number}")
@@ -123,10 +123,12 @@ class Atlas:
             events=events,
             tasks=tasks,
         )
-        process = Process(store, cartographer, events)
+        process = Process(store, cartographer, events, dispatcher, tasks)
         resident.process = process
         dispatcher.add(cartographer.handlers())
         dispatcher.add(dict([handler(Introduce, _introducer(process))]))
+        if prepare is not None:
+            prepare(process)
         return process
 
     def kill(self, *names: str, power: bool = False) -> None:

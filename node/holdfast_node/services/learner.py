@@ -137,7 +137,7 @@ class Learner:
         scopes = topology.learned_by(self._me)
         if not scopes:
             self._pass, self._detail = None, ""
-            return Work.DONE
+            return Work.IDLE
         ready = [scope for scope in scopes if self._has_learned(scope)]
         if ready:
             await self._finish(ready)
