@@ -100,9 +100,8 @@ class _Picture:
         self._topology = topology
         self._accounts = accounts
         self._health = _newest_health(accounts)
-        partitions = sum(len(pool.partitions) for pool in topology.map.pools)
-        self._all_reported = len(self._health) == partitions
-        self._healed_epoch = min((row.healed_epoch for row in self._health.values()), default=0)
+        looked = [row.healed_epoch for row in self._health.values() if row.healed_epoch]
+        self._healed_epoch = min(looked, default=0)
 
     def draw(self) -> StatusReply:
         topology = self._topology
@@ -137,10 +136,13 @@ class _Picture:
         return account is not None and account.voting
 
     def _proven(self, store: StoreId) -> bool:
-        """Answered, and heal has passed every partition since this store joined."""
+        """Answered, and heal has passed since this store joined, wherever a steward has looked at all.
+
+        A blob's later parts lie in other partitions than its key, so one partition that heal has not passed leaves
+        the store unproven everywhere. One whose steward is new and has not looked says nothing about any store.
+        """
         node = self._topology.node(store)
-        joined = node.joined_epoch if node is not None else 0
-        return store in self._accounts and self._all_reported and self._healed_epoch >= joined
+        return node is not None and store in self._accounts and self._healed_epoch >= node.joined_epoch
 
     def _partitions(self) -> tuple[list[Margin], int, int, int]:
         margins: list[Margin] = []
@@ -154,6 +156,8 @@ class _Picture:
                 elif row.exceptions:
                     capped = tuple((tag, min(count, row.least_margin)) for tag, count in margin.entries)
                     margin = Margin(capped, full=False)
+                elif not row.healed_epoch:
+                    margin = Margin(margin.entries, full=False)
                 margins.append(margin)
                 full += margin.full and row is not None
                 degraded += not margin.full and row is not None
@@ -206,6 +210,9 @@ class _Picture:
             lines.extend(
                 f"{self._topology.name(store)}: {warning}" for warning in self._accounts[store].warnings
             )
+        unseen = sum(not row.healed_epoch for row in self._health.values())
+        if unseen:
+            lines.append(f"{unseen} partitions have not been looked through by their steward yet")
         if unreported:
             lines.append(f"{unreported} partitions have no live steward: nothing is known of their blobs")
         if len(lines) > PROBLEMS_MAX:
