@@ -1,23 +1,15 @@
-"""What operators see: every node's own account, put together by whichever node was asked.
-
-Counts nothing that nobody vouched for: a partition whose steward did not answer is *unreported*, a store whose
-shards heal has not confirmed since it joined is *unproven* and counts as missing. Changes nothing.
-"""
+"""What operators see: every node's own account, gathered by whichever node was asked. Changes nothing."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from holdfast_node.core.api import Margin
-from holdfast_node.core.cluster_map import NodeEntry, StoreState
-from holdfast_node.core.errors import NotInitialised
-from holdfast_node.core.ids import NodeName, StoreId
-from holdfast_node.core.margin import least, partition_margin
+from holdfast_node.core.ids import NodeName
 from holdfast_node.core.messages import NodeStatus, PartitionHealth, ReadStatus, Reply, Request, WorkerStatus
-from holdfast_node.core.report import NodeReport, PoolReport, StatusReply, WorkerReport
-from holdfast_node.core.topology import Topology
+from holdfast_node.core.picture import Picture
+from holdfast_node.core.report import StatusReply
 from holdfast_node.ports import Links
 from holdfast_node.services.cartographer import Cartographer
 from holdfast_node.services.dispatcher import Caller, Handler, handler
@@ -26,8 +18,6 @@ from holdfast_node.services.membership import Membership
 from holdfast_node.services.store import Store
 
 STATUS_TIMEOUT_S: Final = 2.0
-PROBLEMS_MAX: Final = 50
-"""Lines of trouble in one status; more are counted, not listed."""
 
 
 class HealthSource(Protocol):
@@ -80,9 +70,7 @@ class StatusService:
 
     async def gather(self) -> StatusReply:
         """One picture of the cluster. Raises `NotInitialised` where there is no map yet."""
-        topology = self._cartographer.topology
-        if topology is None:
-            raise NotInitialised("there is no map yet", hint="clusterctl init")
+        topology = self._cartographer.require()
         request = ReadStatus()
         answers = await gather(
             self._links,
@@ -90,186 +78,4 @@ class StatusService:
             timeout_s=STATUS_TIMEOUT_S,
             enough=lambda _: False,
         )
-        return _Picture(topology, replies(answers, NodeStatus)).draw()
-
-
-class _Picture:
-    """All that is derived from one map and the nodes' accounts."""
-
-    def __init__(self, topology: Topology, accounts: Mapping[StoreId, NodeStatus]) -> None:
-        self._topology = topology
-        self._accounts = accounts
-        self._health = _newest_health(accounts)
-        looked = [row.healed_epoch for row in self._health.values() if row.healed_epoch]
-        self._healed_epoch = min(looked, default=0)
-
-    def draw(self) -> StatusReply:
-        topology = self._topology
-        margins, full, degraded, unreported = self._partitions()
-        nodes = tuple(self._node(node) for node in topology.map.nodes)
-        problems = self._problems(nodes, unreported)
-        margin = least(margins)
-        exceptions = sum(row.exceptions for row in self._health.values())
-        return StatusReply(
-            cluster_id=topology.map.cluster_id,
-            epoch=topology.map.epoch,
-            era=topology.map.era,
-            simulated_domains=topology.map.simulated_domains,
-            nodes=nodes,
-            workers=self._workers(),
-            blobs=sum(row.blobs for row in self._health.values()),
-            bytes=sum(row.bytes for row in self._health.values()),
-            least_margin=margin,
-            partitions=len(margins),
-            partitions_full=full,
-            partitions_degraded=degraded,
-            partitions_unreported=unreported,
-            exceptions=exceptions,
-            healthy=not problems and full == len(margins) and exceptions == 0,
-            problems=problems,
-            voters=tuple(topology.name(store) for store in topology.map.voters),
-            pools=self._pools(),
-        )
-
-    def _up(self, store: StoreId) -> bool:
-        account = self._accounts.get(store)
-        return account is not None and account.voting
-
-    def _proven(self, store: StoreId) -> bool:
-        """Answered, and heal has passed since this store joined, wherever a steward has looked at all.
-
-        A blob's later parts lie in other partitions than its key, so one partition that heal has not passed leaves
-        the store unproven everywhere. One whose steward is new and has not looked says nothing about any store.
-        """
-        node = self._topology.node(store)
-        return node is not None and store in self._accounts and self._healed_epoch >= node.joined_epoch
-
-    def _partitions(self) -> tuple[list[Margin], int, int, int]:
-        margins: list[Margin] = []
-        full = degraded = unreported = 0
-        for at, pool in enumerate(self._topology.map.pools):
-            for number in range(len(pool.partitions)):
-                margin = partition_margin(self._topology, at, number, self._up, self._proven)
-                row = self._health.get((at, number))
-                if row is None:
-                    unreported += 1
-                elif row.exceptions:
-                    capped = tuple((tag, min(count, row.least_margin)) for tag, count in margin.entries)
-                    margin = Margin(capped, full=False)
-                elif not row.healed_epoch:
-                    margin = Margin(margin.entries, full=False)
-                margins.append(margin)
-                full += margin.full and row is not None
-                degraded += not margin.full and row is not None
-        return margins, full, degraded, unreported
-
-    def _node(self, node: NodeEntry) -> NodeReport:
-        account = self._accounts.get(node.store)
-        learning = len(self._topology.learned_by(node.store))
-        shards = "claimed" if account is None else "catching-up" if learning else "unproven"
-        if shards == "unproven" and self._proven(node.store):
-            shards = "proven"
-        state = "suspect" if node.state is StoreState.SUSPECT else "down" if account is None else "up"
-        return NodeReport(
-            name=node.name,
-            address=node.address,
-            tags=node.tags,
-            store=node.store,
-            state=state,
-            voting=account.voting if account else False,
-            not_voting_reason=account.not_voting_reason if account else "",
-            epoch=account.epoch if account else 0,
-            boot=account.boot if account else 0,
-            used_bytes=account.used_bytes if account else 0,
-            capacity_bytes=account.capacity_bytes if account else 0,
-            uptime_s=account.uptime_s if account else 0.0,
-            shards=shards,
-            learning_partitions=learning,
-            weight=node.weight,
-        )
-
-    def _problems(self, nodes: Sequence[NodeReport], unreported: int) -> tuple[str, ...]:
-        lines: list[str] = []
-        for node in nodes:
-            if node.state == "suspect":
-                lines.append(
-                    f"{node.name} is suspect (an older or copied store): clusterctl node replace --lost {node.name}"
-                )
-            elif node.state == "down":
-                lines.append(
-                    f"{node.name} does not answer at {node.address}: start it, or if its data is gone "
-                    f"start it empty and run clusterctl node replace --lost {node.name}"
-                )
-            elif not node.voting:
-                lines.append(f"{node.name} does not vote: {node.not_voting_reason}")
-            elif node.learning_partitions:
-                lines.append(f"{node.name} is catching up: {node.learning_partitions} partitions to go")
-            elif node.shards != "proven":
-                lines.append(f"{node.name}: shards are not proven yet, heal is under way")
-        for store in sorted(self._accounts):
-            lines.extend(
-                f"{self._topology.name(store)}: {warning}" for warning in self._accounts[store].warnings
-            )
-        unseen = sum(not row.healed_epoch for row in self._health.values())
-        if unseen:
-            lines.append(f"{unseen} partitions have not been looked through by their steward yet")
-        if unreported:
-            lines.append(f"{unreported} partitions have no live steward: nothing is known of their blobs")
-        if len(lines) > PROBLEMS_MAX:
-            lines[PROBLEMS_MAX:] = [f"and {len(lines) - PROBLEMS_MAX} more"]
-        return tuple(lines)
-
-    def _workers(self) -> tuple[WorkerReport, ...]:
-        return tuple(
-            _worker_report(self._topology.name(store), worker)
-            for store in sorted(self._accounts, key=self._topology.name)
-            for worker in self._accounts[store].workers
-        )
-
-    def _pools(self) -> tuple[PoolReport, ...]:
-        reports: list[PoolReport] = []
-        for at, pool in enumerate(self._topology.map.pools):
-            rows = [row for (number, _), row in self._health.items() if number == at]
-            designed = least(
-                partition_margin(self._topology, at, number, lambda _: True)
-                for number in range(len(pool.partitions))
-            )
-            reports.append(
-                PoolReport(
-                    name=pool.name,
-                    code=pool.code,
-                    partitions=len(pool.partitions),
-                    protected_tags=pool.protected_tags,
-                    ack_floor=pool.ack_floor,
-                    designed_margin=designed,
-                    blobs=sum(row.blobs for row in rows),
-                    bytes=sum(row.bytes for row in rows),
-                )
-            )
-        return tuple(reports)
-
-
-def _newest_health(accounts: Mapping[StoreId, NodeStatus]) -> dict[tuple[int, int], PartitionHealth]:
-    """One row a partition; two stewards may report the same one: the more cautious row wins."""
-    rows: dict[tuple[int, int], PartitionHealth] = {}
-    for store in sorted(accounts):
-        for row in accounts[store].stewarded:
-            at = (row.pool, row.partition)
-            known = rows.get(at)
-            if known is None or (row.healed_epoch, -row.exceptions) < (known.healed_epoch, -known.exceptions):
-                rows[at] = row
-    return rows
-
-
-def _worker_report(node: str, worker: WorkerStatus) -> WorkerReport:
-    return WorkerReport(
-        node=node,
-        name=worker.name,
-        state=worker.state,
-        detail=worker.detail,
-        done=worker.done,
-        total=worker.total,
-        bytes_done=worker.bytes_done,
-        rate_bytes_s=worker.rate_bytes_s,
-        eta_s=-1.0,
-    )
+        return Picture(topology, replies(answers, NodeStatus)).draw()
