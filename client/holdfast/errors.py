@@ -10,9 +10,9 @@ Error                          .code  .message  .hint  .evidence  .retry_after_s
 │   └── TooLarge
 ├── ClusterError               the request is fine; the cluster could not serve it now
 │   ├── Unavailable            ├── OutcomeUnknown         ├── NotInitialised
-│   ├── Overloaded             ├── UploadExpired          ├── StaleEra, StaleGeneration, NotVoting
-│   ├── StoreFull              ├── UploadInterrupted      ├── PeerUnreachable, MapConflict, ShardMissing
-│   └── StoreFailed            └── DeadlineExceeded
+│   │   └── Unreachable        ├── UploadExpired          ├── StaleEra, StaleGeneration, NotVoting
+│   ├── Overloaded             ├── UploadInterrupted      ├── PeerUnreachable, MapConflict, ShardMissing
+│   ├── StoreFull              └── DeadlineExceeded       └── StoreFailed
 └── IntegrityError             bytes did not match their checksum; nothing wrong was returned
     ├── Corrupt
     └── InternalError
@@ -147,6 +147,10 @@ class Unavailable(ClusterError):
     code = 32
 
 
+class Unreachable(Unavailable):
+    """No node answered at all."""
+
+
 class Overloaded(ClusterError):
     code = 33
 
@@ -222,7 +226,7 @@ class InternalError(IntegrityError):
 def _leaves(root: type[Error]) -> dict[int, type[Error]]:
     found: dict[int, type[Error]] = {}
     for child in root.__subclasses__():
-        if child.code:
+        if "code" in vars(child):
             found[child.code] = child
         found.update(_leaves(child))
     return found

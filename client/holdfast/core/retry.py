@@ -39,6 +39,7 @@ from holdfast.errors import (
     Unauthorized,
     Unavailable,
     Unimplemented,
+    Unreachable,
     UploadExpired,
     UploadInterrupted,
 )
@@ -106,6 +107,7 @@ class Course:
         self._progress_at = now
         self._failures = 0
         self._broken = 0
+        self._answered = False
         self._full = 0
         self._stamp_changes = 0
         self._evidence: list[Evidence] = []
@@ -134,6 +136,7 @@ class Course:
         `sent`: everything a node needs to apply the write may have reached one. `jitter` in [0, 1).
         """
         self._remember(error)
+        self._answered = self._answered or not isinstance(error, PeerUnreachable)
         if self._write and isinstance(error, StaleEra):
             return self._restamp(error)
         if self._write and _ambiguous(error, sent):
@@ -197,7 +200,9 @@ class Course:
                 hint="read the key to see which; a call is never applied twice",
                 evidence=self._evidence,
             )
-        kind = Unavailable if isinstance(error, _INTERNAL_KINDS) else type(error)
+        kind = type(error)
+        if isinstance(error, _INTERNAL_KINDS):
+            kind = Unavailable if self._answered else Unreachable
         return kind(f"{error.message}; {why}", hint=error.hint, evidence=self._evidence)
 
 

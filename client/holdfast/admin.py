@@ -1,0 +1,121 @@
+"""The operator's calls: one blocking call at a time to whichever node answers. For `clusterctl` and the testing kit; an
+application does not need it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Final, Self, TypeVar, cast
+
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+import grpc  # after the setting above, as in holdfast/__init__.py
+
+from holdfast.core.endpoints import Rota, parse_endpoints
+from holdfast.core.wire import ERROR_TRAILER, described, undescribed
+from holdfast.errors import Error, Evidence, PeerUnreachable, Unreachable
+from holdfastpb.v1 import admin_pb2, admin_pb2_grpc, types_pb2
+
+Reply = TypeVar("Reply")
+
+TIMEOUT_S: Final = 20.0
+PROVE_TIMEOUT_S: Final = 24 * 3600.0
+MESSAGE_BYTES_MAX: Final = 64 * 1024 * 1024
+"""A map of the most partitions is about that large."""
+OPTIONS: Final[Sequence[tuple[str, int]]] = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 250),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+class Admin:
+    """Asks the first endpoint that answers. A refusal by a node that did answer is final."""
+
+    def __init__(self, endpoints: str | Sequence[str], *, timeout_s: float = TIMEOUT_S) -> None:
+        self._rota = Rota(parse_endpoints(endpoints))
+        self._timeout_s = timeout_s
+        self._channels: dict[str, grpc.Channel] = {}
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        return self._rota.endpoints
+
+    def identify(self, *, timeout_s: float | None = None) -> admin_pb2.IdentifyReply:
+        return self._call(
+            lambda stub, _: stub.Identify(admin_pb2.IdentifyRequest(), timeout=timeout_s or self._timeout_s)
+        )
+
+    def init(self, seed: admin_pb2.InitRequest) -> admin_pb2.InitReply:
+        return self._call(lambda stub, limit_s: stub.Init(seed, timeout=limit_s))
+
+    def status(self) -> admin_pb2.StatusReply:
+        return self._call(lambda stub, limit_s: stub.Status(admin_pb2.StatusRequest(), timeout=limit_s))
+
+    def map(self) -> types_pb2.ClusterMap:
+        return self._call(lambda stub, limit_s: stub.GetMap(admin_pb2.GetMapRequest(), timeout=limit_s)).map
+
+    def replace_lost(self, selector: str) -> admin_pb2.ReplaceLostReply:
+        request = admin_pb2.ReplaceLostRequest(selector=selector)
+        return self._call(lambda stub, limit_s: stub.ReplaceLost(request, timeout=limit_s))
+
+    def explain(self, bucket: str, key: bytes) -> admin_pb2.ExplainReply:
+        request = admin_pb2.ExplainRequest(bucket=bucket, key=key)
+        return self._call(lambda stub, limit_s: stub.Explain(request, timeout=limit_s))
+
+    def prove(self, lose: Sequence[str] = ()) -> Iterator[admin_pb2.ProveReply]:
+        """Progress, then the result (`finished`). A stream that breaks raises; proving has no effects, so ask again."""
+        self.identify()  # settles on a node that answers
+        endpoint = self._rota.current
+        try:
+            yield from self._stub(endpoint).Prove(admin_pb2.ProveRequest(lose=lose), timeout=PROVE_TIMEOUT_S)
+        except grpc.RpcError as error:
+            raise error_of(error, endpoint) from error
+
+    def close(self) -> None:
+        for channel in self._channels.values():
+            channel.close()
+        self._channels.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _call(self, ask: Callable[[admin_pb2_grpc.AdminStub, float], Reply]) -> Reply:
+        evidence: list[Evidence] = []
+        for _ in self._rota.endpoints:
+            endpoint = self._rota.current
+            try:
+                return ask(self._stub(endpoint), self._timeout_s)
+            except grpc.RpcError as error:
+                found = error_of(error, endpoint)
+                if not isinstance(found, PeerUnreachable):
+                    raise found from error
+                evidence += found.evidence
+                self._rota.failed(endpoint)
+        raise Unreachable(
+            "no node answers", hint="is the cluster running? `clusterctl local up`", evidence=evidence
+        )
+
+    def _stub(self, endpoint: str) -> admin_pb2_grpc.AdminStub:
+        if endpoint not in self._channels:
+            self._channels[endpoint] = grpc.insecure_channel(endpoint, options=OPTIONS)
+        return admin_pb2_grpc.AdminStub(self._channels[endpoint])
+
+
+def error_of(error: grpc.RpcError, endpoint: str) -> Error:
+    """The node's own description where it gave one, else what the connection says."""
+    call = cast("grpc.Call", error)  # what a stub raises is both
+    for name, value in call.trailing_metadata() or ():
+        if name == ERROR_TRAILER and isinstance(value, bytes):
+            found = described(value, endpoint)
+            if found is not None:
+                return found
+    return undescribed(call.code().name, call.details() or "", endpoint)

@@ -1,0 +1,5 @@
+"""`holdfast`: blobs from the command line. It knows the SDK's surface and nothing below it."""
+
+from holdfast.cli.commands import main
+
+__all__ = ["main"]

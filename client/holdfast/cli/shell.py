@@ -1,0 +1,178 @@
+"""What both command lines share: output for people or programs, errors with their exit status, never a traceback.
+
+Exit status: 0 fine · 1 refused, failed or unhealthy · 2 bad usage · 3 no node answered · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import click
+
+from holdfast.errors import Error, InvalidArgument, Unreachable
+from holdfast.values import endpoints_from_environment, printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+EXIT_FINE: Final = 0
+EXIT_REFUSED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_UNREACHABLE: Final = 3
+EXIT_INTERRUPTED: Final = 130
+EXIT_PIPE: Final = 141
+LOCAL_ROOT: Final = ".holdfast"
+
+Json: TypeAlias = Mapping[str, "Json"] | Sequence["Json"] | str | int | float | bool | None
+
+
+class Usage(click.UsageError):
+    """Bad usage that only shows after parsing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where results go. `as_json`: one document on standard output; otherwise text for people."""
+
+    as_json: bool = False
+
+    def document(self, document: Json) -> None:
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+
+    def line(self, text: str) -> None:
+        """One line of text, which may hold what others wrote: control bytes are escaped."""
+        sys.stdout.write(printable(text) + "\n")
+
+    def note(self, text: str) -> None:
+        """For a person who watches; nothing a program needs."""
+        if not self.as_json:
+            sys.stderr.write(printable(text) + "\n")
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a person can answer."""
+        return sys.stdin.isatty() and sys.stderr.isatty() and not self.as_json
+
+    @property
+    def bars(self) -> bool:
+        """Whether progress bars make sense."""
+        return sys.stderr.isatty() and not self.as_json
+
+    def console(self, *, stderr: bool = False) -> Console:
+        from rich.console import Console
+
+        return Console(stderr=stderr, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def run(command: click.Command, arguments: Sequence[str] | None, *, program: str) -> int:
+    """Runs a command line; every failure becomes a line on standard error and an exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in given
+    try:
+        result = command.main(args=given, prog_name=program, standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else EXIT_FINE
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        sys.stderr.write("interrupted\n")
+        return EXIT_INTERRUPTED
+    except click.ClickException as error:
+        error.show(sys.stderr)
+        return EXIT_USAGE
+    except Error as error:
+        return _report(error, program, as_json=as_json)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit complains, too
+        return EXIT_PIPE
+    except OSError as error:
+        sys.stderr.write(f"{program}: {printable(str(error))}\n")
+        return EXIT_REFUSED
+    except Exception as error:  # noqa: BLE001  # the last resort: a person gets a sentence, not a traceback
+        return _bug(error, program)
+
+
+def status_of(error: Error) -> int:
+    if isinstance(error, Unreachable):
+        return EXIT_UNREACHABLE
+    return EXIT_USAGE if isinstance(error, InvalidArgument) else EXIT_REFUSED
+
+
+def error_document(error: Error) -> Json:
+    return {
+        "error": {
+            "kind": type(error).__name__,
+            "code": error.code,
+            "message": error.message,
+            "hint": error.hint,
+            "evidence": [{"who": item.who, "said": item.said} for item in error.evidence],
+        }
+    }
+
+
+def endpoints(option: str | None, root: str | None = None) -> str:
+    """Where the cluster is: the option, the environment, or the local cluster in the directory."""
+    if option:
+        return option
+    if root is None and endpoints_from_environment():
+        return endpoints_from_environment()
+    from pathlib import Path
+
+    from holdfast.testing.layout import CONFIG_NAME, read
+
+    config = Path(root or LOCAL_ROOT) / CONFIG_NAME
+    if root is not None or config.exists():
+        return ",".join(read(config).endpoints)
+    raise Usage(
+        "where is the cluster? Give --endpoints host:port,..., set HOLDFAST_ENDPOINTS, or start a local one with "
+        "`clusterctl local up`"
+    )
+
+
+def size_text(size: int) -> str:
+    """1536 -> 1.5 KiB."""
+    number = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} TiB"
+
+
+def seconds(text: str) -> int:
+    """90, 90s, 15m, 24h, 7d -> seconds."""
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    factor = units.get(text[-1:], 1)
+    digits = text[:-1] if text[-1:] in units else text
+    if not digits.isdecimal():
+        raise Usage(f"{text!r} is not a duration; write 90s, 15m, 24h or 7d")
+    return int(digits) * factor
+
+
+def _report(error: Error, program: str, *, as_json: bool) -> int:
+    if as_json:
+        sys.stderr.write(json.dumps(error_document(error)) + "\n")
+        return status_of(error)
+    lines = [f"{program}: {printable(error.message)}"]
+    lines += [f"  {printable(str(item))}" for item in error.evidence]
+    if error.hint:
+        lines.append(f"  -> {printable(error.hint)}")
+    sys.stderr.write("\n".join(lines) + "\n")
+    return status_of(error)
+
+
+def _bug(error: Exception, program: str) -> int:
+    if os.environ.get("HOLDFAST_DEBUG"):
+        import traceback
+
+        traceback.print_exc()
+    said = printable(f"{type(error).__name__}: {error}")
+    sys.stderr.write(
+        f"{program}: a mistake of this program: {said}\n  -> HOLDFAST_DEBUG=1 shows where; please report it\n"
+    )
+    return EXIT_REFUSED

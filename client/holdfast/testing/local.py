@@ -1,0 +1,327 @@
+"""A cluster of real node processes on this machine. It speaks to the nodes as any client does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from holdfast.admin import Admin
+from holdfast.errors import Error, Unavailable
+from holdfast.testing import layout as layouts
+from holdfast.testing import processes, state
+from holdfast.testing.layout import CONFIG_NAME, Layout, Node, Shape
+from holdfast.testing.processes import Process
+from holdfast.testing.refusals import LocalRefused
+from holdfastpb.v1 import admin_pb2
+
+if TYPE_CHECKING:
+    import holdfast
+
+READY_WAIT_S: Final = 30.0
+HEALTHY_WAIT_S: Final = 120.0
+DRAIN_WAIT_S: Final = 15.0
+POLL_S: Final = 0.02
+LOG_TAIL_BYTES: Final = 4096
+NODE_MODULE: Final = "holdfast_node"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """One node of a local cluster. `state`: running or stopped; `pid` 0 when stopped."""
+
+    node: Node
+    state: str
+    pid: int
+
+
+class LocalCluster:
+    """`root` holds everything: the cluster's file, data directories, logs. `leashed`: the nodes die with this process,
+    however it ends; otherwise they run on until `stop`."""
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        nodes: int = 6,
+        sans: int = 3,
+        racks: int = 0,
+        code: str = "rs:4+2",
+        port_base: int = 0,
+        leashed: bool = True,
+    ) -> None:
+        self.root = Path(root).absolute()
+        self._shape = Shape(nodes=nodes, sans=sans, racks=racks, code=code, port_base=port_base)
+        self._leash: tuple[int, int] | None = os.pipe() if leashed else None
+        self._clients: list[holdfast.Client] = []
+
+    @classmethod
+    def at(cls, root: str | os.PathLike[str]) -> LocalCluster:
+        """The cluster that is in the directory; raises LocalRefused if there is none."""
+        cluster = cls(root, leashed=False)
+        if not cluster.exists:
+            raise LocalRefused(
+                f"there is no local cluster in {cluster.root}", hint="`clusterctl local up` makes one"
+            )
+        return cluster
+
+    @property
+    def exists(self) -> bool:
+        return self.config_path.exists()
+
+    @property
+    def config_path(self) -> Path:
+        return self.root / CONFIG_NAME
+
+    @property
+    def layout(self) -> Layout:
+        return layouts.read(self.config_path)
+
+    @property
+    def endpoints(self) -> str:
+        return ",".join(self.layout.endpoints)
+
+    def up(self) -> Self:
+        """Makes the cluster if there is none, starts what is stopped, waits until all nodes answer and the cluster is
+        healthy. Raises LocalRefused with the last words of a node that ended."""
+        with state.locked(self.root):
+            if not self.exists:
+                layout = layouts.build(self._shape, self.root, self.root.name.strip(".") or "local")
+                self.config_path.write_text(layouts.to_toml(layout))
+            self._start(self.layout.nodes)
+            if not any(_identity(node).cluster_id for node in self.layout.nodes):
+                self._found()
+        return self
+
+    def start(self, *selectors: str) -> tuple[str, ...]:
+        """Starts what is stopped of the selection (all without one); a wiped node comes up with a new, empty store.
+        Returns the names of those that were started."""
+        with state.locked(self.root):
+            return self._start(self._selected(selectors))
+
+    def kill(self, *selectors: str) -> tuple[str, ...]:
+        """SIGKILL. The data stays."""
+        with state.locked(self.root):
+            return self._kill(self.layout.select(selectors))
+
+    def lose(self, *selectors: str) -> tuple[str, ...]:
+        """SIGKILL, then the data directories are emptied: the machine is gone, disks and all."""
+        with state.locked(self.root):
+            nodes = self.layout.select(selectors)
+            self._kill(nodes)
+            for node in nodes:
+                shutil.rmtree(node.data_dir, ignore_errors=True)
+            return tuple(node.name for node in nodes)
+
+    def pause(self, *selectors: str) -> None:
+        """SIGSTOP: connections stay open and nothing answers."""
+        self._signal(selectors, signal.SIGSTOP)
+
+    def resume(self, *selectors: str) -> None:
+        self._signal(selectors, signal.SIGCONT)
+
+    def replace(self, *selectors: str) -> tuple[str, ...]:
+        """Declares the stores lost; the new, empty ones that run under their names take their places. `start` first."""
+        with self.admin() as admin:
+            return tuple(name for selector in selectors for name in admin.replace_lost(selector).nodes)
+
+    def stop(self) -> tuple[str, ...]:
+        """SIGTERM, then SIGKILL for what has not ended. Returns the names of those that ran."""
+        if not self.exists:
+            return ()
+        with state.locked(self.root):
+            running = {name: process for name, process in state.load(self.root).items() if process.alive()}
+            for process in running.values():
+                process.signal(signal.SIGTERM)
+                process.signal(signal.SIGCONT)
+            processes.kill(processes.wait_gone(running.values(), DRAIN_WAIT_S))
+            state.save(self.root, {})
+            return tuple(running)
+
+    def wipe(self) -> None:
+        """Stops the cluster and removes its data, logs and file; nothing else that may lie in the directory."""
+        if self.exists:
+            layout = self.layout
+            with state.locked(self.root):
+                self._kill(layout.nodes)
+                for node in layout.nodes:
+                    shutil.rmtree(node.data_dir, ignore_errors=True)
+                shutil.rmtree(self.root / "logs", ignore_errors=True)
+                self.config_path.unlink()
+                (self.root / state.STATE_NAME).unlink(missing_ok=True)
+                (self.root / state.LOCK_NAME).unlink(missing_ok=True)
+            if not any(self.root.iterdir()):
+                self.root.rmdir()
+
+    def nodes(self) -> tuple[NodeState, ...]:
+        """What this machine knows of the nodes; `status` asks the cluster itself."""
+        known = state.load(self.root)
+        found: list[NodeState] = []
+        for node in self.layout.nodes:
+            process = known.get(node.name)
+            if process is not None and process.alive():
+                found.append(NodeState(node, "running", process.pid))
+            else:
+                found.append(NodeState(node, "stopped", 0))
+        return tuple(found)
+
+    def log_path(self, name: str) -> Path:
+        return self.root / "logs" / f"{name}.log"
+
+    def admin(self) -> Admin:
+        return Admin(self.layout.endpoints)
+
+    def status(self) -> admin_pb2.StatusReply:
+        with self.admin() as admin:
+            return admin.status()
+
+    def wait_healthy(self, limit_s: float = HEALTHY_WAIT_S) -> admin_pb2.StatusReply:
+        """Until every blob is at full margin and every store votes; raises Unavailable with what is still wrong."""
+        deadline = time.monotonic() + limit_s
+        with self.admin() as admin:
+            while True:
+                status, wrong = _asked(admin)
+                if status is not None and status.healthy:
+                    return status
+                if time.monotonic() >= deadline:
+                    raise Unavailable(f"the cluster is not healthy after {limit_s:g} s: {wrong}")
+                time.sleep(POLL_S * 5)
+
+    def connect(self, *, timeout: holdfast.Timeout | None = None) -> holdfast.Client:
+        """A client of this cluster, closed with it."""
+        import holdfast
+
+        client = holdfast.connect(self.endpoints, timeout=timeout)
+        self._clients.append(client)
+        return client
+
+    def close(self) -> None:
+        """Stops the nodes and what belongs to this process; the data stays."""
+        for client in self._clients:
+            client.close()
+        self._clients.clear()
+        self.stop()
+        if self._leash is not None:
+            os.close(self._leash[0])
+            os.close(self._leash[1])
+            self._leash = None
+
+    def __enter__(self) -> Self:
+        try:
+            return self.up()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _selected(self, selectors: tuple[str, ...]) -> tuple[Node, ...]:
+        return self.layout.select(selectors) if selectors else self.layout.nodes
+
+    def _signal(self, selectors: tuple[str, ...], number: signal.Signals) -> None:
+        known = state.load(self.root)
+        for node in self.layout.select(selectors):
+            if node.name in known:
+                known[node.name].signal(number)
+
+    def _start(self, nodes: Iterable[Node]) -> tuple[str, ...]:
+        """All at once: they start side by side. State is saved before waiting, so that an interrupt loses none."""
+        known = state.load(self.root)
+        stopped = [node for node in nodes if node.name not in known or not known[node.name].alive()]
+        layouts.require_free(stopped)
+        (self.root / "logs").mkdir(mode=0o700, exist_ok=True)
+        for node in stopped:
+            node.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            known[node.name] = processes.spawn(
+                self._command(node),
+                log=self.log_path(node.name),
+                stdin=self._leash[0] if self._leash else None,
+            )
+            state.save(self.root, known)
+        self._wait_answering([(node, known[node.name]) for node in stopped])
+        return tuple(node.name for node in stopped)
+
+    def _command(self, node: Node) -> list[str]:
+        leash = ["holdfast.testing.leash", NODE_MODULE] if self._leash is not None else [NODE_MODULE]
+        config = ["--config", str(self.config_path), "--node", node.name]
+        return [sys.executable, "-m", *leash, *config, "--format-if-empty"]
+
+    def _wait_answering(self, started: Sequence[tuple[Node, Process]]) -> None:
+        deadline = time.monotonic() + READY_WAIT_S
+        for node, process in started:
+            with Admin(node.address, timeout_s=2.0) as admin:
+                while not _answers(admin, node):
+                    if not process.alive():
+                        raise LocalRefused(f"{node.name} ended as it started: {self._last_words(node)}")
+                    if time.monotonic() >= deadline:
+                        raise LocalRefused(f"{node.name} does not answer: {self._last_words(node)}")
+                    time.sleep(POLL_S)
+
+    def _last_words(self, node: Node) -> str:
+        tail = self.log_path(node.name).read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace").strip()
+        return "\n".join(tail.splitlines()[-8:]) or "its log is empty"
+
+    def _found(self) -> None:
+        """The birth of the cluster, from its file."""
+        with self.admin() as admin:
+            admin.init(seed_of(self.layout))
+        self.wait_healthy()
+
+    def _kill(self, nodes: Iterable[Node]) -> tuple[str, ...]:
+        known = state.load(self.root)
+        hit = {
+            node.name: known[node.name] for node in nodes if node.name in known and known[node.name].alive()
+        }
+        processes.kill(hit.values())
+        return tuple(hit)
+
+
+def seed_of(layout: Layout) -> admin_pb2.InitRequest:
+    """What `clusterctl init` tells the first node."""
+    return admin_pb2.InitRequest(
+        nodes=[
+            admin_pb2.SeedNode(name=node.name, address=node.address, tags=node.tags, weight=node.weight)
+            for node in layout.nodes
+        ],
+        pools=[
+            admin_pb2.SeedPool(
+                name=pool.name,
+                code=pool.code,
+                partitions=pool.partitions,
+                protected_tags=pool.protected_tags,
+                ack_floor=pool.ack_floor,
+            )
+            for pool in layout.pools
+        ],
+        simulated_domains=layout.simulated_domains,
+    )
+
+
+def _identity(node: Node) -> admin_pb2.IdentifyReply:
+    with Admin(node.address) as admin:
+        return admin.identify()
+
+
+def _answers(admin: Admin, node: Node) -> bool:
+    try:
+        return admin.identify().node == node.name
+    except Error:
+        return False
+
+
+def _asked(admin: Admin) -> tuple[admin_pb2.StatusReply | None, str]:
+    try:
+        status = admin.status()
+    except Error as error:
+        return None, str(error)
+    return status, "; ".join(status.problems)
