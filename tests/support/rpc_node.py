@@ -194,16 +194,23 @@ class RpcNode(LinkNode):
     """Listens on a port of its own once started."""
 
     def __init__(
-        self, name: str, serve: Serve, *, limits: RpcLimits | None = None, timing: LinkTiming | None = None
+        self,
+        name: str,
+        serve: Serve,
+        *,
+        address: str = "127.0.0.1:0",
+        limits: RpcLimits | None = None,
+        timing: LinkTiming | None = None,
+        window_bytes: int = 8 << 20,
     ) -> None:
         self._grpc_dial: Dial | None = None
-        super().__init__(name, serve, self._dial, timing=timing or LinkTiming(), window_bytes=8 << 20)
+        super().__init__(name, serve, self._dial, timing=timing or LinkTiming(), window_bytes=window_bytes)
         self.blobs = DictBlobs()
         self.admin = ConstantAdmin()
         self.rpc = RpcServer(
             Doors(self.blobs, DictBuckets(), self.admin, self.server),
             RpcPorts(ProtobufBodies(), SimEntropy(name), self.events),
-            address="127.0.0.1:0",
+            address=address,
             limits=limits or RpcLimits(),
         )
         self.address = ""
