@@ -73,7 +73,7 @@ class Admin:
         try:
             yield from self._stub(endpoint).Prove(admin_pb2.ProveRequest(lose=lose), timeout=PROVE_TIMEOUT_S)
         except grpc.RpcError as error:
-            raise error_of(error, endpoint) from error
+            raise error_of(error, endpoint) from None
 
     def close(self) -> None:
         for channel in self._channels.values():
@@ -97,7 +97,7 @@ class Admin:
             except grpc.RpcError as error:
                 found = error_of(error, endpoint)
                 if not isinstance(found, PeerUnreachable):
-                    raise found from error
+                    raise found from None
                 evidence += found.evidence
                 self._rota.failed(endpoint)
         raise Unreachable(

@@ -197,7 +197,7 @@ def errors_of(endpoint: str) -> Generator[None, None, None]:
     except Error:
         raise
     except aio.AioRpcError as error:
-        raise error_of(error, endpoint) from error
+        raise error_of(error, endpoint) from None
     except TimeoutError as error:
         raise DeadlineExceeded("no answer in time", evidence=[Evidence(endpoint, "nothing moved")]) from error
 

@@ -26,6 +26,8 @@ EXIT_USAGE: Final = 2
 EXIT_UNREACHABLE: Final = 3
 EXIT_INTERRUPTED: Final = 130
 EXIT_PIPE: Final = 141
+PIPE_COLUMNS: Final = 160
+"""Tables in a pipe are not folded to a width nobody has."""
 LOCAL_ROOT: Final = ".holdfast"
 
 Json: TypeAlias = Mapping[str, "Json"] | Sequence["Json"] | str | int | float | bool | None
@@ -66,7 +68,8 @@ class Output:
     def console(self, *, stderr: bool = False) -> Console:
         from rich.console import Console
 
-        return Console(stderr=stderr, highlight=False, soft_wrap=not sys.stdout.isatty())
+        stream = sys.stderr if stderr else sys.stdout
+        return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else PIPE_COLUMNS)
 
 
 def run(command: click.Command, arguments: Sequence[str] | None, *, program: str) -> int:

@@ -1,0 +1,199 @@
+"""What `clusterctl` draws for people. It decides how facts look and gathers none.
+
+Everything that others wrote (names, tags, problems) is escaped before it is printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from holdfast.cli.shell import Output, size_text
+from holdfast.values import key_text, printable
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from holdfast.testing import NodeState
+    from holdfastpb.v1 import admin_pb2, blob_pb2
+
+STYLES = {
+    "up": "green",
+    "running": "green",
+    "down": "red",
+    "stopped": "red",
+    "replaced": "yellow",
+    "suspect": "red",
+}
+
+
+def local_nodes(output: Output, states: Sequence[NodeState]) -> None:
+    table = _table("node", "pid", "address", "tags", "state", "data")
+    for state in states:
+        cells = [state.node.name, str(state.pid or "-"), state.node.address, tags_text(state.node.tags)]
+        _row(table, [*cells, state.state, str(state.node.data_dir)], state.state)
+    output.console().print(table)
+
+
+def status(output: Output, message: admin_pb2.StatusReply) -> None:
+    """One screen."""
+    console = output.console()
+    health = "[bold green]healthy[/]" if message.healthy else "[bold red]not healthy[/]"
+    simulated = (
+        f" · {len(message.nodes)} stores on one device (simulated)" if message.simulated_domains else ""
+    )
+    console.print(
+        f"cluster {message.cluster_id.hex()[:8]} · {health} · epoch {message.epoch} · "
+        f"{message.blobs} blobs, {size_text(message.bytes)}{simulated}"
+    )
+    console.print(f"survives the loss of   {margin_text(message.least_margin)}   (least margin of any blob)")
+    console.print(f"partitions             {partitions_text(message)}")
+    console.print(f"voters                 {printable(' '.join(message.voters))}")
+    nodes(output, message, brief=True)
+    work = [worker for worker in message.workers if worker.state not in {"idle", "done"}]
+    if work:
+        workers(output, work)
+    for problem in message.problems:
+        console.print(f"[red]![/] {_safe(problem)}")
+
+
+def nodes(output: Output, message: admin_pb2.StatusReply, *, brief: bool = False) -> None:
+    """By domain: nodes that share their last protected tag stand together."""
+    columns = ["node", "tags", "state", "votes", "shards", "used", "up for"]
+    table = _table(*columns, *([] if brief else ["address", "store"]))
+    for node in sorted(message.nodes, key=lambda node: (_domain(node), node.name)):
+        votes = "yes" if node.voting else f"no: {node.not_voting_reason}" if node.not_voting_reason else "no"
+        if node.learning_partitions:
+            votes = f"{node.learning_partitions} partitions to learn"
+        cells = [node.name, tags_text(node.tags), node.state, votes, node.shards]
+        cells += [_used(node), _time(node.uptime_s) if node.uptime_s else "-"]
+        _row(table, cells if brief else [*cells, node.address, node.store.hex()[:8]], node.state)
+    output.console().print(table)
+
+
+def pools(output: Output, message: admin_pb2.StatusReply) -> None:
+    table = _table(
+        "pool", "code", "partitions", "protects", "ack floor", "survives by design", "blobs", "bytes"
+    )
+    for pool in message.pools:
+        cells = [pool.name, pool.code, str(pool.partitions), " ".join(pool.protected_tags), pool.ack_floor]
+        cells += [margin_text(pool.designed_margin), str(pool.blobs), size_text(pool.bytes)]
+        _row(table, cells, "")
+    output.console().print(table)
+
+
+def workers(output: Output, found: Iterable[admin_pb2.WorkerStatus]) -> None:
+    table = _table("node", "work", "state", "done", "rate", "time left", "")
+    for worker in found:
+        done = f"{worker.done} of {worker.total}" if worker.total else str(worker.done)
+        rate = f"{size_text(int(worker.rate_bytes_s))}/s" if worker.rate_bytes_s else "-"
+        left = _time(worker.eta_s) if worker.eta_s >= 0 else "not known"
+        _row(table, [worker.node, worker.name, worker.state, done, rate, left, worker.detail], "")
+    output.console().print(table)
+
+
+def heal(output: Output, message: admin_pb2.StatusReply) -> None:
+    console = output.console()
+    if message.healthy:
+        console.print("[green]nothing to heal[/]: every blob is at full margin and every store proven")
+    else:
+        console.print(f"partitions   {partitions_text(message)}")
+        console.print(f"exceptions   {message.exceptions} blobs with a shard away from its home")
+        console.print(f"survives     {margin_text(message.least_margin)}   (least margin of any blob)")
+    found = [worker for worker in message.workers if worker.state not in {"idle", "done"}]
+    if found:
+        workers(output, found)
+    for problem in message.problems:
+        console.print(f"[red]![/] {_safe(problem)}")
+
+
+def explanation(output: Output, bucket: str, message: admin_pb2.ExplainReply) -> None:
+    console = output.console()
+    name = _safe(f"{bucket}/{key_text(message.info.key)}")
+    console.print(
+        f"{name} · version {message.info.version} · {size_text(message.info.size)} · {message.info.code} · "
+        f"partition {message.partition}, generation {message.generation}"
+    )
+    console.print(f"survives the loss of   {margin_text(message.margin)}")
+    console.print(f"register copies at     {_safe(' '.join(message.register_copies))}")
+    table = _table("part", "shard", "home", "written at", "found at")
+    for shard in message.shards:
+        at_home = shard.home in shard.found_at
+        cells = [str(shard.part), str(shard.index), shard.home, shard.named or "a store that is gone"]
+        cells.append(" ".join(shard.found_at) or "nowhere")
+        _row(table, cells, "up" if at_home else "down")
+    console.print(table)
+    if message.unreachable:
+        console.print(f"[red]![/] did not answer: {_safe(' '.join(message.unreachable))}")
+
+
+def at_risk(output: Output, found: Sequence[admin_pb2.AtRisk]) -> None:
+    table = _table("blob", "version", "if lost", "what", "left", "needed")
+    for item in found:
+        name = f"{item.bucket}/{key_text(item.key)}"
+        cells = [name, str(item.version), item.lose, item.what, str(item.left), str(item.needed)]
+        _row(table, cells, "down")
+    output.console().print(table)
+
+
+def margin_text(margin: blob_pb2.Margin) -> str:
+    """`1 san, 2 node`; the brackets say that shards are missing or away from home."""
+    text = ", ".join(f"{max(entry.survives, 0)} {entry.tag}" for entry in margin.entries) or "not known"
+    return printable(text if margin.full else f"{text} [not full]").replace("[", "\\[")
+
+
+def partitions_text(message: admin_pb2.StatusReply) -> str:
+    text = f"{message.partitions_full} of {message.partitions} full"
+    if message.partitions_degraded:
+        text += f", {message.partitions_degraded} degraded"
+    if message.partitions_unreported:
+        text += f", {message.partitions_unreported} not reported"
+    return text
+
+
+def tags_text(tags: object) -> str:
+    from collections.abc import Mapping
+    from typing import cast
+
+    return " ".join(f"{tag}={value}" for tag, value in sorted(cast("Mapping[str, str]", tags).items()))
+
+
+def _domain(node: admin_pb2.NodeStatus) -> str:
+    return " ".join(
+        f"{tag}={value}" for tag, value in sorted(node.tags.items(), reverse=True) if tag != "host"
+    )
+
+
+def _used(node: admin_pb2.NodeStatus) -> str:
+    return size_text(node.used_bytes) if node.capacity_bytes else "-"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _table(*columns: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _row(table: Table, cells: Sequence[str], state: str) -> None:
+    from rich.text import Text
+
+    style = STYLES.get(state, "")
+    table.add_row(*(Text(printable(cell), style=style if cell == state else "") for cell in cells))
+
+
+def _safe(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(printable(text))
