@@ -134,7 +134,7 @@ class FileDisk:
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="disk-read")
 
     async def create(self, name: str, size_bytes: int) -> None:
-        """Idempotent: a file that a crash left half-made is completed."""
+        """A file that a crash left half-made is completed."""
         await self._write_call(_create, self._directory, name, size_bytes)
 
     async def commit(self, name: str, offset: int, pieces: Sequence[Buffer]) -> None:

@@ -7,12 +7,13 @@ what it cannot read.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from holdfast_node.core import index_keys, log_format
-from holdfast_node.core.errors import StoreFailed, TooLarge
+from holdfast_node.core.errors import Overloaded, StoreFailed, StoreFull, TooLarge
 from holdfast_node.core.head import Manifest
 from holdfast_node.core.ids import ID_BYTES, BlobId, BootId, BucketId, ClusterId, Digest, NodeName, StoreId
 from holdfast_node.core.index_keys import TYPE_OF, RecordBody
@@ -154,7 +155,8 @@ class Store:
         await self._tasks.close()
         if not self.failure:
             pending = self._pending(Entry(StoreTimeRecord(self.store_time_s)))
-            await self._committer.append([pending], bulk=False)
+            with contextlib.suppress(StoreFull, Overloaded, StoreFailed):  # a minute of store time is no loss
+                await self._committer.append([pending], bulk=False)
         await self._committer.close()
         if not self.failure:
             await self._flush_index()
@@ -242,13 +244,17 @@ class Store:
         return Pending(TYPE_OF[type(body)], key, body, encoded, payload, self._indexer.head_of(body), flags)
 
     def _committed(self, logged: list[Logged], position: Position) -> None:
-        self._indexer.apply(logged, position)
+        try:
+            self._indexer.apply(logged, position)
+        except IndexBroken as error:
+            raise self._log.index_failed(error) from None
         for entry in logged:
             if isinstance(entry.body, RegisterRecord):
                 self._registers.put(entry.key, entry.body)
 
     def _volume_full(self) -> None:
-        _ = self._tasks.spawn(self._flush_index(), "index flush")
+        if not self._closed:
+            _ = self._tasks.spawn(self._flush_index(), "index flush")
 
     async def _flush_index(self) -> None:
         try:
@@ -263,6 +269,8 @@ class Store:
                 await self.append([Entry(StoreTimeRecord(self.store_time_s))])
             except StoreFailed:
                 return
+            except (StoreFull, Overloaded) as error:
+                self._ports.events.emit("store_time_not_written", reason=str(error))
 
     def _mark(self) -> Mark:
         position = self._committer.position

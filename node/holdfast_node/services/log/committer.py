@@ -158,8 +158,10 @@ class Committer:
         self._control_bytes = self._bulk_bytes = 0
 
     def measure(self) -> None:
-        """Ask the disk how much is left above the reserve."""
-        room = self._free_bytes() + self._volumes.unused_bytes(self.position) - self._settings.reserve_bytes
+        """Ask the disk how much is left above the reserve, in volumes that exist or can be made whole."""
+        volume_bytes = self._volumes.volume_bytes
+        whole_volumes = self._free_bytes() // volume_bytes * volume_bytes
+        room = whole_volumes + self._volumes.unused_bytes(self.position) - self._settings.reserve_bytes
         self.bulk_room_bytes = room - self._bulk_bytes
 
     def _free_bytes(self) -> int:
@@ -169,8 +171,6 @@ class Committer:
     def _admit_bulk(self, length: int) -> None:
         if self._bulk_bytes and self._bulk_bytes + length > QUEUE_BYTES_MAX:
             raise Overloaded("the log cannot keep up", retry_after_ms=RETRY_AFTER_MS)
-        if self.bulk_room_bytes < length:
-            self.measure()
         if self.bulk_room_bytes < length:
             raise StoreFull(
                 "only the reserve is left on this store", hint="delete blobs, add nodes or enlarge the disk"
@@ -238,6 +238,7 @@ class Committer:
         for group in groups:
             if not group.done.done():
                 group.done.set_result(None)
+        self.measure()
         self._ask_for_spare()
 
     def _gather(self, room: int) -> list[Group]:

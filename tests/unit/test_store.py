@@ -1,0 +1,713 @@
+"""The store on simulated disk and index: what is appended is there, after any end; what is broken is said to be."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Coroutine
+from typing import Final
+
+import pytest
+
+from holdfast_node.core import log_format
+from holdfast_node.core.errors import (
+    IntegrityError,
+    NotVoting,
+    Overloaded,
+    ShardMissing,
+    StoreFailed,
+    StoreFull,
+    StoreRefused,
+    TooLarge,
+)
+from holdfast_node.core.ids import BootId, BucketId, ClusterId, NodeName, StoreId
+from holdfast_node.core.messages import ShardName
+from holdfast_node.core.records import (
+    BucketRecord,
+    DropRecord,
+    LinkRecord,
+    ManifestRecord,
+    MapRecord,
+    MapVoteRecord,
+    PeerRecord,
+    StageRecord,
+)
+from holdfast_node.services.log import committer as committer_module
+from holdfast_node.services.log.volume import volume_name
+from holdfast_node.services.store import Entry, Store, StoreSettings
+from tests.sim.disk import SimDisk
+from tests.sim.entropy import SimEntropy, SimEvents
+from tests.sim.index import SimIndex
+from tests.support import stores
+from tests.support.stores import BODIES, BUCKET, KIB, Bench, register
+
+PARTITIONS: Final = frozenset({(0, 0)})
+FIRST_VOLUME: Final = volume_name(1)
+
+
+def run(scenario: Callable[[], Coroutine[None, None, None]]) -> None:
+    asyncio.run(scenario())
+
+
+async def put(store: Store, key: bytes, version: int, *, retained: tuple[int, ...] = ()) -> None:
+    await store.append([Entry(register(key, version, retained=retained))])
+
+
+# --- reading back -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("clean", [True, False], ids=["closed", "killed"])
+@pytest.mark.parametrize("index", ["kept", "lost"])
+def test_everything_resolved_is_there_after_a_restart(*, clean: bool, index: str) -> None:
+    seed, cells = stores.blob_id(1), [b"a" * 5000, b"b" * 5000]
+
+    async def scenario() -> None:
+        bench = Bench()
+        async with bench.store(clean=clean) as store:
+            await put(store, b"k", 1)
+            await put(store, b"k", 2)
+            entries = [stores.cell(seed, stripe, data) for stripe, data in enumerate(cells)]
+            await store.append([*entries, stores.seal(seed, cells)], bulk=True)
+            await store.append([Entry(MapRecord(b"map")), Entry(stores.partition(3, version_floor=7))])
+            await store.append([Entry(BucketRecord(BUCKET, closing=True))])
+            await store.append([Entry(PeerRecord(StoreId(b"p" * 16), 2, BootId(b"q" * 16), 9))])
+            await store.append([Entry(MapVoteRecord(4, stores.ballot(1), None, b""))])
+            await store.append([Entry(LinkRecord(seed, stores.blob_id(2)))])
+            durable = store.durable_sequence
+        if index == "lost":
+            bench.forget_index()
+        async with bench.store() as store:
+            assert await store.register(BUCKET, b"k") == register(b"k", 2)
+            assert await store.manifest(BUCKET, b"k", stores.blob_id(1)) == stores.manifest(1)
+            name = ShardName(seed, 0, 0)
+            assert await store.cells(name, 0, 2) == cells
+            assert store.shards_of(seed) == (name,)
+            header = await store.shard_header(name)
+            assert header is not None
+            assert header.cell_checksums[1] == store.cell_checksum(seed, 0, 0, 1)
+            assert store.map() == b"map"
+            assert store.partition(0, 3).version_floor == 7
+            assert store.closed_buckets() == (BUCKET,)
+            assert store.bucket_closing(BUCKET)
+            peer = store.peer(StoreId(b"p" * 16))
+            assert peer is not None
+            assert peer.sequence == 9
+            vote = await store.map_vote(4)
+            assert vote is not None
+            assert vote.promised == stores.ballot(1)
+            assert store.recovered_sequence >= durable
+            assert not store.rotten()
+
+    run(scenario)
+
+
+def test_many_volumes_and_restarts_lose_nothing() -> None:
+    async def scenario() -> None:
+        bench = Bench(3)
+        chooser = random.Random(3)
+        versions: dict[bytes, int] = {}
+        for life in range(6):
+            async with bench.store(clean=chooser.random() < 0.5) as store:
+                for key, version in versions.items():
+                    assert await store.register(BUCKET, key) == register(key, version)
+                for _ in range(120):
+                    key = f"key {chooser.randrange(40)}".encode()
+                    versions[key] = versions.get(key, 0) + 1
+                    cell = stores.cell(stores.blob_id(life), chooser.randrange(1000), chooser.randbytes(3000))
+                    await store.append([Entry(register(key, versions[key])), cell])
+            if chooser.random() < 0.3:
+                bench.forget_index()
+        assert len([name for name in bench.platter.files if name.startswith("volume")]) > 5
+
+    run(scenario)
+
+
+def test_a_register_read_never_returns_what_was_replaced_meanwhile() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        async with bench.store() as store:
+            await put(store, b"k", 1)
+        async with bench.store() as store:
+            slow = asyncio.ensure_future(store.register(BUCKET, b"k"))
+            await put(store, b"k", 2)
+            assert await slow in (register(b"k", 1), register(b"k", 2))
+            assert await store.register(BUCKET, b"k") == register(b"k", 2)
+
+    run(scenario)
+
+
+def test_the_cache_is_bounded_and_forgets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from holdfast_node.services.log import register_reader
+
+    monkeypatch.setattr(register_reader, "REGISTERS_CACHED_MAX", 4)
+
+    async def scenario() -> None:
+        async with Bench().store() as store:
+            for number in range(20):
+                await put(store, b"%d" % number, number + 1)
+            for number in range(20):
+                assert await store.register(BUCKET, b"%d" % number) == register(b"%d" % number, number + 1)
+
+    run(scenario)
+
+
+# --- listing and copies -----------------------------------------------------------------------------------
+
+
+def test_pages_are_in_key_order_and_know_prefix_start_and_limit() -> None:
+    async def scenario() -> None:
+        async with Bench().store() as store:
+            for key in (b"a", b"b/1", b"b/2", b"b/3", b"c"):
+                await put(store, key, 1)
+            await store.append([Entry(stores.promise(b"b/0", 1))])
+            await store.append([Entry(register(b"b/2x", 1, partition=5))])
+            await store.append([Entry(register(b"b/2", 1, bucket=BucketId(b"Z" * 16)))])
+            page = store.register_rows(PARTITIONS, BUCKET, b"b/", b"", 10)
+            assert [row.key for row in page.rows] == [b"b/1", b"b/2", b"b/3"]
+            assert page.complete
+            page = store.register_rows(PARTITIONS, BUCKET, b"b/", b"b/2", 1)
+            assert [row.key for row in page.rows] == [b"b/2"]
+            assert not page.complete
+            assert store.register_rows(PARTITIONS, BUCKET, b"", b"", 5).complete
+            everything = store.register_rows(frozenset({(0, 0), (0, 5)}), BUCKET, b"", b"", 100)
+            assert [row.key for row in everything.rows] == [b"a", b"b/1", b"b/2", b"b/2x", b"b/3", b"c"]
+
+    run(scenario)
+
+
+def test_copies_are_whole_registers_with_retained_manifests() -> None:
+    async def scenario() -> None:
+        async with Bench().store() as store:
+            await put(store, b"k", 1)
+            await put(store, b"k", 2, retained=(1,))
+            learned = ManifestRecord(BUCKET, b"l", BODIES.encode(stores.manifest(8)))
+            await store.append([Entry(learned), Entry(register(b"l", 9, retained=(8, 7)))])
+            await store.append([Entry(stores.promise(b"promised", 1))])
+            other = BucketId(b"Z" * 16)
+            await store.append([Entry(register(b"a", 1, bucket=other))])
+            copies = await store.register_copies(PARTITIONS, BucketId(b""), b"", 2)
+            assert [(copy.bucket, copy.key) for copy in copies.copies] == [(BUCKET, b"k"), (BUCKET, b"l")]
+            assert not copies.complete
+            assert copies.copies[0].manifests == (stores.manifest(1),)
+            assert copies.copies[1].manifests == (stores.manifest(8),)
+            rest = await store.register_copies(PARTITIONS, BUCKET, b"l", 2)
+            assert [copy.key for copy in rest.copies] == [b"a"]
+            assert rest.complete
+
+    run(scenario)
+
+
+# --- shards -----------------------------------------------------------------------------------------------
+
+
+def test_a_shard_is_staged_sealed_dropped_and_sealed_again() -> None:
+    seed, data = stores.blob_id(1), b"x" * 100
+    name = ShardName(seed, 0, 0)
+
+    async def scenario() -> None:
+        async with Bench().store() as store:
+            assert store.shard(name) is None
+            await store.append([Entry(StageRecord(BUCKET, b"k", seed, 0, 0, stores.ballot(1), 0))])
+            await store.append([stores.cell(seed, 0, data)])
+            state = store.shard(name)
+            assert state is not None
+            assert (state.sealed, state.cells) == (False, 1)
+            assert store.shards_of(seed) == ()
+            await store.append([stores.seal(seed, [data])])
+            state = store.shard(name)
+            assert state is not None
+            assert (state.sealed, state.cells) == (True, 1)
+            await store.append([Entry(DropRecord(seed, 0, 0))])
+            assert store.shard(name) is None
+            assert await store.shard_header(name) is None
+            with pytest.raises(ShardMissing):
+                _ = await store.cells(name, 0, 1)
+            await store.append([stores.cell(seed, 0, data), stores.seal(seed, [data])])
+            assert await store.cells(name, 0, 1, fresh=True) == [data]
+
+    run(scenario)
+
+
+def test_a_broken_cell_is_an_error_and_never_bytes() -> None:
+    seed, data = stores.blob_id(1), random.Random(1).randbytes(2000)
+
+    async def scenario() -> None:
+        bench = Bench()
+        async with bench.store() as store:
+            await store.append([stores.cell(seed, 0, data)])
+            at = bytes(bench.platter.files[FIRST_VOLUME].durable).index(data[1000:1050])
+            bench.platter.flip(FIRST_VOLUME, at)
+            with pytest.raises(IntegrityError):
+                _ = await store.cells(ShardName(seed, 0, 0), 0, 1)
+
+    run(scenario)
+
+
+# --- groups, limits, failure ------------------------------------------------------------------------------
+
+
+def test_control_goes_before_bulk_and_whatever_queues_is_one_batch() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        async with bench.store() as store:
+            await put(store, b"k", 1)
+            order: list[str] = []
+            first = store.append([stores.cell(stores.blob_id(1), 0, b"x" * 100)], bulk=True)
+            second = store.append([Entry(register(b"k", 2))])
+            first.add_done_callback(lambda _: order.append("bulk"))
+            second.add_done_callback(lambda _: order.append("control"))
+            before = store.durable_sequence
+            await asyncio.gather(first, second)
+            assert order == ["control", "bulk"]
+            assert store.durable_sequence == before + 2
+
+    run(scenario)
+
+
+def test_a_failed_sync_is_final_and_loud() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        disk = SimDisk(bench.platter, chooser=bench.random)
+        store = await stores.open_store(disk, SimIndex(bench.rows), events=bench.events)
+        await put(store, b"k", 1)
+        disk.fail_syncs = True
+        failing = store.append([Entry(register(b"k", 2))])
+        queued = store.append([Entry(register(b"j", 1))])
+        for future in (failing, queued):
+            with pytest.raises(StoreFailed):
+                await future
+        assert store.failure
+        with pytest.raises(StoreFailed):
+            _ = store.append([Entry(register(b"k", 3))])
+        with pytest.raises(StoreFailed):
+            _ = await store.register(BUCKET, b"k")
+        assert "store_failed" in [event for event, _ in bench.events.seen]
+        await store.close()
+
+    run(scenario)
+
+
+def test_bulk_stops_at_the_reserve_and_control_goes_on() -> None:
+    settings = StoreSettings(volume_bytes=256 * KIB, batch_bytes_max=64 * KIB, reserve_volumes=2)
+
+    async def scenario() -> None:
+        bench = Bench(capacity_bytes=6 * 256 * KIB)
+        async with bench.store(settings=settings) as store:
+            written = 0
+            with pytest.raises(StoreFull):  # noqa: PT012 - it has to fill up first
+                for stripe in range(1000):
+                    await store.append([stores.cell(stores.blob_id(1), stripe, bytes(20 * KIB))], bulk=True)
+                    written += 1
+            assert written > 20
+            for version in range(1, 101):
+                await put(store, b"k", version)
+            assert not store.failure
+            assert await store.register(BUCKET, b"k") == register(b"k", 100)
+            assert store.used_bytes <= store.capacity_bytes
+
+    run(scenario)
+
+
+def test_a_disk_without_any_room_refuses_and_recovers_when_there_is_some() -> None:
+    async def scenario() -> None:
+        bench = Bench(capacity_bytes=2 * 256 * KIB + 8 * KIB)
+        async with bench.store() as store:
+            version = 0
+            with pytest.raises(StoreFull):  # noqa: PT012 - it has to fill up first
+                for version in range(1, 2000):
+                    await put(store, b"k", version)
+            assert not store.failure
+            bench.platter.capacity_bytes *= 4
+            await put(store, b"k", version + 1)
+            assert await store.register(BUCKET, b"k") == register(b"k", version + 1)
+
+    run(scenario)
+
+
+def test_what_is_too_large_or_too_much_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committer_module, "QUEUE_BYTES_MAX", 30 * KIB)
+    monkeypatch.setattr(committer_module, "CONTROL_QUEUE_BYTES_MAX", 3 * KIB)
+
+    async def scenario() -> None:
+        async with Bench().store() as store:
+            with pytest.raises(TooLarge):
+                _ = store.append([stores.cell(stores.blob_id(1), 0, bytes(300 * KIB))])
+            with pytest.raises(TooLarge):
+                _ = store.append([stores.cell(stores.blob_id(1), 0, bytes(5 * KIB * KIB))])
+            futures = [store.append([stores.cell(stores.blob_id(1), 0, bytes(20 * KIB))], bulk=True)]
+            with pytest.raises(Overloaded):
+                _ = store.append([stores.cell(stores.blob_id(1), 1, bytes(20 * KIB))], bulk=True)
+            futures += [store.append([Entry(register(b"k", 1))]) for _ in range(2)]
+            with pytest.raises(Overloaded):  # noqa: PT012 - it has to fill up first
+                for _ in range(20):
+                    futures.append(store.append([Entry(register(b"k", 1))]))
+            await asyncio.gather(*futures)
+
+    run(scenario)
+
+
+def test_a_head_that_cannot_be_decoded_is_refused_before_it_is_written() -> None:
+    async def scenario() -> None:
+        bad = register(b"k", 1)
+        bad = type(bad)(bad.bucket, bad.key, bad.pool, bad.partition, bad.promised, bad.accepted, b"\xff\xff")
+        async with Bench().store() as store:
+            with pytest.raises(IntegrityError):
+                _ = store.append([Entry(bad)])
+
+    run(scenario)
+
+
+# --- whose directory --------------------------------------------------------------------------------------
+
+
+def open_as(bench: Bench, *, node: str = "n1", format_if_empty: bool = False) -> Coroutine[None, None, Store]:
+    return Store.open(
+        disk=SimDisk(bench.platter, chooser=bench.random),
+        index=SimIndex(bench.rows),
+        bodies=BODIES,
+        entropy=SimEntropy("refused"),
+        events=SimEvents(),
+        node=NodeName(node),
+        settings=stores.SMALL,
+        format_if_empty=format_if_empty,
+    )
+
+
+def used_bench() -> Bench:
+    bench = Bench()
+
+    async def use() -> None:
+        async with bench.store() as store:
+            await put(store, b"k", 1)
+
+    run(use)
+    return bench
+
+
+def test_an_empty_directory_may_be_an_unmounted_disk() -> None:
+    with pytest.raises(StoreRefused, match="empty"):
+        _ = asyncio.run(open_as(Bench()))
+
+
+def test_another_nodes_directory_is_refused() -> None:
+    with pytest.raises(StoreRefused, match="belongs to node n1"):
+        _ = asyncio.run(open_as(used_bench(), node="n2", format_if_empty=True))
+
+
+def test_a_log_without_a_superblock_is_refused() -> None:
+    bench = used_bench()
+    del bench.platter.files["superblock"]
+    with pytest.raises(StoreRefused, match="no superblock"):
+        _ = asyncio.run(open_as(bench, format_if_empty=True))
+
+
+def test_a_superblock_without_its_log_is_refused() -> None:
+    bench = used_bench()
+    del bench.platter.files[FIRST_VOLUME]
+    with pytest.raises(StoreRefused, match="log is gone"):
+        _ = asyncio.run(open_as(bench, format_if_empty=True))
+
+
+def test_a_broken_superblock_is_refused() -> None:
+    bench = used_bench()
+    bench.platter.flip("superblock", 50)
+    with pytest.raises(StoreRefused, match="broken"):
+        _ = asyncio.run(open_as(bench, format_if_empty=True))
+
+
+def test_each_start_raises_the_boot_number_under_a_fresh_id() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        seen: list[tuple[int, BootId]] = []
+        identity = StoreId(b"")
+        for clean in (True, False, True):
+            async with bench.store(clean=clean) as store:
+                seen.append((store.superblock.boot, store.superblock.boot_id))
+                identity = store.superblock.store
+        async with bench.store() as store:
+            assert store.superblock.store == identity
+        assert [boot for boot, _ in seen] == [1, 2, 3]
+        assert len({boot_id for _, boot_id in seen}) == 3
+
+    run(scenario)
+
+
+def test_a_store_remembers_its_cluster() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        async with bench.store(clean=False) as store:
+            assert store.superblock.cluster_id == b""
+            await store.join(ClusterId(b"C" * 16))
+        async with bench.store() as store:
+            assert store.superblock.cluster_id == b"C" * 16
+
+    run(scenario)
+
+
+def test_an_index_of_another_store_or_format_is_not_believed() -> None:
+    bench = used_bench()
+
+    async def scenario() -> None:
+        for key in (b"!store", b"!format", b"!position"):
+            bench.rows.put(key, b"other")
+            async with bench.store() as store:
+                assert await store.register(BUCKET, b"k") == register(b"k", 1)
+
+    run(scenario)
+
+
+def test_a_log_rolled_back_under_its_index_is_noticed() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        async with bench.store() as store:
+            await put(store, b"k", 1)
+        earlier = bench.platter.snapshot()
+        async with bench.store() as store:
+            await put(store, b"k", 2)
+        bench.platter.roll_back(earlier)
+        async with bench.store() as store:
+            assert await store.register(BUCKET, b"k") == register(b"k", 1)
+
+    run(scenario)
+
+
+def test_a_broken_index_stops_the_store_and_the_next_start_rebuilds_it() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        index = SimIndex(bench.rows)
+        store = await stores.open_store(
+            SimDisk(bench.platter, chooser=bench.random), index, events=bench.events
+        )
+        await put(store, b"k", 1)
+        index.broken = "a bad block"
+        with pytest.raises(StoreFailed, match="index"):
+            await put(store, b"k", 2)
+        await store.close()
+        async with bench.store() as again:
+            assert await again.register(BUCKET, b"k") in (register(b"k", 1), register(b"k", 2))
+
+    run(scenario)
+
+
+# --- time -------------------------------------------------------------------------------------------------
+
+
+def test_store_time_only_counts_running_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    from holdfast_node.services import store as store_module
+
+    monkeypatch.setattr(store_module, "TIME_RECORD_EVERY_S", 0.001)
+
+    async def scenario() -> None:
+        bench = Bench()
+        async with bench.store() as store:
+            assert store.store_time_s == 0
+            before = store.durable_sequence
+            while store.durable_sequence < before + 3:
+                await asyncio.get_running_loop().run_in_executor(None, int)
+
+    run(scenario)
+
+
+# --- torn and rotten --------------------------------------------------------------------------------------
+
+
+def flip_in(bench: Bench, needle: bytes, *, occurrence: int = 0, offset: int = 0) -> None:
+    content = bytes(bench.platter.files[FIRST_VOLUME].durable)
+    at = -1
+    for _ in range(occurrence + 1):
+        at = content.index(needle, at + 1)
+    bench.platter.flip(FIRST_VOLUME, at + offset)
+
+
+async def fill(store: Store, versions: int) -> None:
+    """So many versions of one key, and a cell with each."""
+    for version in range(1, versions + 1):
+        cell = stores.cell(stores.blob_id(1), version, bytes(4000))
+        await store.append([Entry(register(b"k", version)), cell])
+
+
+def test_a_torn_tail_is_cut_off_and_overwritten() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        async with bench.store(clean=False) as store:
+            await put(store, b"k", 1)
+            await put(store, b"k", 2)
+        flip_in(bench, BODIES.encode(stores.head(2)))
+        bench.forget_index()
+        async with bench.store() as store:
+            assert await store.register(BUCKET, b"k") == register(b"k", 1)
+            assert not store.rotten()
+            assert not store.partition(0, 0).not_voting
+            await put(store, b"k", 3)
+        bench.forget_index()
+        async with bench.store() as store:
+            assert await store.register(BUCKET, b"k") == register(b"k", 3)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("index", ["kept", "lost"])
+def test_a_rotten_register_does_not_vote_until_it_is_learned_again(index: str) -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        async with bench.store() as store:
+            await put(store, b"k", 1)
+            await put(store, b"other", 1)
+        flip_in(bench, BODIES.encode(register(b"k", 1)), offset=70)
+        for _ in range(2):
+            if index == "lost":
+                bench.forget_index()
+            async with bench.store() as store:
+                with pytest.raises(NotVoting):
+                    _ = await store.register(BUCKET, b"k")
+                assert store.rotten_keys() == ((BUCKET, b"k"),)
+                assert await store.register(BUCKET, b"other") == register(b"other", 1)
+                with pytest.raises(NotVoting):
+                    _ = store.register_rows(PARTITIONS, BUCKET, b"", b"", 10)
+                with pytest.raises(NotVoting):
+                    _ = await store.register_copies(PARTITIONS, BucketId(b""), b"", 10)
+        async with bench.store() as store:
+            await put(store, b"k", 5)
+        for _ in range(2):
+            bench.forget_index()
+            async with bench.store() as store:
+                assert await store.register(BUCKET, b"k") == register(b"k", 5)
+                assert store.rotten_keys() == ()
+
+    run(scenario)
+
+
+def test_the_end_of_a_closed_log_rots_and_does_not_tear() -> None:
+    """The superblock knows how far the log was durable."""
+
+    async def scenario() -> None:
+        bench = Bench()
+        async with bench.store() as store:
+            await put(store, b"k", 1)
+        content = bench.platter.files[FIRST_VOLUME].durable
+        headers = list(log_format.batch_headers(content, 0))
+        for at, _ in headers[1:]:
+            content[at : at + log_format.BLOCK] = bytes(log_format.BLOCK)
+        bench.forget_index()
+        async with bench.store() as store:
+            assert store.rotten()
+            assert await store.register(BUCKET, b"k") == register(b"k", 1)
+            await put(store, b"k", 2)
+        bench.forget_index()
+        async with bench.store() as store:
+            assert await store.register(BUCKET, b"k") == register(b"k", 2)
+
+    run(scenario)
+
+
+def test_unreadable_rot_takes_the_vote_from_every_partition_for_good() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        async with bench.store() as store:
+            await store.append([Entry(stores.partition(1, version_floor=3))])
+            await put(store, b"k", 1)
+            await put(store, b"other", 1)
+        flip_in(bench, BUCKET + b"k", offset=3)
+        bench.forget_index()
+        async with bench.store() as store:
+            assert store.rotten()
+            assert store.partition(0, 1).not_voting
+            assert store.partition(0, 1).version_floor == 3
+            assert store.partition(0, 77).not_voting
+            with pytest.raises(NotVoting):
+                _ = await store.map_vote(1)
+            assert await store.register(BUCKET, b"other") == register(b"other", 1)
+            await store.append([Entry(stores.partition(1, version_floor=4))])
+        for forget in (False, True):
+            if forget:
+                bench.forget_index()
+            async with bench.store() as store:
+                assert not store.partition(0, 1).not_voting, "learned again, and found once only"
+                assert store.partition(0, 77).not_voting
+                with pytest.raises(NotVoting):
+                    _ = await store.map_vote(1)
+
+    run(scenario)
+
+
+def test_a_lost_volume_is_noticed() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        async with bench.store() as store:
+            for version in range(1, 200):
+                await store.append(
+                    [Entry(register(b"k", version)), stores.cell(stores.blob_id(1), version, bytes(4000))]
+                )
+        del bench.platter.files[volume_name(2)]
+        bench.forget_index()
+        async with bench.store() as store:
+            assert store.partition(0, 0).not_voting
+            assert await store.register(BUCKET, b"k") == register(b"k", 199)
+
+    run(scenario)
+
+
+def test_a_volume_whose_first_block_rotted_is_read_all_the_same() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        async with bench.store() as store:
+            for version in range(1, 100):
+                await store.append(
+                    [Entry(register(b"k", version)), stores.cell(stores.blob_id(1), version, bytes(4000))]
+                )
+        for name in (FIRST_VOLUME, volume_name(2)):
+            bench.platter.flip(name, 40)
+        bench.forget_index()
+        async with bench.store() as store:
+            assert await store.register(BUCKET, b"k") == register(b"k", 99)
+            assert not store.partition(0, 0).not_voting
+            await put(store, b"k", 100)
+        bench.forget_index()
+        async with bench.store() as store:
+            assert await store.register(BUCKET, b"k") == register(b"k", 100)
+
+    run(scenario)
+
+
+FLIPPED_BLOBS: Final = {number: random.Random(number).randbytes(700) for number in range(5)}
+
+
+async def fill_with_blobs(store: Store) -> None:
+    for number, data in FLIPPED_BLOBS.items():
+        for version in (1, 2):
+            await put(store, b"key %d" % number, version)
+        seed = stores.blob_id(number)
+        await store.append([stores.cell(seed, 0, data), stores.seal(seed, [data])])
+
+
+async def check_blobs(store: Store) -> None:
+    """Every answer is the right one, or a refusal by register, partition or cell."""
+    for number, data in FLIPPED_BLOBS.items():
+        if not store.partition(0, 0).not_voting:
+            with contextlib.suppress(NotVoting):
+                found = await store.register(BUCKET, b"key %d" % number)
+                assert found == register(b"key %d" % number, 2)
+        with contextlib.suppress(IntegrityError, ShardMissing):
+            assert await store.cells(ShardName(stores.blob_id(number), 0, 0), 0, 1) == [data]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_flipped_bit_ever_gives_a_wrong_or_older_answer(seed: int) -> None:
+    async def scenario() -> None:
+        chooser = random.Random(seed)
+        bench = Bench(seed)
+        async with bench.store() as store:
+            await fill_with_blobs(store)
+        platter, rows = bench.platter.snapshot(), bench.rows.copy()
+        end = max(at for at, _ in log_format.batch_headers(platter.files[FIRST_VOLUME].durable, 0)) + 4096
+        for _ in range(40):
+            bench.platter.roll_back(platter)
+            bench.rows = rows.copy()
+            bench.platter.flip(FIRST_VOLUME, chooser.randrange(end), 1 << chooser.randrange(8))
+            if chooser.random() < 0.7:
+                bench.forget_index()
+            async with bench.store() as store:
+                await check_blobs(store)
+
+    run(scenario)
