@@ -6,55 +6,41 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from holdfast_node.core.api import BlobInfo, Bucket
-from holdfast_node.core.errors import BlobNotFound, NotInitialised
-from holdfast_node.core.geometry import parse_code
-from holdfast_node.core.head import Head, HeadKind, Manifest
-from holdfast_node.core.ids import BucketId, Digest, StoreId
-from holdfast_node.core.margin import margin_of
+from holdfast_node.core.errors import BlobNotFound
+from holdfast_node.core.head import Ballot, Head, HeadKind, Manifest
+from holdfast_node.core.ids import Digest, StoreId
 from holdfast_node.core.messages import ReadRegister, RegisterView
 from holdfast_node.core.report import ExplainReply, ExplainShard
 from holdfast_node.core.topology import Topology
-from holdfast_node.ports import Links
-from holdfast_node.services.cartographer import Cartographer
+from holdfast_node.services.datapath import DataPath, KeyPlace
 from holdfast_node.services.fanout import gather, replies
-from holdfast_node.services.prove import find_shards, parts_of
+from holdfast_node.services.mending import take_census
+from holdfast_node.services.prove import observed_margin
 
 READ_TIMEOUT_S: Final = 2.0
 
 Resolve = Callable[[str], Awaitable[tuple[Bucket, int]]]
-ReadHead = Callable[[int, BucketId, bytes], Awaitable[Head]]
 
 
 class Explainer:
     """Answers for one key at a time; see `explain`."""
 
-    def __init__(
-        self, *, links: Links, cartographer: Cartographer, resolve: Resolve, read_head: ReadHead
-    ) -> None:
-        self._links = links
-        self._cartographer = cartographer
+    def __init__(self, *, path: DataPath, resolve: Resolve) -> None:
+        self._path = path
         self._resolve = resolve
-        self._read_head = read_head
 
     async def explain(self, bucket_name: str, key: bytes) -> ExplainReply:
         """Raises `BlobNotFound` for an absent or deleted key."""
         bucket, pool = await self._resolve(bucket_name)
-        head = await self._read_head(pool, bucket.id, key)
-        topology = self._cartographer.topology
-        if topology is None:
-            raise NotInitialised("there is no map yet", hint="clusterctl init")
+        place = KeyPlace(pool, bucket.id, key)
+        head = await self._path.registers.head(pool, bucket.id, key)
         manifest = head.manifest
         if head.kind is not HeadKind.BLOB or manifest is None:
             raise BlobNotFound("there is no such blob", hint="`holdfast ls` lists what is there")
+        topology = self._path.topology
         partition = topology.key_partition(pool, bucket.id, key)
-        copies, deaf = await self._register_copies(topology, pool, bucket.id, key, head)
-        found, silent = await find_shards(self._links, topology.stores, [manifest.seed_id])
-        holders = found[manifest.seed_id]
-        partitions = [
-            topology.part_partition(pool, bucket.id, key, manifest.seed_id, part)
-            for part in range(max(1, len(manifest.parts)))
-        ]
-        alive = frozenset(topology.stores) - silent
+        copies, deaf = await self._register_copies(topology, place)
+        census = await take_census(self._path, [manifest.seed_id])
         return ExplainReply(
             info=_info(key, head, manifest),
             pool=pool,
@@ -62,37 +48,35 @@ class Explainer:
             generation=topology.entry(pool, partition).generation,
             homes=tuple(topology.name(store) for store in topology.entry(pool, partition).homes),
             register_copies=tuple(topology.name(store) for store in copies),
-            shards=_shards(topology, pool, partitions, manifest, holders),
-            margin=margin_of(
-                topology,
-                pool,
-                partitions,
-                parts_of(manifest, holders),
-                alive.__contains__,
-                k=parse_code(manifest.code).k,
-            ),
-            unreachable=tuple(sorted({topology.name(store) for store in silent | deaf})),
+            shards=_shards(topology, place, manifest, census.found.get(manifest.seed_id, {})),
+            margin=observed_margin(topology, place, manifest, census),
+            unreachable=tuple(sorted({topology.name(store) for store in census.silent | deaf})),
         )
 
     async def _register_copies(
-        self, topology: Topology, pool: int, bucket: BucketId, key: bytes, head: Head
+        self, topology: Topology, place: KeyPlace
     ) -> tuple[list[StoreId], frozenset[StoreId]]:
-        """Homes whose register shows this head's version, in home order, and homes that did not say."""
-        partition = topology.key_partition(pool, bucket, key)
-        request = ReadRegister(
-            topology.scope(pool, partition), bucket, key, want_head=False, inline_bytes_max=0
-        )
-        homes = topology.entry(pool, partition).homes
+        """The homes whose registers agree on the newest head, in home order, and those that did not say."""
+        partition = topology.key_partition(place.pool, place.bucket, place.key)
+        scope = topology.scope(place.pool, partition)
+        request = ReadRegister(scope, place.bucket, place.key, want_head=False, inline_bytes_max=0)
+        homes = topology.entry(place.pool, partition).homes
         answers = await gather(
-            self._links, dict.fromkeys(homes, request), timeout_s=READ_TIMEOUT_S, enough=lambda _: False
+            self._path.links, dict.fromkeys(homes, request), timeout_s=READ_TIMEOUT_S, enough=lambda _: False
         )
         views = replies(answers, RegisterView)
-        hashes: dict[Digest, list[StoreId]] = {}
+        newest: tuple[Ballot, Digest] | None = None
+        at: list[StoreId] = []
         for home in homes:
-            if home in views and views[home].ballot is not None:
-                hashes.setdefault(views[home].head_hash, []).append(home)
-        agreed = max(hashes.values(), key=len, default=[])
-        return agreed, frozenset(homes) - frozenset(views)
+            view = views.get(home)
+            if view is None or view.ballot is None:
+                continue
+            shown = (view.ballot, view.head_hash)
+            if newest is None or shown > newest:
+                newest, at = shown, []
+            if shown == newest:
+                at.append(home)
+        return at, frozenset(homes) - frozenset(views)
 
 
 def _info(key: bytes, head: Head, manifest: Manifest) -> BlobInfo:
@@ -110,22 +94,22 @@ def _info(key: bytes, head: Head, manifest: Manifest) -> BlobInfo:
 
 def _shards(
     topology: Topology,
-    pool: int,
-    partitions: list[int],
+    place: KeyPlace,
     manifest: Manifest,
-    holders: Mapping[tuple[int, int], Sequence[StoreId]],
+    found: Mapping[tuple[int, int], Sequence[StoreId]],
 ) -> tuple[ExplainShard, ...]:
     rows: list[ExplainShard] = []
-    for part, wanted in enumerate(manifest.parts):
-        homes = topology.entry(pool, partitions[part]).homes
-        for index, named in enumerate(wanted.holders):
+    for part, written in enumerate(manifest.parts):
+        partition = topology.part_partition(place.pool, place.bucket, place.key, manifest.seed_id, part)
+        homes = topology.entry(place.pool, partition).homes
+        for index, named in enumerate(written.holders):
             rows.append(
                 ExplainShard(
                     part=part,
                     index=index,
                     home=topology.name(homes[index]),
                     named=topology.name(named) if topology.node(named) is not None else "",
-                    found_at=tuple(topology.name(store) for store in holders.get((part, index), [])),
+                    found_at=tuple(topology.name(store) for store in found.get((part, index), ())),
                 )
             )
     return tuple(rows)

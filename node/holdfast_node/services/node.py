@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from holdfast_node.core.head import Manifest
 from holdfast_node.core.ids import NodeName, StoreId
 from holdfast_node.core.messages import Reply, Request
 from holdfast_node.core.records import Superblock
@@ -181,9 +182,12 @@ class Node:
             codec=ports.bodies,
             ballots=ballots,
             may_vote=self.membership.may_vote,
-            inline=lambda manifest: self.keeper.inline(manifest),
+            inline=self._inline,
             doors=self.buckets,
         )
+
+    async def _inline(self, manifest: Manifest) -> tuple[int, bytes] | None:
+        return await self.keeper.inline(manifest)
 
     def _keep_shards(self, settings: NodeSettings, ports: NodePorts) -> None:
         self.keeper = Keeper(
@@ -209,15 +213,8 @@ class Node:
             healer=self.healer,
             workers=(self.learner.status, self.healer.status),
         )
-        prover = Prover(
-            links=self.links, cartographer=self.cartographer, heads=self.listing, buckets=self.buckets
-        )
-        explainer = Explainer(
-            links=self.links,
-            cartographer=self.cartographer,
-            resolve=self.buckets.resolve,
-            read_head=self.registers.head,
-        )
+        prover = Prover(path=self.path, listing=self.listing, buckets=self.buckets)
+        explainer = Explainer(path=self.path, resolve=self.buckets.resolve)
         self.admin = Admin(
             AdminServices(self.store, self.cartographer, self.membership, self.status, prover, explainer),
             version=settings.version,
