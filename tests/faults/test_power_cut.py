@@ -257,8 +257,8 @@ def plant_resolve_before_commit(patch: pytest.MonkeyPatch) -> None:
     commit: Commit = FileDisk.commit
     late: set[asyncio.Task[None]] = set()
 
-    async def commit_later(self: FileDisk, name: str, offset: int, pieces: Sequence[Buffer]) -> None:
-        held = [bytes(piece) for piece in pieces]
+    async def commit_later(self: FileDisk, name: str, offset: int, buffers: Sequence[Buffer]) -> None:
+        held = [bytes(buffer) for buffer in buffers]
 
         async def run() -> None:
             await commit(self, name, offset, held)
