@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
 
 from holdfast_node.core.acceptance import Acceptance, Promise, Standing, accept, prepare, view
@@ -259,8 +260,7 @@ def _answer_key(answer: Finished | Failed | None) -> object:
 
 def clone(p: Any) -> Any:
     twin: Any = copy.copy(p)
-    state: dict[str, Any] = vars(p)
-    for name, value in state.items():
+    for name, value in cast("dict[str, object]", p.__dict__).items():
         if isinstance(value, (dict, set)):
             setattr(twin, name, copy.copy(cast("object", value)))
     return twin
@@ -291,13 +291,20 @@ def beginning(scene: Scene) -> State:
 
 
 def steps(scene: Scene, state: State) -> Iterator[State]:
-    for at in range(len(scene.operations)):
-        yield from _proposer_steps(scene, state, at)
+    for move in moves(scene, state):
+        yield from move()
+
+
+def moves(scene: Scene, state: State) -> list[Callable[[], Iterator[State]]]:
+    """Who may do something now; each move leads to a few states."""
+    found: list[Callable[[], Iterator[State]]] = [
+        partial(_proposer_steps, scene, state, at) for at in range(len(scene.operations))
+    ]
     for home in range(scene.homes):
-        for sent in state.network[home]:
-            yield from _deliver(scene, state, home, sent)
+        found += [partial(_deliver, scene, state, home, sent) for sent in sorted(state.network[home])]
     if scene.reader and state.read < 0:
-        yield from _reader_steps(scene, state)
+        found.append(partial(_reader_steps, scene, state))
+    return found
 
 
 def _proposer_steps(scene: Scene, state: State, at: int) -> Iterator[State]:

@@ -191,10 +191,15 @@ class Acceptor:
         goes with the control records: behind bulk it could end up older than an accept decided after it.
         """
         key = (request.bucket, request.key)
+        durable: asyncio.Future[None] | None = None
         async with self._turns.turn(key):
             promise = await self._promise_or_refusal(key, request)
             staged = self._store.append(extra, bulk=True)
-            durable = self._write(key, promise.record) if isinstance(promise, Promise) else None
+            if isinstance(promise, Promise):
+                try:
+                    durable = self._write(key, promise.record)
+                except HoldfastError as error:
+                    promise = error
         await asyncio.shield(staged)
         if not isinstance(promise, Promise):
             raise promise
