@@ -26,10 +26,10 @@ from rocksdict import (
 
 from holdfast_node.ports import IndexBroken
 
-MEMTABLE_BYTES: Final = 16 * 1024 * 1024
+MEMTABLE_BYTES: Final = 8 * 1024 * 1024
 MEMTABLES_MAX: Final = 3
-"""One being filled, two being flushed: with the cache, the index stays under 80 MiB."""
-CACHE_BYTES: Final = 24 * 1024 * 1024
+"""One being filled, two being flushed: with the cache, the index stays under 48 MiB."""
+CACHE_BYTES: Final = 16 * 1024 * 1024
 OPEN_FILES_MAX: Final = 128
 BLOOM_BITS: Final = 10
 

@@ -101,9 +101,6 @@ class RegisterEntry:
     partition: int
     accepted: bool
 
-    def of(self, pool: int, partition: int) -> bool:
-        return (self.pool, self.partition) in ((pool, partition), (_ANY_SCOPE, _ANY_SCOPE))
-
     @property
     def anywhere(self) -> bool:
         """Rotten, and not even the partition is known."""
