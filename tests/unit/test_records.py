@@ -14,7 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast_node.adapters.records import ProtobufBodies, message_of
-from holdfast_node.core import cluster_map, errors, head, ids, messages, operation, records
+from holdfast_node.core import (
+    cluster_map,
+    errors,
+    head,
+    ids,
+    map_messages,
+    messages,
+    operation,
+    records,
+    register_messages,
+    shard_messages,
+)
 from holdfast_node.core.errors import IntegrityError
 from holdfast_node.core.head import Ballot, Head, HeadKind, Manifest, Part, Retained
 from holdfast_node.core.ids import BlobId, Digest, StoreId, Version
@@ -50,7 +61,8 @@ def dataclasses_of(*modules: types.ModuleType) -> list[type]:
     ]
 
 
-CLASSES = dataclasses_of(head, cluster_map, messages, operation, records)
+PEERS = (register_messages, shard_messages, map_messages)
+CLASSES = dataclasses_of(head, cluster_map, *PEERS, operation, records)
 
 
 def values_for(cls: type, name: str, hint: object) -> st.SearchStrategy[object]:
@@ -222,7 +234,7 @@ def test_a_class_and_a_message_that_disagree_are_refused() -> None:
         make_dataclass("Scope", [("pool", int), ("partition", int), ("generation", int), ("extra", int)]),
         make_dataclass("NoSuchMessage", []),
     ):
-        wrong.__module__ = messages.__name__
+        wrong.__module__ = register_messages.__name__
         with pytest.raises(TypeError):
             BODIES.encode(wrong(*range(len(fields(wrong)))))
 

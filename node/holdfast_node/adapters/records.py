@@ -74,10 +74,13 @@ class ProtobufBodies:
         return head
 
 
+_PEER_MODULES: Final = tuple(f"holdfast_node.core.{of}_messages" for of in ("register", "shard", "map"))
+
+
 def message_of(cls: type) -> type[Message]:
     """The generated message that mirrors `cls`."""
     owner = cls.__module__
-    peers = owner == "holdfast_node.core.messages" or owner.startswith("holdfast_node.services.link.")
+    peers = owner in _PEER_MODULES or owner.startswith("holdfast_node.services.link.")
     modules: tuple[ModuleType, ...] = _PEER_FIRST if peers else _SHARED
     for module in modules:
         found: type[Message] | None = getattr(module, cls.__name__, None)

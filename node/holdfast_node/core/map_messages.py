@@ -1,0 +1,147 @@
+"""What nodes say to each other about the map, about themselves, and about how they are. See `core.messages`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from holdfast_node.core.head import Ballot
+from holdfast_node.core.ids import BootId, BucketId, ClusterId, NodeName, StoreId
+
+
+@dataclass(frozen=True, slots=True)
+class ReadMap:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class MapReply:
+    """The encoded map this node adopted; empty if none."""
+
+    map: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MapPrepare:
+    cluster_id: ClusterId
+    epoch: int
+    ballot: Ballot
+
+
+@dataclass(frozen=True, slots=True)
+class MapPrepareReply:
+    promised: bool
+    higher: Ballot | None
+    accepted: Ballot | None
+    map: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MapAccept:
+    cluster_id: ClusterId
+    epoch: int
+    ballot: Ballot
+    map: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MapAcceptReply:
+    accepted: bool
+    higher: Ballot | None
+
+
+@dataclass(frozen=True, slots=True)
+class MapDecided:
+    """Tells a node of a decided map; answered once it is adopted durably."""
+
+    map: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MapDecidedReply:
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Introduce:
+    """First words of every connection, and the check for rollbacks and clones."""
+
+    node: NodeName
+    store: StoreId
+    cluster_id: ClusterId
+    boot: int
+    boot_id: BootId
+    durable_sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class IntroduceReply:
+    """Who answered, and the highest marks it durably keeps of the asker (0 if it never met it)."""
+
+    node: NodeName
+    store: StoreId
+    cluster_id: ClusterId
+    boot: int
+    boot_id: BootId
+    epoch: int
+    seen_boot: int
+    seen_boot_id: BootId
+    seen_sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseBucket:
+    """closing=True: refuse accepts in this bucket from now on, durably. False: take that back."""
+
+    bucket: BucketId
+    closing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CloseBucketReply:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionHealth:
+    """A steward's report of one partition. Claimed by counting; see `NodeStatus`."""
+
+    pool: int
+    partition: int
+    blobs: int
+    bytes: int
+    healed_epoch: int
+    exceptions: int
+    least_margin: int
+    """Of its exception rows, in nodes; -1 when a blob cannot be decoded now; a large number when there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadStatus:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    name: str
+    state: str
+    detail: str
+    done: int
+    total: int
+    bytes_done: int
+    rate_bytes_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    node: NodeName
+    store: StoreId
+    epoch: int
+    boot: int
+    voting: bool
+    not_voting_reason: str
+    used_bytes: int
+    capacity_bytes: int
+    uptime_s: float
+    stewarded: tuple[PartitionHealth, ...]
+    workers: tuple[WorkerStatus, ...]
+    warnings: tuple[str, ...]

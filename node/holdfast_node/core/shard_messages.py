@@ -1,0 +1,142 @@
+"""What nodes say to each other about shards: staging, sealing, reading, finding, dropping. See `core.messages`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from holdfast_node.core.head import Ballot
+from holdfast_node.core.ids import BlobId, BucketId, ClusterId, Digest
+from holdfast_node.core.register_messages import Prepare, PrepareReply
+
+
+@dataclass(frozen=True, slots=True)
+class ShardHeader:
+    """Everything needed to know a shard without any register: written with its seal."""
+
+    cluster_id: ClusterId
+    bucket: BucketId
+    key: bytes
+    seed_id: BlobId
+    part: int
+    index: int
+    code: str
+    part_size: int
+    stripe_bytes: int
+    cell_checksums: tuple[Digest, ...]
+    base: Ballot
+    """The attempt's base ballot: a collector fences the key above it before it may drop the shard."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageWhole:
+    """A one-stripe shard with its seal, and for a home also the prepare: one message, one fsync."""
+
+    header: ShardHeader
+    prepare: Prepare | None
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StageWholeReply:
+    """Sealed if this arrived at all. `promise` is None when no prepare rode along or this home may not vote."""
+
+    promise: PrepareReply | None
+    not_voting: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StageCell:
+    """One cell of a shard that will be sealed later. Answered when it is in the log's queue or on disk."""
+
+    bucket: BucketId
+    key: bytes
+    seed_id: BlobId
+    part: int
+    index: int
+    stripe: int
+    checksum: Digest
+    base: Ballot
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StageCellReply:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """Answered when every cell named by the header and the header itself are fsynced."""
+
+    header: ShardHeader
+
+
+@dataclass(frozen=True, slots=True)
+class SealReply:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class ReadCells:
+    """`count` cells from stripe `first` on (0: only the checksums). `fresh` reads past the page cache."""
+
+    seed_id: BlobId
+    part: int
+    index: int
+    first: int
+    count: int
+    fresh: bool = False
+    want_checksums: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReadCellsReply:
+    """`payload` is the cells end to end; each was checked by the holder and must be checked by the reader.
+
+    `checksums`, if asked for, are those of all cells of the shard: the manifest names the digest over them.
+    """
+
+    lengths: tuple[int, ...]
+    payload: bytes
+    checksums: tuple[Digest, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ShardName:
+    seed_id: BlobId
+    part: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class DropShards:
+    """Only for an attempt's own shards that no accept can name, or a copy that is proven elsewhere."""
+
+    shards: tuple[ShardName, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DropShardsReply:
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinkShards:
+    """Undelete's stage step: durably note that `blob_id` too refers to the shards of `seed_id` held here."""
+
+    seed_id: BlobId
+    blob_id: BlobId
+
+
+@dataclass(frozen=True, slots=True)
+class FindShards:
+    """Which sealed shards of these seeds are here?"""
+
+    seed_ids: tuple[BlobId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """The answer to FindShards and LinkShards."""
+
+    shards: tuple[ShardName, ...]
