@@ -68,8 +68,8 @@ class Disk(Protocol):
         """Preallocate a file; it and its directory entry are durable on return. `StoreFull` if there is no room."""
         ...
 
-    async def commit(self, name: str, offset: int, pieces: Sequence[Buffer]) -> None:
-        """Write the pieces end to end at `offset` and make them durable. `offset` and the total are multiples of 4096.
+    async def commit(self, name: str, offset: int, buffers: Sequence[Buffer]) -> None:
+        """Write the buffers end to end at `offset` and make them durable. `offset` and the total are multiples of 4096.
 
         Raises `StoreFailed` on any error, and for ever after. A crash in between may leave any subset of the sectors.
         """

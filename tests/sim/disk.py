@@ -139,9 +139,9 @@ class SimDisk:
         file.durable.extend(bytes(max(0, missing)))
         await self._wait()
 
-    async def commit(self, name: str, offset: int, pieces: Sequence[Buffer]) -> None:
+    async def commit(self, name: str, offset: int, buffers: Sequence[Buffer]) -> None:
         self._check()
-        data = b"".join(pieces)
+        data = b"".join(buffers)
         file = self.platter.files[name]
         assert offset % ALIGNMENT == 0, f"offset {offset} is not aligned"
         assert len(data) % ALIGNMENT == 0, f"length {len(data)} is not aligned"

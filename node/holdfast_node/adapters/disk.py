@@ -1,7 +1,7 @@
 """The `Disk` port on a real directory: direct writes, one sync per commit, a lock against a second process.
 
 Knows nothing of what the files mean. Writes go past the page cache where the filesystem allows it (`direct` says so),
-from one aligned buffer into which the pieces are copied once. A failed write or sync is final: the kernel may have
+from one aligned buffer into which the buffers are copied once. A failed write or sync is final: the kernel may have
 dropped the pages, and the next fsync would lie.
 """
 
@@ -137,11 +137,11 @@ class FileDisk:
         """A file that a crash left half-made is completed."""
         await self._write_call(_create, self._directory, name, size_bytes)
 
-    async def commit(self, name: str, offset: int, pieces: Sequence[Buffer]) -> None:
+    async def commit(self, name: str, offset: int, buffers: Sequence[Buffer]) -> None:
         self._check()
         async with self._writing:
             self._check()
-            staged = self._stage(pieces)
+            staged = self._stage(buffers)
             assert offset % ALIGNMENT == 0, f"offset {offset} is not on the block grid"
             assert len(staged) % ALIGNMENT == 0, f"{len(staged)} bytes are not whole blocks"
             try:
@@ -221,13 +221,13 @@ class FileDisk:
                 raise StoreFull(f"no room in {self._directory}") from None
             raise self._fail(f"cannot {work.__name__.strip('_')} a file", error) from None
 
-    def _stage(self, pieces: Sequence[Buffer]) -> memoryview:
-        total = sum(map(len, pieces))
+    def _stage(self, buffers: Sequence[Buffer]) -> memoryview:
+        total = sum(map(len, buffers))
         if self._staging is None or len(self._staging) < total:
             size = -(-max(total, STAGING_BYTES) // STAGING_BYTES) * STAGING_BYTES
             self._staging = memoryview(mmap.mmap(-1, size))
         view, at = self._staging, 0
-        for piece in pieces:
+        for piece in buffers:
             end = at + len(piece)
             view[at:end] = piece
             at = end

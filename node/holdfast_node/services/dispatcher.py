@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from holdfast_node.core.errors import InternalError, Unimplemented
 from holdfast_node.core.ids import NodeName, StoreId
@@ -31,7 +31,7 @@ def handler(cls: type[Req], serve: Callable[[Caller, Req], Awaitable[Reply]]) ->
             raise InternalError(f"{type(request).__name__} was dispatched to the handler of {cls.__name__}")
         return await serve(caller, request)
 
-    return cls, checked
+    return cast("type[Request]", cls), checked
 
 
 class Dispatcher:
