@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -96,3 +97,25 @@ def test_a_node_that_is_not_in_the_seed_does_not_found_a_cluster() -> None:
             await atlas.run("n5", lambda c: c.init(seed(3, 3, code="rs:1+1")))
 
     play(story)
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_two_seeds_that_share_nodes_never_both_found_a_cluster(number: int) -> None:
+    whole = seed(9, 9, code="rs:2+1")
+    first = replace(whole, nodes=whole.nodes[:6])
+    second = replace(whole, nodes=whole.nodes[3:])
+
+    async def story(atlas: Atlas) -> None:
+        await atlas.start()
+        if number % 2:
+            atlas.network.weather.loss = 0.1
+        atlas.begin("n1", lambda c: c.init(first))
+        atlas.begin("n9", lambda c: c.init(second))
+        await pass_time(60)
+        atlas.network.weather.loss = 0.0
+        born = {m.process.store.superblock.cluster_id for m in atlas.running()} - {b""}
+        assert len(born) <= 1
+        maps = {m.cartographer.encoded for m in atlas.running()} - {b""}
+        assert len(maps) <= 1
+
+    play(story, number=number, plan=whole)

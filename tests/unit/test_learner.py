@@ -7,11 +7,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 import pytest
+from xxhash import xxh3_128_digest
 
 from holdfast_node.adapters.records import ProtobufBodies
 from holdfast_node.core.errors import HoldfastError
 from holdfast_node.core.head import Ballot, Head, HeadKind, Manifest
 from holdfast_node.core.ids import BlobId, BucketId, Digest, Era, RequestId
+from holdfast_node.core.messages import RegisterCopy
 from holdfast_node.core.operation import Operation, OperationKind
 from holdfast_node.core.records import BucketRecord
 from holdfast_node.services.acceptor import Acceptor
@@ -315,5 +317,34 @@ def test_manifests_of_retained_versions_are_learned_too() -> None:
         await school.all_vote()
         known = await school.atlas["n1"].process.store.manifest(BUCKET, b"key", blob.blob_id)
         assert known == blob
+
+    play(story)
+
+
+def test_what_was_half_accepted_is_decided_before_a_learner_votes() -> None:
+    bodies = ProtobufBodies()
+
+    async def story(school: School) -> None:
+        await school.put("n5", b"key")
+        witness = school.atlas["n3"].process.store
+        decided = await witness.register(BUCKET, b"key")
+        assert decided is not None
+        assert decided.accepted is not None
+        later = replace(decided.accepted, counter=decided.accepted.counter + 100)
+        head = replace(bodies.decode(Head, decided.head), created_ms=77)
+        encoded = bodies.encode(head)
+        await school.pupils["n3"].acceptor.learn(
+            RegisterCopy(
+                BUCKET, b"key", 0, decided.partition, later, encoded, Digest(xxh3_128_digest(encoded)), ()
+            )
+        )
+        await school.replace("n4", "n1", "n1")
+        await school.all_vote()
+        holding = [
+            record is not None and record.head == encoded
+            for member in school.atlas.running()
+            for record in [await member.process.store.register(BUCKET, b"key")]
+        ]
+        assert sum(holding) >= 4
 
     play(story)
