@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
 from holdfast_node.adapters.records import ProtobufBodies
 from holdfast_node.core.ids import BootId, ClusterId, NodeName, StoreId
@@ -159,13 +160,17 @@ class LinkNode:
         await self.tasks.close()
 
 
+class Serves(Protocol):
+    async def serve(self, carrier: Carrier) -> None: ...
+
+
 class Town:
     """Addresses and who serves there; every carrier ever opened, so that a test can break it."""
 
     def __init__(self) -> None:
         self.events = SimEvents()
         self.tasks = Tasks(self.events)
-        self.servers: dict[str, LinkServer] = {}
+        self.servers: dict[str, Serves] = {}
         self.carriers: list[MemoryCarrier] = []
         self.far_ends: list[MemoryCarrier] = []
         self.loopback = True
