@@ -51,9 +51,9 @@ def main(argv: list[str] | None = None) -> int:
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_USAGE
-    from holdfast_node import app
+    from holdfast_node.app import run
 
-    return app.run(config, arguments.node, format_if_empty=arguments.format_if_empty)
+    return run(config, arguments.node, format_if_empty=arguments.format_if_empty)
 
 
 if __name__ == "__main__":

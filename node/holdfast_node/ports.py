@@ -129,7 +129,7 @@ class Codec(Protocol):
         ...
 
     def decode(self, code: str, cells: Mapping[int, Buffer], wanted: Sequence[int]) -> list[bytes]:
-        """Rebuild the cells at the indexes in `wanted` (data or parity) from any k cells, each verified by the caller."""
+        """Rebuild the cells at `wanted` (data or parity) from any k cells, each verified by the caller."""
         ...
 
 
