@@ -49,7 +49,7 @@ class LogEvents:
             self._log.addHandler(handler)
             self._log.setLevel(logging.INFO)
 
-    def emit(self, event: str, **fields: str | int | float | bool) -> None:
+    def emit(self, event: str, **fields: str | float | bool) -> None:
         now_s = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now_s)) + f".{int(now_s * 1000) % 1000:03d}Z"
         self._log.info(json.dumps({"time": stamp, "node": self._node, "event": event, **fields}, default=str))
