@@ -61,10 +61,11 @@ class Homes:
             effects += proposal.promised(proposal.ballot, store(home), promise.reply)
         return effects
 
-    def accept(self, proposal: Proposal, effect: Effect, *homes: int) -> list[Effect]:
+    def accept(self, proposal: Proposal, effect: Effect, *homes: int, stamp: int = 1) -> list[Effect]:
         effects: list[Effect] = []
         assert isinstance(effect, SendAccept)
-        request = Accept(self.scope, BUCKET, KEY, effect.ballot, 1, effect.head, effect.head_hash)
+        scope = replace(self.scope, generation=effect.ballot.generation)
+        request = Accept(scope, BUCKET, KEY, effect.ballot, stamp, effect.head, effect.head_hash)
         for home in homes:
             acceptance = accept(self.records[home], self.standing[home], request)
             self.records[home] = acceptance.record or self.records[home]

@@ -18,9 +18,9 @@ from holdfast_node.services.events import Events
 from holdfast_node.services.places import Maps, current_topology
 from holdfast_node.services.tasks import Tasks
 
-RAISE_INTERVAL_S: Final = 10.0
-URGENT_INTERVAL_S: Final = 0.25
-URGENT: Final = RECENT_MAX // 2
+INTERVALS_S: Final = ((RECENT_MAX * 5 // 8, 0.25), (RECENT_MAX // 4, 3.0), (RECENT_SOFT, 10.0))
+"""More than so many remembered writes: raise if the era is at least so old. Under the first, a writer would soon be
+refused; under the last, nobody is in a hurry."""
 
 
 class Eras:
@@ -35,15 +35,14 @@ class Eras:
         self._seen_at = 0.0
 
     def note(self, head: Head) -> None:
-        if len(head.recent) <= RECENT_SOFT or self._raising:
-            return
-        era = current_topology(self._maps).map.era
-        kept = sum(1 for applied in head.recent if not refused(applied.stamp, era))
-        now = asyncio.get_running_loop().time()
+        era, now = current_topology(self._maps).map.era, asyncio.get_running_loop().time()
         if era != self._era_seen:
             self._era_seen, self._seen_at = era, now
-        interval = URGENT_INTERVAL_S if kept > URGENT else RAISE_INTERVAL_S
-        if kept > RECENT_SOFT and now - self._seen_at >= interval:
+        if len(head.recent) <= RECENT_SOFT or self._raising:
+            return
+        kept = sum(1 for applied in head.recent if not refused(applied.stamp, era))
+        interval = next((wait for count, wait in INTERVALS_S if kept > count), None)
+        if interval is not None and now - self._seen_at >= interval:
             self._raising = True
             _ = self._tasks.spawn(self._raise(era), "raise the era")
 
