@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import gc
 import heapq
 import random
 import sys
+import warnings
 from asyncio import base_events
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
@@ -82,11 +82,13 @@ def current_life() -> Life | None:
 
 
 @contextmanager
-def _nobody_listening() -> Iterator[None]:
+def nobody_listening() -> Iterator[None]:
     """What dying coroutines cry at the end of a world is not news."""
     before, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            yield
     finally:
         sys.unraisablehook = before
 
@@ -244,10 +246,9 @@ class SimLoop(base_events.BaseEventLoop):
         try:
             return self.run_until_complete(main)
         finally:
-            with _nobody_listening():
+            with nobody_listening():
                 self.bury()
-                gc.collect()
-            self.close()
+                self.close()
 
     def bury(self) -> None:
         """Close what is still suspended, quietly: its worlds are over and its doors are shut."""

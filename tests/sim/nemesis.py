@@ -270,6 +270,7 @@ class Nemesis:
 
     async def settle(self) -> bool:
         """Everything up and healthy, without any help but starting processes. False if that takes too long."""
+        await self.replace_lost()
         await self.settle_processes()
         healthy = not await self.unhealthy(PATIENCE_S)
         self._set_weather()
@@ -290,6 +291,7 @@ class Nemesis:
         while self._cluster.loop.time() < deadline:
             machine = self._one()
             why = await self._ask_health(machine) if machine is not None else "nothing runs"
+            self._cluster.note(f"HEALTH {why or 'good'}")
             if not why:
                 return ""
             await asyncio.sleep(POLL_S)

@@ -22,7 +22,7 @@ from holdfast_node.core.errors import HoldfastError
 from tests.sim.client import ConnectionLost, SimClient
 from tests.sim.cluster import Cluster, Topology
 from tests.sim.history import History
-from tests.sim.loop import SimLoop
+from tests.sim.loop import SimLoop, nobody_listening
 from tests.sim.nemesis import PATIENCE_S, Nemesis, Trouble
 
 BUCKET: Final = "bucket"
@@ -286,6 +286,11 @@ def run_world(seed: int, plan: Plan | None = None, *, keep_trace: bool = False) 
     gc.disable()
     try:
         with small_geometry():
-            return World(seed, plan or Plan.drawn(seed), keep_trace=keep_trace).run()
+            world = World(seed, plan or Plan.drawn(seed), keep_trace=keep_trace)
+            outcome = world.run()
+        with nobody_listening():
+            del world
+            gc.collect()
+        return outcome
     finally:
         gc.enable()
