@@ -56,6 +56,8 @@ WAIT_S: Final = 60.0
 TRIES_MAX: Final = 8
 """After so many failures a key is in quarantine: shown, and tried rarely."""
 QUARANTINE_S: Final = 600.0
+HOLD_S: Final = 1.0
+"""Before a partition that could not be looked through is tried again."""
 BACKOFF_S: Final = 0.5
 DAMAGED_SHARDS_MAX: Final = 1_000
 RATE_WINDOW_S: Final = 10.0
@@ -167,7 +169,7 @@ class Healer:
         grave = bool(urgent) and urgent[0].margin <= 0
         ward = self._next_ward(topology, now_s)
         if ward is not None and not grave and len(self._order) < AILING_ENOUGH:
-            await self._look(topology, ward, now_s)
+            await self._look(topology, ward)
             return Work.BUSY
         if urgent:
             await self._mend(urgent)
@@ -212,11 +214,15 @@ class Healer:
         due = [ward for ward in self._wards.values() if ward.due(epoch, now_s)]
         return min(due, key=lambda ward: (not ward.looking, ward.healed_epoch, ward.at), default=None)
 
-    async def _look(self, topology: Topology, ward: Ward, now_s: float) -> None:
+    async def _look(self, topology: Topology, ward: Ward) -> None:
         if not ward.looking:
-            ward.begin(joined_epoch(topology), now_s)
-        for ailing in await self._looker.look(ward):
-            self._add(ailing)
+            ward.begin(joined_epoch(topology))
+        try:
+            for ailing in await self._looker.look(ward):
+                self._add(ailing)
+        except HoldfastError as error:
+            ward.hold(asyncio.get_running_loop().time() + HOLD_S)
+            self._last_error = f"partition {ward.partition}: {error.message}"
 
     async def _name_damaged(self, topology: Topology) -> None:
         """Whose the broken shards are: their headers know the key, and its register which pool it is in."""
@@ -338,5 +344,5 @@ class Healer:
         quarantined = self._order.hopeless(TRIES_MAX)
         told = [f"looking through {looking} partitions" if looking else ""]
         told.append(f"{quarantined} in quarantine" if quarantined else "")
-        told.append(self._last_error if len(self._order) else "")
+        told.append(self._last_error if len(self._order) or looking else "")
         return "; ".join(each for each in told if each)

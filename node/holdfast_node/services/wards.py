@@ -69,7 +69,8 @@ class Ward:
     cursor: tuple[BucketId, bytes] = _START
     next_look_s: float = 0.0
     _target_epoch: int = 0
-    _began_s: float = 0.0
+    _spent_s: float = 0.0
+    _held_until_s: float = 0.0
     _blobs: int = 0
     _bytes: int = 0
 
@@ -79,14 +80,16 @@ class Ward:
 
     def due(self, epoch: int, now_s: float) -> bool:
         """Whether a look is under way or should begin: stores have joined, or it has been a while."""
+        if now_s < self._held_until_s:
+            return False
         if self.looking or now_s >= self.next_look_s:
             return True
         return max(self.healed_epoch, self.looked_epoch) < epoch and self.conclusive
 
-    def begin(self, epoch: int, now_s: float) -> None:
+    def begin(self, epoch: int) -> None:
         self.looking, self.conclusive, self.changed, self.cursor = True, True, False, _START
         self.full = max(self.healed_epoch, self.looked_epoch) < epoch
-        self._target_epoch, self._began_s = epoch, now_s
+        self._target_epoch, self._spent_s = epoch, 0.0
         self._blobs = self._bytes = 0
 
     def count(self, blobs: int, size: int) -> None:
@@ -99,14 +102,21 @@ class Ward:
         if self.full and self.conclusive:
             self.looked_epoch = self._target_epoch
         pause_s = RELOOK_S if self.conclusive else INCONCLUSIVE_S
-        self.next_look_s = now_s + max(pause_s, LOOK_SHARE * (now_s - self._began_s))
+        self.next_look_s = now_s + max(pause_s, LOOK_SHARE * self._spent_s)
 
     def note_change(self, now_s: float) -> None:
+        """Something was accepted: count again soon."""
         if not self.changed:
             self.changed = True
-            self.next_look_s = min(
-                self.next_look_s, now_s + max(RECOUNT_S, LOOK_SHARE * (now_s - self._began_s))
-            )
+            self.next_look_s = min(self.next_look_s, now_s + max(RECOUNT_S, LOOK_SHARE * self._spent_s))
+
+    def spend(self, elapsed_s: float) -> None:
+        """A page took this long."""
+        self._spent_s += elapsed_s
+
+    def hold(self, until_s: float) -> None:
+        """It cannot be looked through now: others first."""
+        self._held_until_s = until_s
 
 
 def joined_epoch(topology: Topology) -> int:
@@ -134,6 +144,7 @@ class Looker:
 
     async def look(self, ward: Ward) -> list[Ailing]:
         """The next page: which of its keys ail. Ends the look after the last. Raises `ClusterError` to be repeated."""
+        began_s = asyncio.get_running_loop().time()
         topology = self._path.topology
         pages = await self._pages(topology, ward)
         window = merge(pages, ())
@@ -144,8 +155,10 @@ class Looker:
             found.append(await self._settled(place, copy, disputed=(copy.bucket, copy.key) in disputed))
         ailing = await (self._ask(topology, ward, found) if ward.full else self._read(topology, ward, found))
         self._count(ward, found)
+        now_s = asyncio.get_running_loop().time()
+        ward.spend(now_s - began_s)
         if window.end is None:
-            ward.end(asyncio.get_running_loop().time())
+            ward.end(now_s)
         else:
             ward.cursor = window.end
         return ailing
