@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar, cast
 
 import xxhash
 
@@ -236,7 +236,7 @@ class SimClient:
 
         async def work(node: Coordinator) -> tuple[int, bytes, int, int, bytes]:
             whole = await node.get(self._bucket, key)
-            await whole.chunks.aclose()  # type: ignore[attr-defined]
+            await cast("AsyncGenerator[bytes, None]", whole.chunks).aclose()
             last = min(first + length, whole.info.size)
             if first >= last:
                 return 0, b"", 0, 0, b""

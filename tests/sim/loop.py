@@ -18,7 +18,7 @@ import sys
 import warnings
 from asyncio import base_events
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from typing import Any, Final, Protocol, TypeVar, cast
 
@@ -81,10 +81,14 @@ def current_life() -> Life | None:
     return _LIFE.get()
 
 
+def _ignore(_: object) -> None:
+    pass
+
+
 @contextmanager
-def nobody_listening() -> Iterator[None]:
+def nobody_listening() -> Generator[None]:
     """What dying coroutines cry at the end of a world is not news."""
-    before, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    before, sys.unraisablehook = sys.unraisablehook, _ignore
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)

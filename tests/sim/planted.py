@@ -10,7 +10,7 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -45,7 +45,7 @@ class Plant:
 
 
 @contextmanager
-def planted(plant: Plant) -> Iterator[None]:
+def planted(plant: Plant) -> Generator[None]:
     done: list[tuple[object, str, object]] = []
     try:
         for where, name, change in plant.patches():

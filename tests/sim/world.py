@@ -11,7 +11,7 @@ import gc
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -82,7 +82,7 @@ class Outcome:
 
 
 @contextmanager
-def small_geometry() -> Iterator[None]:
+def small_geometry() -> Generator[None]:
     """The same arithmetic on small numbers: many stripes and parts in a few kilobytes."""
     wanted = {
         "STRIPE_BYTES": 8 * 1024,

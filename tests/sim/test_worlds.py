@@ -1,0 +1,57 @@
+"""Three hundred worlds, each of them right; the same seed the same world; and bugs planted on purpose are found."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.sim.planted import PLANTS, QUICK, Plant, worlds_until_found
+from tests.sim.run import tell_failure
+from tests.sim.world import run_world
+
+WORLDS = 300
+CHUNK = 10
+PLANTED_WORLDS = 6
+SEEDS = sorted((Path(__file__).parent / "seeds").glob("*.json"))
+
+
+@pytest.mark.parametrize("first", range(0, WORLDS, CHUNK))
+def test_worlds_come_right(first: int) -> None:
+    wrong = [outcome for outcome in map(run_world, range(first, first + CHUNK)) if outcome.violations]
+    assert not wrong, "\n\n".join(map(tell_failure, wrong))
+
+
+@pytest.mark.parametrize("file", SEEDS, ids=lambda file: file.stem)
+def test_a_seed_that_once_failed_comes_right(file: Path) -> None:
+    outcome = run_world(json.loads(file.read_text())["seed"])
+    assert not outcome.violations, tell_failure(outcome)
+
+
+def test_a_seed_gives_the_same_world_whatever_the_hash_seed() -> None:
+    program = "from tests.sim.world import run_world; print(*(run_world(seed).digest for seed in (11, 12)))"
+    traces = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            check=True,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            cwd=Path(__file__).parents[2],
+        ).stdout
+        for hash_seed in ("1", "2")
+    }
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize(
+    "plant", [plant for plant in PLANTS if plant.name in QUICK], ids=lambda plant: plant.name
+)
+def test_a_planted_bug_is_found(plant: Plant) -> None:
+
+    count, outcome = worlds_until_found(plant, PLANTED_WORLDS)
+    assert outcome is not None, f"{plant.says}: not noticed in {count} worlds"
