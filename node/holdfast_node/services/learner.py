@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeVar
 
 from holdfast_node.core.catch_up import KeyId, Window, fences, higher_ballot, merge
-from holdfast_node.core.errors import ClusterError, Evidence, HoldfastError, StaleGeneration, Unavailable
+from holdfast_node.core.errors import Evidence, HoldfastError, StaleGeneration, Unavailable
 from holdfast_node.core.ids import ID_BYTES, RESERVED_BUCKET, BucketId, Era, RequestId, StoreId
 from holdfast_node.core.map_changes import finish_learning, relearn
 from holdfast_node.core.messages import (
@@ -101,6 +101,7 @@ class Learner:
         """Rotten keys for which learning their partition again has changed nothing."""
         self._learned_total = 0
         self._bytes = 0
+        self._busy_s = 0.0
         self.wake: Final = asyncio.Event()
         cartographer.subscribe(lambda _: self.wake.set())
 
@@ -117,12 +118,16 @@ class Learner:
             done=self._learned_total,
             total=self._learned_total + left,
             bytes_done=self._bytes,
-            rate_bytes_s=0.0,
+            rate_bytes_s=self._bytes / self._busy_s if self._busy_s else 0.0,
         )
 
     async def work_once(self) -> Work:
+        clock = asyncio.get_running_loop().time
+        begun = clock()
         try:
             self._state = await self._work()
+            if self._state is Work.BUSY:
+                self._busy_s += clock() - begun
         except HoldfastError as error:
             self._state, self._detail = Work.IDLE, str(error)
             raise
@@ -242,14 +247,14 @@ class Learner:
                 current.cursor, current.settled = window.end, set()
         except StaleGeneration:
             return Work.THROTTLED
-        except ClusterError as error:
+        except HoldfastError as error:
             self._failed(current, error)
             return Work.THROTTLED
         current.failures = 0
         self._rows = min(PAGE_ROWS, 2 * self._rows)
         return Work.BUSY
 
-    def _failed(self, current: _Pass, error: ClusterError) -> None:
+    def _failed(self, current: _Pass, error: HoldfastError) -> None:
         current.failures += 1
         self._detail = str(error)
         self._rows = max(1, self._rows // 2)
