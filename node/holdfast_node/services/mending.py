@@ -149,21 +149,21 @@ class Mender:
         return source
 
     async def _mend_part(self, part: _Part, base: Ballot, result: Mended, *, deep: bool) -> None:
+        """A copy at home counts once it was read back: until then it is worth no more than none."""
         targets = dict(part.plan.missing)
         homes = part.topology.entry(part.place.pool, self._partition(part)).homes
+        doubted = {index for index, _ in part.plan.surplus}
         if deep:
-            for index, home in enumerate(homes):
-                if home in part.source.candidates[index] and not await self._proven(part, index, home):
-                    part.source.candidates[index].remove(home)
-                    targets[index] = home
+            doubted |= {index for index, home in enumerate(homes) if home in part.source.candidates[index]}
+        for index in sorted(doubted):
+            if not await self._proven(part, index, homes[index]):
+                part.source.candidates[index].remove(homes[index])
+                targets[index] = homes[index]
         if targets:
             await self._make(part, targets, base, result)
-        for index, store in part.plan.surplus:
-            if index not in targets and await self._proven(part, index, homes[index]):
-                await self._drop(part, index, store, result)
-        for index in targets:
-            if index in part.proven:
-                for store in part.source.candidates[index]:
+        for index in sorted(part.proven):
+            for store in part.source.candidates[index]:
+                if store != homes[index]:
                     await self._drop(part, index, store, result)
 
     async def _make(self, part: _Part, targets: dict[int, StoreId], base: Ballot, result: Mended) -> None:

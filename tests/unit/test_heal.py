@@ -1,0 +1,263 @@
+"""Every shard comes home, the gravest first; nothing is dropped before its replacement was read back."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast_node.core.heal_order import NO_MARGIN_KNOWN, Ailing, HealOrder
+from holdfast_node.core.ids import RESERVED_BUCKET
+from holdfast_node.core.messages import (
+    DropShards,
+    ReadCells,
+    ReadCellsReply,
+    Reply,
+    Request,
+    StageCell,
+    StageWhole,
+)
+from holdfast_node.services.dispatcher import Caller
+from holdfast_node.services.mending import take_census
+from tests.support.small_clusters import TWELVE, Serve, SmallCluster, payload_of, run_story
+
+SIZES = (300, 8000, 50_000)
+
+
+def ailing(key: bytes, margin: int, since: int = 0) -> Ailing:
+    return Ailing(0, 1, RESERVED_BUCKET, key, margin, since)
+
+
+@given(st.lists(st.tuples(st.integers(-1, 3), st.integers(0, 5)), max_size=30))
+def test_the_smallest_margin_goes_first_then_the_oldest(drawn: list[tuple[int, int]]) -> None:
+    order = HealOrder()
+    for number, (margin, since) in enumerate(drawn):
+        assert order.add(ailing(b"%d" % number, margin, since))
+    found = [(each.margin, each.since) for each in order.most_urgent(0.0, 100)]
+    assert found == sorted(drawn)
+
+
+def test_a_report_that_came_meanwhile_is_not_lost() -> None:
+    order = HealOrder()
+    order.add(ailing(b"k", 1))
+    (taken,) = order.most_urgent(0.0, 1)
+    order.add(ailing(b"k", 1))
+    order.remove(taken)
+    assert len(order) == 1
+    order.put_off(taken, margin=1, due_s=100.0, tries=1)
+    assert order.most_urgent(0.0, 1), "what was just reported is due"
+
+
+def test_what_was_put_off_waits_until_somebody_is_back() -> None:
+    order = HealOrder()
+    order.add(ailing(b"k", 1))
+    (taken,) = order.most_urgent(0.0, 1)
+    order.put_off(taken, margin=0, due_s=60.0, tries=9)
+    assert order.most_urgent(59.0, 1) == []
+    assert order.hopeless(8) == 1
+    assert order.per_partition() == {(0, 1): (1, 0)}
+    order.hasten()
+    assert order.most_urgent(0.0, 1)
+
+
+def test_the_order_is_bounded_and_says_so() -> None:
+    order = HealOrder(limit=2)
+    assert order.add(ailing(b"a", 1))
+    assert order.add(ailing(b"b", 1))
+    assert not order.add(ailing(b"c", 0))
+    assert order.add(ailing(b"a", 0)), "known keys may get worse"
+    order.forget({(0, 1)})
+    assert len(order) == 0
+
+
+async def until_healthy(small: SmallCluster, patience_s: float = 120.0) -> None:
+    deadline = small.cluster.loop.time() + patience_s
+    machine = small.cluster.running()[0]
+    problems: tuple[str, ...] = ("nobody was asked",)
+    while small.cluster.loop.time() < deadline:
+        status = await small.cluster.admin(machine, lambda admin: admin.status())
+        if status.healthy:
+            return
+        problems = status.problems
+        await asyncio.sleep(1)
+    pytest.fail(f"not healthy after {patience_s} s: {problems}")
+
+
+async def everything_is_home(small: SmallCluster) -> None:
+    """Each key's every shard is sealed at its home, and nowhere else."""
+    for size in SIZES:
+        key = b"%d" % size
+        manifest = (await small.head(key)).manifest
+        assert manifest is not None
+        node = small.node("n1")
+        census = await small.at("n1", lambda n, seed=manifest.seed_id: take_census(n.path, [seed]))  # type: ignore[misc]
+        topology = node.path.topology
+        bucket, pool = await small.bucket()
+        for number, part in enumerate(manifest.parts):
+            partition = topology.part_partition(pool, bucket.id, key, manifest.seed_id, number)
+            homes = topology.entry(pool, partition).homes
+            assert {i: list(at) for i, at in census.held(manifest.seed_id, number).items()} == {
+                index: [home] for index, home in enumerate(homes)
+            }
+            assert len(part.checksums) == len(homes)
+        assert await small.get(key) == payload_of(size)
+
+
+def test_degraded_writes_come_home_when_the_nodes_are_back() -> None:
+    async def story(small: SmallCluster) -> None:
+        for name in ("n5", "n6"):
+            small.cluster.stop_at_once(small.machine(name))
+        await asyncio.sleep(5)
+        for size in SIZES:
+            receipt = await small.put(b"%d" % size, payload_of(size))
+            assert not receipt.margin.full
+        status = await small.cluster.admin(small.machine("n1"), lambda admin: admin.status())
+        assert status.exceptions >= 1, "what is degraded is known at once"
+        for name in ("n5", "n6"):
+            await small.cluster.boot(small.machine(name))
+        await until_healthy(small)
+        await everything_is_home(small)
+
+    run_story(story)
+
+
+def test_handoffs_are_dropped_only_after_the_home_was_read_back() -> None:
+    async def story(small: SmallCluster) -> None:
+        homes = await small.homes(b"300")
+        away = next(name for name in homes if name != "n1")
+        small.cluster.stop_at_once(small.machine(away))
+        await asyncio.sleep(5)
+        for size in SIZES:
+            await small.put(b"%d" % size, payload_of(size))
+        read_back: set[tuple[bytes, int, int]] = set()
+
+        async def note_reads(usual: Serve, caller: Caller, request: Request) -> Reply:
+            reply = await usual(caller, request)
+            if isinstance(request, ReadCells) and request.fresh:
+                read_back.add((request.seed_id, request.part, request.index))
+            return reply
+
+        async def check_drop(usual: Serve, caller: Caller, request: Request) -> Reply:
+            assert isinstance(request, DropShards)
+            for name in request.shards:
+                assert (name.seed_id, name.part, name.index) in read_back, "dropped unproven"
+            return await usual(caller, request)
+
+        await small.cluster.boot(small.machine(away))
+        for machine in small.cluster.running():
+            small.twist(machine.name, ReadCells, note_reads)
+            small.twist(machine.name, DropShards, check_drop)
+        await until_healthy(small)
+        await everything_is_home(small)
+        assert read_back
+
+    run_story(story, topology=TWELVE)
+
+
+def test_a_home_that_lies_keeps_its_handoff_alive() -> None:
+    """The rebuilt copy does not read back: the other copy must stay."""
+
+    async def story(small: SmallCluster) -> None:
+        homes = await small.homes(b"8000")
+        away = next(name for name in homes if name != "n1")
+        small.cluster.stop_at_once(small.machine(away))
+        await asyncio.sleep(5)
+        await small.put(b"8000", payload_of(8000))
+        manifest = (await small.head(b"8000")).manifest
+        assert manifest is not None
+
+        async def rot(usual: Serve, caller: Caller, request: Request) -> Reply:
+            reply = await usual(caller, request)
+            assert isinstance(reply, ReadCellsReply)
+            return replace(reply, payload=bytes(len(reply.payload)))
+
+        before = {name for held in small.sealed(manifest.seed_id).values() for name in held}
+        await small.cluster.boot(small.machine(away))
+        small.twist(away, ReadCells, rot)
+        await asyncio.sleep(60)
+        others = {n: names for n, names in small.sealed(manifest.seed_id).items() if n != away}
+        assert {name for held in others.values() for name in held} == before
+        status = await small.cluster.admin(small.machine("n1"), lambda admin: admin.status())
+        assert not status.healthy
+        assert status.exceptions == 1
+
+    run_story(story, topology=TWELVE)
+
+
+def test_a_broken_shard_that_a_reader_met_is_mended() -> None:
+    async def story(small: SmallCluster) -> None:
+        await small.put(b"50000", payload_of(50_000))
+        home = next(name for name in (await small.homes(b"50000"))[:4] if name != "n1")
+        lying = True
+
+        async def rot(usual: Serve, caller: Caller, request: Request) -> Reply:
+            reply = await usual(caller, request)
+            assert isinstance(reply, ReadCellsReply)
+            return replace(reply, payload=bytes(len(reply.payload))) if lying else reply
+
+        small.twist(home, ReadCells, rot)
+        written: list[Request] = []
+
+        async def note(usual: Serve, caller: Caller, request: Request) -> Reply:
+            nonlocal lying
+            lying = False
+            written.append(request)
+            return await usual(caller, request)
+
+        small.twist(home, StageCell, note)
+        small.twist(home, StageWhole, note)
+        assert await small.get(b"50000") == payload_of(50_000)
+        await asyncio.sleep(60)
+        assert written, "the shard was written again"
+        await until_healthy(small)
+
+    run_story(story)
+
+
+def test_replaced_nodes_get_their_shards_back_and_status_is_truthful() -> None:
+    async def story(small: SmallCluster) -> None:
+        for size in SIZES:
+            await small.put(b"%d" % size, payload_of(size))
+        older = payload_of(777)
+        await small.put(b"300", older)
+        await small.put(b"300", payload_of(300))
+        kept = (await small.head(b"300")).retained
+        for name in ("n3", "n4"):
+            small.cluster.wipe(small.machine(name))
+        await asyncio.sleep(5)
+        for name in ("n3", "n4"):
+            await small.cluster.boot(small.machine(name), format_if_empty=True)
+            await small.cluster.admin(small.machine("n1"), lambda admin, n=name: admin.replace_lost(n))  # type: ignore[misc]
+        await until_healthy(small)
+        await everything_is_home(small)
+        healed = [
+            row.healed_epoch for m in small.cluster.running() if m.node for row in m.node.healer.health()
+        ]
+        joined = max(n.joined_epoch for n in small.node("n1").path.topology.map.nodes)
+        assert min(healed) >= joined
+        for name in ("n1", "n2"):
+            small.cluster.stop_at_once(small.machine(name))
+        await asyncio.sleep(5)
+        versions = [entry.version for entry in kept if entry.size == len(older)]
+        assert await small.get(b"300", at="n3", version=versions[-1]) == older, "kept versions are healed too"
+
+    run_story(story)
+
+
+def test_nothing_ails_in_a_healthy_cluster() -> None:
+    async def story(small: SmallCluster) -> None:
+        for size in SIZES:
+            await small.put(b"%d" % size, payload_of(size))
+        await asyncio.sleep(30)
+        await until_healthy(small)
+        rows = [
+            row for machine in small.cluster.running() if machine.node for row in machine.node.healer.health()
+        ]
+        assert sum(row.blobs for row in rows) == len(SIZES)
+        assert {row.least_margin for row in rows} == {NO_MARGIN_KNOWN}
+        assert sum(m.node.healer.status().bytes_done for m in small.cluster.running() if m.node) == 0
+
+    run_story(story)
