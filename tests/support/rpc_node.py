@@ -66,7 +66,8 @@ class DictBlobs:
     taken: int = 0
     gate: asyncio.Event | None = None
     open_gets: int = 0
-    interrupted: list[BaseException] = field(default_factory=list[BaseException])
+    ended: int = 0
+    """Puts whose payload came to an end, good or bad."""
     fail: BaseException | None = None
 
     async def put(
@@ -79,11 +80,10 @@ class DictBlobs:
                 data += chunk
                 if self.gate is not None:
                     await self.gate.wait()
-        except BaseException as error:
-            self.interrupted.append(error)
-            raise
-        if 0 <= options.size != len(data):
-            raise InvalidArgument(f"the body ended after {len(data)} bytes of {options.size}")
+            if 0 <= options.size != len(data):
+                raise InvalidArgument(f"the body ended after {len(data)} bytes of {options.size}")
+        finally:
+            self.ended += 1
         if options.condition.if_absent and (bucket, key) in self.blobs:
             raise PreconditionFailed("it is there", evidence=[Evidence("n1", "version 1")])
         digest = Digest(xxhash.xxh3_128_digest(data))

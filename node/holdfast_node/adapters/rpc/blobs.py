@@ -12,8 +12,9 @@ from holdfast_node.adapters.rpc.doors import BlobDoor, BucketDoor
 from holdfast_node.core.errors import InvalidArgument, TooLarge
 from holdfastpb.v1 import blob_pb2
 
-END_GRACE_S: Final = 0.02
-"""A broken stream and a finished one look alike to whoever reads it; a break cancels the call a moment later."""
+END_GRACE_S: Final = 0.05
+"""gRPC shows a broken stream to its reader as a finished one, and cancels the call a moment later (one in thirty did so
+too late here). A blob whose size was announced is safe: it is too short. One of unknown size waits for that moment."""
 
 
 class BlobsServicer:
