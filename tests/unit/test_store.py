@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Final
 
 import pytest
@@ -17,7 +18,8 @@ from holdfast_node.core.errors import (
     StoreFull,
     TooLarge,
 )
-from holdfast_node.core.ids import BootId, BucketId, StoreId
+from holdfast_node.core.head import Head, HeadKind
+from holdfast_node.core.ids import RESERVED_BUCKET, BootId, BucketId, StoreId, Version
 from holdfast_node.core.messages import ShardName
 from holdfast_node.core.records import (
     BucketRecord,
@@ -93,6 +95,30 @@ def test_everything_resolved_is_there_after_a_restart(*, clean: bool, index: str
             assert vote.promised == stores.ballot(1)
             assert store.recovered_sequence >= durable
             assert not store.rotten()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("index", ["kept", "lost"])
+def test_counts_follow_writes_overwrites_and_deletes(index: str) -> None:
+    tombstone = Head(version=Version(9), kind=HeadKind.TOMBSTONE)
+    size = stores.manifest(1).size
+
+    async def scenario() -> None:
+        bench = Bench()
+        async with bench.store() as store:
+            for key, version in ((b"a", 1), (b"b", 1), (b"b", 2), (b"c", 1)):
+                await put(store, key, version)
+            assert store.count(0, 0) == (3, 3 * size)
+            deleted = replace(register(b"c", 9), head=BODIES.encode(tombstone))
+            await store.append([Entry(deleted), Entry(register(b"d", 1, partition=1))])
+            await store.append([Entry(register(b"bucket record", 1, bucket=RESERVED_BUCKET))])
+        if index == "lost":
+            bench.forget_index()
+        async with bench.store() as store:
+            assert store.count(0, 0) == (2, 2 * size)
+            assert store.count(0, 1) == (1, size)
+            assert store.count(0, 2) == (0, 0)
 
     run(scenario)
 

@@ -80,6 +80,8 @@ SHARD_ROWS: Final = b"s"
 CELL_ROWS: Final = b"c"
 LINK_ROWS: Final = b"l"
 ROTTEN_ROWS: Final = b"r"
+COUNT_ROWS: Final = b"n"
+"""Pool and partition -> how many blobs are current there and their bytes; the reserved bucket is not counted."""
 SMALL_ROWS: Final[dict[RecordType, bytes]] = {
     RecordType.MAP: b"g",
     RecordType.MAP_VOTE: b"w",

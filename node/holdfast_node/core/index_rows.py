@@ -15,9 +15,10 @@ from typing import Final, NamedTuple
 from xxhash import xxh3_128_digest
 
 from holdfast_node.core.head import Ballot, Head, HeadKind
-from holdfast_node.core.ids import ID_BYTES, Digest, StoreId
+from holdfast_node.core.ids import ID_BYTES, RESERVED_BUCKET, Digest, StoreId
 from holdfast_node.core.index_keys import (
     CELL_ROWS,
+    COUNT_ROWS,
     LINK_ROWS,
     REGISTER_ROWS,
     ROTTEN_ROWS,
@@ -53,6 +54,9 @@ _SHARD_ROW: Final = struct.Struct(">QQQQQIQQII")
 _CELL_ROW: Final = struct.Struct(">QQQI16s")
 _SEQUENCE: Final = struct.Struct(">Q")
 _SMALL_ROW: Final = struct.Struct(">QH")
+_SCOPE: Final = struct.Struct(">II")
+_SCOPE_AT: Final = _REGISTER_ROW.size - _SCOPE.size
+_COUNT_ROW: Final = struct.Struct(">QQ")
 
 _ROTTEN: Final = 1
 _ANY_SCOPE: Final = 0xFFFFFFFF
@@ -197,6 +201,20 @@ def decode_register_entry(value: bytes) -> RegisterEntry:
     return RegisterEntry(location, sequence, bool(flags & _ROTTEN), pool, partition, accepted)
 
 
+def scope_of(value: bytes) -> tuple[int, int] | None:
+    """Pool and partition of a register row, at the least cost; None if it is rotten and they are not known."""
+    pool, partition = _SCOPE.unpack_from(value, _SCOPE_AT)
+    return None if pool == _ANY_SCOPE else (pool, partition)
+
+
+def decode_count(value: bytes | None) -> tuple[int, int]:
+    """Blobs and bytes of a count row."""
+    if value is None:
+        return 0, 0
+    blobs, size = _COUNT_ROW.unpack(value)
+    return blobs, size
+
+
 def decode_register_row(key: bytes, value: bytes) -> RegisterRow:
     """The summary of an accepted register."""
     pool, partition = _REGISTER_ROW.unpack_from(value)[-2:]
@@ -284,6 +302,7 @@ def apply_rot(rows: Rows, key: bytes, sequence: int) -> bool:
             return False
         pool, partition = known.pool, known.partition
     value = _REGISTER_ROW.pack(0, 0, 0, sequence, _ROTTEN, pool, partition)
+    _count(rows, key, row, value)
     rows.put(REGISTER_ROWS + key, value)
     rows.put(ROTTEN_ROWS + key, _SEQUENCE.pack(sequence))
     return True
@@ -317,9 +336,37 @@ def _apply_register(rows: Rows, entry: Logged, body: RegisterRecord, newest: boo
         manifest_key = manifest_row_key(body.bucket, body.key, head.manifest.blob_id)
         _put_manifest(rows, entry, manifest_key, newest)
     key = REGISTER_ROWS + entry.key
-    if not newest and (row := rows.get(key)) and decode_register_entry(row).sequence > entry.sequence:
+    row = rows.get(key)
+    if not newest and row is not None and decode_register_entry(row).sequence > entry.sequence:
         return
-    rows.put(key, _encode_register(entry, body))
+    value = _encode_register(entry, body)
+    _count(rows, entry.key, row, value)
+    rows.put(key, value)
+
+
+def _count(rows: Rows, key: bytes, before: bytes | None, after: bytes) -> None:
+    """Keep the count of current blobs in step with a register row that changes."""
+    was, is_ = _current_bytes(before), _current_bytes(after)
+    scope = scope_of(after) or (scope_of(before) if before is not None else None)
+    if was == is_ or scope is None or key.startswith(RESERVED_BUCKET):
+        return
+    row_key = count_row_key(*scope)
+    blobs, size = decode_count(rows.get(row_key))
+    blobs += (is_ is not None) - (was is not None)
+    size += (is_ or 0) - (was or 0)
+    rows.put(row_key, _COUNT_ROW.pack(blobs, size))
+
+
+def _current_bytes(value: bytes | None) -> int | None:
+    """The size of the current blob in a register row; None if there is none."""
+    if value is None or len(value) <= _REGISTER_ROW.size:
+        return None
+    *_, kind, size, _, _ = _SUMMARY.unpack_from(value, _REGISTER_ROW.size)
+    return int(size) if kind == HeadKind.BLOB else None
+
+
+def count_row_key(pool: int, partition: int) -> bytes:
+    return COUNT_ROWS + _SCOPE.pack(pool, partition)
 
 
 def _put_manifest(rows: Rows, entry: Logged, key: bytes, newest: bool) -> None:

@@ -302,6 +302,10 @@ class Store:
         """Whole accepted registers after (bucket, key), of all buckets, with the manifests of retained versions."""
         return await self._registers.copies(partitions, after_bucket, after_key, limit)
 
+    def count(self, pool: int, partition: int) -> tuple[int, int]:
+        """How many blobs are current in the partition as far as this store knows, and their bytes."""
+        return self._registers.count(pool, partition)
+
     async def manifest(self, bucket: BucketId, key: bytes, blob_id: BlobId) -> Manifest | None:
         """Of a version this store accepted or learned. Raises `IntegrityError` if it is broken here."""
         return await self._registers.manifest(bucket, key, blob_id)

@@ -74,9 +74,7 @@ class RegisterReader:
         rows: list[RegisterRow] = []
         first = index_keys.register_row_key(bucket, max(prefix, start))
         end = index_keys.prefix_end(index_keys.register_row_key(bucket, prefix))
-        for row_key, value, entry in self._registers(first, end):
-            if not _concerns(entry, partitions):
-                continue
+        for row_key, value, entry in self._registers(first, end, partitions):
             if entry.rotten:
                 raise _rotten_register()
             if len(rows) == limit:
@@ -95,8 +93,8 @@ class RegisterReader:
         end = index_keys.prefix_end(index_keys.REGISTER_ROWS)
         wanted: list[bytes] = []
         complete = True
-        for row_key, _, entry in self._registers(start, end):
-            if (after_bucket and row_key == start) or not _concerns(entry, partitions):
+        for row_key, _, entry in self._registers(start, end, partitions):
+            if after_bucket and row_key == start:
                 continue
             if entry.rotten:
                 raise _rotten_register()
@@ -154,9 +152,21 @@ class RegisterReader:
             manifests=tuple(manifests),
         )
 
-    def _registers(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes, RegisterEntry]]:
-        """Rows of registers that something was accepted in, or that are broken."""
+    def count(self, pool: int, partition: int) -> tuple[int, int]:
+        """Current blobs of the partition as this store knows them, and their bytes."""
+        return index_rows.decode_count(self._log.get(index_rows.count_row_key(pool, partition)))
+
+    def _registers(
+        self, start: bytes, end: bytes, partitions: frozenset[tuple[int, int]]
+    ) -> Iterator[tuple[bytes, bytes, RegisterEntry]]:
+        """Rows of these partitions' registers that something was accepted in, or that are broken.
+
+        The others are passed over by a look at eight bytes each: a store keeps many partitions, a scan wants few.
+        """
         for row_key, value in self._log.scan(start, end):
+            scope = index_rows.scope_of(value)
+            if scope is not None and scope not in partitions:
+                continue
             entry = index_rows.decode_register_entry(value)
             if entry.accepted or entry.rotten:
                 yield row_key, value, entry
@@ -173,10 +183,6 @@ class RegisterReader:
         ):
             _, dropped = cache.popitem(last=False)
             self._cache_bytes -= len(dropped.head)
-
-
-def _concerns(entry: RegisterEntry, partitions: frozenset[tuple[int, int]]) -> bool:
-    return entry.anywhere or (entry.pool, entry.partition) in partitions
 
 
 def _rotten_register() -> NotVoting:
