@@ -127,7 +127,7 @@ class Caller(threading.Thread):
     """One caller until `stop` is set."""
 
     def __init__(
-        self, number: int, bucket: holdfast.Bucket, record: Record, stop: threading.Event, seed: int
+        self, number: int, bucket: holdfast.Bucket, record: Record, stop: threading.Event, seed: str
     ) -> None:
         super().__init__(name=f"caller {number}", daemon=True)
         self._who = f"c{number}"
@@ -158,7 +158,7 @@ class Caller(threading.Thread):
             elif roll < 0.55:
                 self._shared_delete(key)
             else:
-                self._shared_get(key)
+                self.shared_get(key)
         elif self._random.random() < 0.5:
             self._own_put()
         else:
@@ -195,7 +195,7 @@ class Caller(threading.Thread):
         else:
             self._note(key, op, Result.DONE, version)
 
-    def _shared_get(self, key: str) -> None:
+    def shared_get(self, key: str) -> None:
         op = Op(Kind.READ, time.monotonic(), 0, Result.DONE, who=self._who)
         try:
             blob = self._bucket.get(key)
@@ -343,5 +343,5 @@ class Load:
             if wrong is not None:
                 found.append(wrong)
         for number in range(SHARED_KEYS):
-            self.callers[0]._shared_get(f"shared/{number}")
+            self.callers[0].shared_get(f"shared/{number}")
         return found + self.record.judge()
