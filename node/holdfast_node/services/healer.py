@@ -68,6 +68,8 @@ class HealStore(Protocol):
 
     def partition(self, pool: int, partition: int) -> PartitionRecord: ...
 
+    def count(self, pool: int, partition: int) -> tuple[int, int]: ...
+
     def append(self, entries: Sequence[Entry], *, bulk: bool = False) -> asyncio.Future[None]: ...
 
     async def shard_header(self, name: ShardName) -> ShardHeader | None: ...
@@ -132,7 +134,6 @@ class Healer:
         topology = self._path.maps.topology
         if ward is None or topology is None:
             return
-        ward.note_change(asyncio.get_running_loop().time())
         head = self._bodies.decode(Head, request.head)
         place = KeyPlace(ward.pool, request.bucket, request.key)
         if head.manifest is not None and strays(topology, place, head.manifest):
@@ -313,12 +314,13 @@ class Healer:
         rows: list[PartitionHealth] = []
         for ward in self._wards.values():
             count, margin = ailing.get(ward.at, (0, NO_MARGIN_KNOWN))
+            blobs, size = self._store.count(*ward.at)
             rows.append(
                 PartitionHealth(
                     pool=ward.pool,
                     partition=ward.partition,
-                    blobs=ward.blobs,
-                    bytes=ward.payload_bytes,
+                    blobs=blobs,
+                    bytes=size,
                     healed_epoch=ward.healed_epoch,
                     exceptions=count,
                     least_margin=margin,

@@ -1,7 +1,7 @@
 """The partitions this store is steward of, and how far it has looked through each: every blob of every key, page by
 page, merged over enough homes that none is missed.
 
-Finds what ails and counts what is there. Mends nothing.
+Finds what ails. Mends nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 from holdfast_node.core.catch_up import merge
 from holdfast_node.core.errors import Unavailable
 from holdfast_node.core.geometry import layout_of
-from holdfast_node.core.head import Head, HeadKind, Manifest
+from holdfast_node.core.head import Head, Manifest
 from holdfast_node.core.heal_order import Ailing, away_from_home
 from holdfast_node.core.ids import RESERVED_BUCKET, BucketId, StoreId
 from holdfast_node.core.margin import NODE_TAG, shard_survives
@@ -31,8 +31,6 @@ RELOOK_S: Final = 300.0
 """Between looks through a partition in which nothing happens: finds what a lost message kept from us."""
 INCONCLUSIVE_S: Final = 5.0
 """After a look during which some store did not say what it holds."""
-RECOUNT_S: Final = 5.0
-"""After a write: counts in `status` are at least this old while writes go on."""
 LOOK_SHARE: Final = 20
 """A look may take at most about this fraction of the time."""
 
@@ -59,20 +57,14 @@ class Ward:
     healed_epoch: int
     looked_epoch: int = 0
     """The epoch up to which a full look has ended; healed once nothing it found ails any more."""
-    blobs: int = 0
-    payload_bytes: int = 0
     looking: bool = False
     full: bool = False
     conclusive: bool = True
-    changed: bool = False
-    """Something was accepted since the last look began: the counts are old."""
     cursor: tuple[BucketId, bytes] = _START
     next_look_s: float = 0.0
     _target_epoch: int = 0
     _spent_s: float = 0.0
     _held_until_s: float = 0.0
-    _blobs: int = 0
-    _bytes: int = 0
 
     @property
     def at(self) -> tuple[int, int]:
@@ -87,28 +79,16 @@ class Ward:
         return max(self.healed_epoch, self.looked_epoch) < epoch and self.conclusive
 
     def begin(self, epoch: int) -> None:
-        self.looking, self.conclusive, self.changed, self.cursor = True, True, False, _START
+        self.looking, self.conclusive, self.cursor = True, True, _START
         self.full = max(self.healed_epoch, self.looked_epoch) < epoch
         self._target_epoch, self._spent_s = epoch, 0.0
-        self._blobs = self._bytes = 0
-
-    def count(self, blobs: int, size: int) -> None:
-        self._blobs += blobs
-        self._bytes += size
 
     def end(self, now_s: float) -> None:
         self.looking = False
-        self.blobs, self.payload_bytes = self._blobs, self._bytes
         if self.full and self.conclusive:
             self.looked_epoch = self._target_epoch
         pause_s = RELOOK_S if self.conclusive else INCONCLUSIVE_S
         self.next_look_s = now_s + max(pause_s, LOOK_SHARE * self._spent_s)
-
-    def note_change(self, now_s: float) -> None:
-        """Something was accepted: count again soon."""
-        if not self.changed:
-            self.changed = True
-            self.next_look_s = min(self.next_look_s, now_s + max(RECOUNT_S, LOOK_SHARE * self._spent_s))
 
     def spend(self, elapsed_s: float) -> None:
         """A page took this long."""
@@ -154,7 +134,6 @@ class Looker:
             place = KeyPlace(ward.pool, copy.bucket, copy.key)
             found.append(await self._settled(place, copy, disputed=(copy.bucket, copy.key) in disputed))
         ailing = await (self._ask(topology, ward, found) if ward.full else self._read(topology, ward, found))
-        self._count(ward, found)
         now_s = asyncio.get_running_loop().time()
         ward.spend(now_s - began_s)
         if window.end is None:
@@ -218,12 +197,6 @@ class Looker:
             for key in found
             if any(strays(topology, key.place, manifest) for manifest in key.manifests)
         ]
-
-    @staticmethod
-    def _count(ward: Ward, found: Sequence[Found]) -> None:
-        for key in found:
-            if key.head.kind is HeadKind.BLOB and key.head.manifest is not None:
-                ward.count(int(key.place.bucket != RESERVED_BUCKET), key.head.manifest.size)
 
 
 def ailing_of(partition: int, key: Found, margin: int) -> Ailing:
