@@ -5,6 +5,7 @@ Each node is a real store, acceptor, proposer and listing over the fakes of `tes
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from holdfast_node.core.head import Manifest
 from holdfast_node.core.ids import ClusterId, Epoch, Era, Generation, NodeName, StoreId
 from holdfast_node.core.messages import Reply, Request
 from holdfast_node.core.topology import Topology
-from holdfast_node.services.acceptor import Acceptor
+from holdfast_node.services.acceptor import Acceptor, Helpers
 from holdfast_node.services.ballots import Ballots
 from holdfast_node.services.dispatcher import Caller, Dispatcher
 from holdfast_node.services.eras import Eras
@@ -176,7 +177,6 @@ class Bench:
         links = SimLinks(self.network, residence)
         member.ballots = ballots = Ballots(block.store, block.boot)
         member.registers = Registers(
-            me=block.store,
             links=links,
             maps=member.maps,
             codec=self.bodies,
@@ -185,15 +185,11 @@ class Bench:
             eras=Eras(maps=member.maps, tasks=Tasks(self.events), events=self.events),
         )
         member.acceptor = Acceptor(
-            me=block.store,
             store=store,
             maps=member.maps,
-            steward=member.registers,
             codec=self.bodies,
             ballots=ballots,
-            may_vote=lambda: "",
-            inline=no_cells,
-            doors=member.doors,
+            helpers=Helpers(member.registers, member.doors, lambda: "", no_cells),
         )
         dispatcher.add(member.acceptor.handlers())
         member.listing = Listing(me=block.store, links=links, maps=member.maps, registers=member.registers)
@@ -219,6 +215,15 @@ class Bench:
         else:
             member.platter.process_crash()
         member.index.crash(self.random)
+
+    async def later(self, seconds: float) -> None:
+        """Let so much of the world's own time pass; none of ours does."""
+        future: asyncio.Future[None] = self.loop.create_future()
+        timer = self.loop.call_later(seconds, future.set_result, None)
+        try:
+            await future
+        finally:
+            timer.cancel()
 
     async def inside(self, member: Member, work: Callable[[], Awaitable[T]]) -> T:
         """Run `work` as that process. `ConnectionError` if it dies meanwhile."""

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
 
 from holdfast_node.core.acceptance import Acceptance, Promise, Standing, accept, prepare, view
-from holdfast_node.core.errors import HoldfastError, OutcomeUnknown, PeerUnreachable
+from holdfast_node.core.errors import PeerUnreachable
 from holdfast_node.core.head import Applied, Ballot, Head, HeadKind, Manifest
 from holdfast_node.core.ids import BlobId, BucketId, Digest, Era, RequestId, StoreId, Version
 from holdfast_node.core.messages import Accept, Prepare, ReadRegister, Scope
@@ -34,6 +34,7 @@ from holdfast_node.core.proposal import (
 )
 from holdfast_node.core.quorum import Roster, Sight, agreement
 from holdfast_node.core.records import RegisterRecord
+from tests.properties.register_invariants import Violation, check_heads, must
 
 SCOPE = Scope(0, 0, 1)
 BUCKET = BucketId(b"b" * 16)
@@ -122,16 +123,14 @@ class Scene:
     reader: bool = False
     existing: bool = False
     """Whether version 1 is there to begin with, at every home."""
+    patient: frozenset[int] = frozenset()
+    """Proposers that never give a ballot up of themselves: fewer states."""
     rules: Rules = field(default_factory=Rules)
 
     @property
     def roster(self) -> Roster:
         voters = frozenset(store(at) for at in range(self.homes))
         return Roster(voters, self.rules.quorum or self.homes // 2 + 1)
-
-
-class Violation(AssertionError):
-    """An invariant does not hold in a reachable state; the message is the way there."""
 
 
 class Sent(NamedTuple):
@@ -317,7 +316,7 @@ def _proposer_steps(scene: Scene, state: State, at: int) -> Iterator[State]:
         left = tuple(n - (i == at) for i, n in enumerate(state.left))
         begun = state.but(left=left, counter=counter, trail=(state.trail, f"p{at} begins {counter}"))
         yield _perform(scene, begun, at, mine, effects)
-    elif not idle:
+    elif not idle and at not in scene.patient:
         mine, effects = clone(proposer), []
         for home in sorted(scene.roster.voters):
             error = PeerUnreachable("lost")
@@ -435,74 +434,16 @@ def path(trail: Trail) -> str:
     return "\n".join(reversed(lines))
 
 
-# --- what must hold in every state ------------------------------------------------------------------------------
-
-
 def check(scene: Scene, state: State) -> None:
+    """Raises `Violation` if what the homes ever accepted, or what anybody was told, breaks a promise."""
     majority = scene.homes // 2 + 1
     votes = sorted({vote for home in state.votes for vote in home})
-    _must(len({counter for counter, _ in votes}) == len(votes), "two heads under one ballot")
+    must(len({counter for counter, _ in votes}) == len(votes), "two heads under one ballot")
     heads = [TABLE.heads[v[1]] for v in votes if sum(v in home for home in state.votes) >= majority]
-    _check_chain(heads)
-    _check_whole(heads)
-    _check_answers(scene, state, heads)
+    check_heads(heads, scene.operations, state.answers)
     if state.read >= 0:
-        _must(state.read >= state.floor, f"read {state.read} after {state.floor} was answered")
-        _must(state.read == 0 or state.read in {h.version for h in heads}, "read an undecided value")
-
-
-def _must(holds: bool, claim: str) -> None:
-    if not holds:
-        raise Violation(claim)
-
-
-def _check_chain(heads: list[Head]) -> None:
-    """In ballot order: versions never fall, one value per version, nothing applied is lost or applied twice."""
-    values: dict[int, object] = {}
-    applied: dict[RequestId, int] = {}
-    before: Head | None = None
-    for head in heads:
-        value = (head.kind, head.manifest and head.manifest.blob_id)
-        _must(values.setdefault(head.version, value) == value, f"two values of version {head.version}")
-        _must(before is None or head.version >= before.version, "versions fall")
-        for entry in head.recent:
-            first = applied.setdefault(entry.request_id, entry.version)
-            _must(first == entry.version, f"{entry.request_id!r} applied twice")
-        _must(before is None or {*before.recent} <= {*head.recent}, "a decided write is lost")
-        before = head
-
-
-def _check_whole(heads: list[Head]) -> None:
-    """R4: every version a decided head builds on was decided itself, so its manifest is at a majority."""
-    versions = {head.version for head in heads}
-    for head in heads:
-        missing = {entry.version for entry in head.retained} - versions
-        _must(not missing, f"version {missing} was superseded on fewer homes than a majority")
-
-
-def _check_answers(scene: Scene, state: State, heads: list[Head]) -> None:
-    applied = {entry.request_id: entry.version for head in heads for entry in head.recent}
-    for operation, answer in zip(scene.operations, state.answers, strict=True):
-        if isinstance(answer, Finished):
-            known = applied.get(operation.request_id)
-            _must(known == answer.version, f"answered {answer.version}, decided {known}")
-            _check_repeated(operation, answer, heads)
-        elif isinstance(answer, Failed) and not isinstance(answer.error, OutcomeUnknown):
-            _check_refusal(operation, answer.error, heads)
-
-
-def _check_repeated(operation: Operation, answer: Finished, heads: list[Head]) -> None:
-    """R7: whoever is told "repeated" may drop its own shards."""
-    if answer.repeated and operation.manifest is not None:
-        named = {h.manifest.blob_id for h in heads if h.manifest is not None}
-        _must(operation.manifest.blob_id not in named, "a dropped attempt's blob is named")
-
-
-def _check_refusal(operation: Operation, error: HoldfastError, heads: list[Head]) -> None:
-    """An error other than OutcomeUnknown: this attempt's own value is never decided, before or after."""
-    if operation.manifest is not None:
-        named = {h.manifest.blob_id for h in heads if h.manifest is not None and h.kind is HeadKind.BLOB}
-        _must(operation.manifest.blob_id not in named, f"{type(error).__name__}, but decided")
+        must(state.read >= state.floor, f"read {state.read} after {state.floor} was answered")
+        must(state.read == 0 or state.read in {h.version for h in heads}, "read an undecided value")
 
 
 def explore(scene: Scene, *, states_max: int = 5_000_000) -> int:

@@ -56,7 +56,7 @@ class Workload:
                 await self._read(name, key)
             else:
                 await self._write(name, key, f"{name}.{number}")
-            await asyncio.sleep(self.random.uniform(0, 0.02))
+            await self.bench.later(self.random.uniform(0, 0.02))
 
     def _any(self) -> Member:
         return self.random.choice(list(self.bench.members.values()))
@@ -130,17 +130,17 @@ async def harass(bench: Bench, trouble: Trouble, stop: asyncio.Event) -> None:
     """Kill and restart, cut and mend, until told to stop; at most a minority is down at once."""
     chooser = random.Random(f"trouble {bench.seed}")
     for _ in range(trouble.kills):
-        await asyncio.sleep(chooser.uniform(0.02, 0.3))
+        await bench.later(chooser.uniform(0.02, 0.3))
         if stop.is_set():
             return
         victim = chooser.choice(alive(bench))
         bench.kill(victim, power=chooser.random() < 0.7)
-        await asyncio.sleep(chooser.uniform(0.0, 0.3))
+        await bench.later(chooser.uniform(0.0, 0.3))
         await bench.boot(victim)
         if trouble.partitions:
             one, other = chooser.sample(list(bench.members), 2)
             bench.network.block(f"{one}:1", f"{other}:1")
-            await asyncio.sleep(chooser.uniform(0.0, 0.5))
+            await bench.later(chooser.uniform(0.0, 0.5))
             bench.network.unblock_all()
 
 

@@ -23,20 +23,21 @@ from holdfast_node.core.quorum import Agreement, Roster, Sight, agreement
 from holdfast_node.core.records import RegisterRecord
 from holdfast_node.core.register import Change, Facts, Verdict, decide
 from tests.properties import register_model
-from tests.properties.register_model import Rules, Scene, Violation, delete, explore, put
+from tests.properties.register_invariants import Violation
+from tests.properties.register_model import Rules, Scene, delete, explore, put
 
 TWO_PUTS = Scene((put("u1"), put("u2")), (1, 1))
 TWO_FIRSTS = Scene((put("u1", if_absent=True), put("u2", if_absent=True)), (1, 1))
 ONE_REQUEST_TWICE = Scene((put("u1", "a"), put("u1", "b")), (1, 1))
 PUT_AND_READ = Scene((put("u1"),), (2,), reader=True)
-RETRY_AND_DELETE = Scene((put("u1"), delete("u2")), (2, 1), losses=0, existing=True)
+RETRY_AND_DELETE = Scene((put("u1"), delete("u2")), (2, 1), losses=0, existing=True, patient=frozenset({1}))
 
 SCENES: Mapping[str, tuple[Scene, int]] = {
     "two puts": (TWO_PUTS, 12_000),
     "two put-if-absent": (TWO_FIRSTS, 10_000),
     "one request through two coordinators": (ONE_REQUEST_TWICE, 10_000),
     "a put and a one-round read": (PUT_AND_READ, 10_000),
-    "a put with a second try and a delete": (RETRY_AND_DELETE, 60_000),
+    "a put with a second try and a delete": (RETRY_AND_DELETE, 20_000),
 }
 LARGE: Mapping[str, tuple[Scene, int]] = {
     "two puts and a read": (Scene((put("u1"), put("u2")), (1, 1), losses=0, reader=True), 100_000),
@@ -44,9 +45,13 @@ LARGE: Mapping[str, tuple[Scene, int]] = {
         Scene((put("u1", if_version=1), put("u2", if_version=1)), (2, 1), losses=0, existing=True),
         50_000,
     ),
-    "a put and a delete with a lost reply": (replace(RETRY_AND_DELETE, losses=1), 100_000),
+    "a put and a delete with a lost reply": (
+        replace(RETRY_AND_DELETE, losses=1, patient=frozenset[int]()),
+        100_000,
+    ),
+    "a put and a delete that finishes it": (replace(RETRY_AND_DELETE, ballots=(2, 2)), 60_000),
     "three puts": (Scene((put("u1"), put("u2"), put("u3")), (1, 1, 1), losses=0), 100_000),
-    "two puts on four homes": (Scene((put("u1"), put("u2")), (1, 1), homes=4, losses=1), 50_000),
+    "two puts on four homes": (Scene((put("u1"), put("u2")), (1, 1), homes=4, losses=1), 30_000),
 }
 
 

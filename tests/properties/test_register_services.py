@@ -238,7 +238,7 @@ def test_a_learner_keeps_accepts_and_does_not_count() -> None:
         bench.hand_out()
         outcome = await on(bench, 0, lambda m: registers(m).run(0, BUCKET, b"k", put("one")))
         assert learner not in outcome.accepted
-        await asyncio.sleep(0.5)
+        await bench.later(0.5)
         topology = members(bench)[2].maps.topology
         assert topology is not None
         scope = topology.scope(0, topology.key_partition(0, BUCKET, b"k"))
@@ -294,7 +294,7 @@ def test_a_closed_bucket_refuses_writes_after_a_restart_too_and_opens_only_when_
 def test_a_value_at_one_home_only_is_finished_by_a_read_and_then_stays() -> None:
     async def story(bench: Bench) -> None:
         _ = await run(bench, 0, b"k", put("one"))
-        await asyncio.sleep(0.1)
+        await bench.later(0.1)
         first = members(bench)[0]
         topology = first.maps.topology
         assert topology is not None
@@ -382,7 +382,7 @@ def test_many_writes_of_one_key_raise_the_era_and_are_forgotten_two_eras_later()
             head = await on(bench, 0, lambda m: registers(m).head(0, BUCKET, b"k"))
             remembered.append(len(head.recent))
             bench.hand_out()
-            await asyncio.sleep(0.25)
+            await bench.later(0.25)
         assert bench.map.era >= 3
         assert max(remembered) < 120
         assert remembered[-1] < 150 - 40

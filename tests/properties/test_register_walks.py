@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.properties.register_invariants import Violation
 from tests.properties.register_model import (
     Rules,
     Scene,
     State,
-    Violation,
     beginning,
     check,
     delete,

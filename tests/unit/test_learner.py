@@ -16,7 +16,7 @@ from holdfast_node.core.ids import BlobId, BucketId, Digest, Era, RequestId
 from holdfast_node.core.messages import RegisterCopy
 from holdfast_node.core.operation import Operation, OperationKind
 from holdfast_node.core.records import BucketRecord
-from holdfast_node.services.acceptor import Acceptor
+from holdfast_node.services.acceptor import Acceptor, Helpers
 from holdfast_node.services.ballots import Ballots
 from holdfast_node.services.eras import Eras
 from holdfast_node.services.learner import Learner
@@ -67,7 +67,6 @@ class School:
         ballots = Ballots(block.store, block.boot)
         bodies = ProtobufBodies()
         registers = Registers(
-            me=block.store,
             links=maps.ports.links,
             maps=maps,
             codec=bodies,
@@ -76,15 +75,11 @@ class School:
             eras=Eras(maps=maps, tasks=process.tasks, events=process.events),
         )
         acceptor = Acceptor(
-            me=block.store,
             store=process.store,
             maps=maps,
-            steward=registers,
             codec=bodies,
             ballots=ballots,
-            may_vote=lambda: "",
-            inline=_inline_nothing,
-            doors=OpenDoors(),
+            helpers=Helpers(registers, OpenDoors(), lambda: "", _inline_nothing),
         )
         learner = Learner(cartographer=maps, pupil=acceptor, settler=registers)
         process.dispatcher.add(acceptor.handlers())

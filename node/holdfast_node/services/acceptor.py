@@ -32,7 +32,7 @@ from holdfast_node.core.errors import (
 )
 from holdfast_node.core.geometry import parse_code
 from holdfast_node.core.head import Head, Manifest
-from holdfast_node.core.ids import RESERVED_BUCKET, BlobId, BucketId, StoreId
+from holdfast_node.core.ids import RESERVED_BUCKET, BlobId, BucketId
 from holdfast_node.core.messages import (
     Accept,
     CloseBucket,
@@ -129,6 +129,16 @@ Inline = Callable[[Manifest], Awaitable[tuple[int, bytes] | None]]
 """The keeper's own only cell of a one-stripe blob: its shard index and bytes."""
 
 
+@dataclass(frozen=True, slots=True)
+class Helpers:
+    """Other services of this node. `may_vote` says why this store may not, empty if it may."""
+
+    steward: Steward
+    doors: Doors
+    may_vote: Callable[[], str]
+    inline: Inline
+
+
 @dataclass(slots=True)
 class _Tail:
     """The newest state of a key that is still on its way to the disk."""
@@ -143,25 +153,18 @@ class Acceptor:
     def __init__(
         self,
         *,
-        me: StoreId,
         store: Registry,
         maps: MapSource,
-        steward: Steward,
         codec: HeadCodec,
         ballots: Ballots,
-        may_vote: Callable[[], str],
-        inline: Inline,
-        doors: Doors,
+        helpers: Helpers,
     ) -> None:
-        self._me: Final = me
+        self._me: Final = ballots.store
         self._store: Final = store
         self._maps: Final = maps
-        self._steward: Final = steward
+        self._helpers: Final = helpers
         self._codec: Final = codec
         self._ballots: Final = ballots
-        self._may_vote: Final = may_vote
-        self._inline: Final = inline
-        self._doors: Final = doors
         self._turns: Final = Turns(KEY_WAITERS_MAX)
         self._tails: dict[KeyId, _Tail] = {}
         self._closing: set[BucketId] = set()
@@ -299,7 +302,7 @@ class Acceptor:
         manifest = self._codec.decode(Head, head).manifest
         if manifest is None or not inlinable(manifest, request):
             return answer
-        own = await self._inline(manifest)
+        own = await self._helpers.inline(manifest)
         self._recheck(request.scope)
         if own is None or len(own[1]) > request.inline_bytes_max:
             return answer
@@ -314,7 +317,9 @@ class Acceptor:
         del caller
         check_generation(self._standing(request.scope, request.bucket), request.scope)
         operation = self._codec.decode(Operation, request.operation)
-        return await self._steward.serve_commit(request.scope, (request.bucket, request.key), operation)
+        return await self._helpers.steward.serve_commit(
+            request.scope, (request.bucket, request.key), operation
+        )
 
     # --- whole partitions -----------------------------------------------------------------------------------
 
@@ -352,7 +357,7 @@ class Acceptor:
         if request.closing:
             self._closings += 1
             self._closing.add(bucket)
-        elif not await self._doors.is_open(bucket):
+        elif not await self._helpers.doors.is_open(bucket):
             return CloseBucketReply()
         async with self._turns.turn((bucket, _WHOLE_BUCKET)):
             if not request.closing and self._closings != before:
@@ -361,7 +366,7 @@ class Acceptor:
                 await asyncio.shield(self._store.append([Entry(BucketRecord(bucket, request.closing))]))
             if not request.closing and self._closings == before:
                 self._closing.discard(bucket)
-        self._doors.forget(bucket)
+        self._helpers.doors.forget(bucket)
         return CloseBucketReply()
 
     # --- standing -------------------------------------------------------------------------------------------
@@ -395,7 +400,7 @@ class Acceptor:
         )
 
     def _voting_refusal(self, topology: Topology, scope: Scope, record: PartitionRecord) -> str:
-        if reason := self._may_vote():
+        if reason := self._helpers.may_vote():
             return reason
         entry = topology.entry(scope.pool, scope.partition)
         if self._me not in entry.homes:

@@ -13,10 +13,10 @@ from holdfast_node.core.ids import StoreId
 
 
 class Ballots:
-    """`boot` makes the ballots of different runs of one store different."""
+    """Of `store`, this node's own; `boot` makes the ballots of its different runs different."""
 
     def __init__(self, store: StoreId, boot: int) -> None:
-        self._store: Final = store
+        self.store: Final = store
         self._boot: Final = boot
         self._attempt = 0
         self._highest = 0
@@ -27,4 +27,4 @@ class Ballots:
     def mint(self, generation: int) -> Ballot:
         self._highest += 1
         self._attempt += 1
-        return Ballot(generation, self._highest, self._store, self._boot, self._attempt)
+        return Ballot(generation, self._highest, self.store, self._boot, self._attempt)

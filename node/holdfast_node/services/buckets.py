@@ -37,11 +37,11 @@ from holdfast_node.core.errors import (
 )
 from holdfast_node.core.ids import ID_BYTES, RESERVED_BUCKET, BucketId, StoreId
 from holdfast_node.core.messages import CloseBucket, CloseBucketReply
-from holdfast_node.ports import Clock, Entropy, Failed, Links
-from holdfast_node.services.events import Events
+from holdfast_node.ports import Failed
+from holdfast_node.services.datapath import DataPath
 from holdfast_node.services.fanout import gather, replies
 from holdfast_node.services.listing import Listing
-from holdfast_node.services.places import Maps, current_topology
+from holdfast_node.services.places import current_topology
 
 RESERVED_POOL: Final = 0
 UNDO_SECONDS_DEFAULT: Final = 24 * 3600
@@ -123,19 +123,15 @@ class Buckets:
         *,
         blobs: BlobIo,
         listing: Listing,
-        links: Links,
-        maps: Maps,
-        entropy: Entropy,
-        clock: Clock,
-        events: Events,
+        path: DataPath,
     ) -> None:
         self._blobs: Final = blobs
         self._listing: Final = listing
-        self._links: Final = links
-        self._maps: Final = maps
-        self._entropy: Final = entropy
-        self._clock: Final = clock
-        self._events: Final = events
+        self._links: Final = path.links
+        self._maps: Final = path.maps
+        self._entropy: Final = path.entropy
+        self._clock: Final = path.clock
+        self._events: Final = path.events
         self._cache: dict[str, Bucket] = {}
         self._forgotten = 0
 

@@ -14,7 +14,7 @@ from holdfast_node.core.ids import NodeName, StoreId
 from holdfast_node.core.messages import Reply, Request
 from holdfast_node.core.records import Superblock
 from holdfast_node.ports import Bodies, Clock, Codec, Disk, Entropy, Index, Links
-from holdfast_node.services.acceptor import Acceptor
+from holdfast_node.services.acceptor import Acceptor, Helpers
 from holdfast_node.services.admin import Admin, AdminServices
 from holdfast_node.services.ballots import Ballots
 from holdfast_node.services.blobs import Blobs
@@ -139,7 +139,6 @@ class Node:
         ballots = Ballots(block.store, block.boot)
         eras = Eras(maps=self.cartographer, tasks=self.tasks, events=ports.events)
         self.registers = Registers(
-            me=block.store,
             links=self.links,
             maps=self.cartographer,
             codec=ports.bodies,
@@ -167,23 +166,15 @@ class Node:
         self.buckets = Buckets(
             blobs=self.blobs,
             listing=self.listing,
-            links=self.links,
-            maps=self.cartographer,
-            entropy=ports.entropy,
-            clock=ports.clock,
-            events=ports.events,
+            path=self.path,
         )
         self.coordinator = Coordinator(blobs=self.blobs, buckets=self.buckets, listing=self.listing)
         self.acceptor = Acceptor(
-            me=block.store,
             store=self.store,
             maps=self.cartographer,
-            steward=self.registers,
             codec=ports.bodies,
             ballots=ballots,
-            may_vote=self.membership.may_vote,
-            inline=self._inline,
-            doors=self.buckets,
+            helpers=Helpers(self.registers, self.buckets, self.membership.may_vote, self._inline),
         )
 
     async def _inline(self, manifest: Manifest) -> tuple[int, bytes] | None:

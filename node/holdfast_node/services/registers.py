@@ -97,7 +97,6 @@ class Registers:
     def __init__(
         self,
         *,
-        me: StoreId,
         links: Links,
         maps: Maps,
         codec: HeadCodec,
@@ -105,7 +104,7 @@ class Registers:
         ballots: Ballots,
         eras: Eras,
     ) -> None:
-        self._me: Final = me
+        self._me: Final = ballots.store
         self._links: Final = links
         self._maps: Final = maps
         self._codec: Final = codec
@@ -114,7 +113,7 @@ class Registers:
         self._eras: Final = eras
         self._turns: Final = Turns(COMMITS_WAITING_MAX)
         self._reader: Final = Reader(
-            me=me, links=links, maps=maps, codec=codec, entropy=entropy, settle=self._settle
+            me=self._me, links=links, maps=maps, codec=codec, entropy=entropy, settle=self._settle
         )
 
     # --- reading --------------------------------------------------------------------------------------------
