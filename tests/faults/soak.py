@@ -1,0 +1,56 @@
+"""`python -m tests.faults.soak [--what lose-san|kill-all|two-dead|big|all]`: the fault scenarios, at length.
+
+Prints what each did and saw, how many rounds there were and how many went wrong. Exit status 1 if any did.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from tests.faults.big import big
+from tests.faults.scenarios import Report, kill_all, lose_san, two_dead
+
+GIB: Final = 1024**3
+KINDS: Final = ("lose-san", "kill-all", "two-dead", "big")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.soak", description=__doc__)
+    parser.add_argument("--what", choices=(*KINDS, "all"), default="all")
+    parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000, help="the first seed")
+    parser.add_argument("--losses", type=int, default=10, help="SANs lost, one after another")
+    parser.add_argument("--kills", type=int, default=20, help="times all nodes are killed")
+    parser.add_argument("--gib", type=float, default=5.0, help="size of the big blob")
+    return parser.parse_args()
+
+
+def main() -> int:
+    asked = _arguments()
+    runs: dict[str, Callable[[Path], Report]] = {
+        "lose-san": lambda root: lose_san(root, seed=asked.seed, rounds=asked.losses),
+        "kill-all": lambda root: kill_all(root, seed=asked.seed, rounds=asked.kills),
+        "two-dead": lambda root: two_dead(root, seed=asked.seed),
+        "big": lambda root: big(root, seed=asked.seed, size=int(asked.gib * GIB)),
+    }
+    rounds = failed = 0
+    for kind in KINDS if asked.what == "all" else (asked.what,):
+        with tempfile.TemporaryDirectory(prefix="holdfast-soak-") as root:
+            began = time.monotonic()
+            report = runs[kind](Path(root) / "cluster")
+        rounds += report.rounds
+        failed += bool(report.wrong)
+        print(f"{report}\n  took {time.monotonic() - began:.0f} s", flush=True)
+    print(f"{rounds} rounds, first seed {asked.seed}: {failed} scenarios went wrong")
+    if not failed:
+        print(f"0 failures in {rounds} rounds: the rate is below {3 / rounds:.2g} at 95 %")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
