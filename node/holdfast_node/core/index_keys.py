@@ -180,9 +180,5 @@ def shard_name(row_key: bytes) -> ShardName:
     return ShardName(BlobId(seed_id), part, index)
 
 
-def cell_row_prefix(name: ShardName) -> bytes:
-    return CELL_ROWS + _SHARD.pack(name.seed_id, name.part, name.index)
-
-
 def cell_row_key(name: ShardName, stripe: int) -> bytes:
     return CELL_ROWS + _CELL.pack(name.seed_id, name.part, name.index, stripe)

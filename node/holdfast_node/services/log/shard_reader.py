@@ -26,10 +26,9 @@ READ_GAP_BYTES_MAX: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class ShardState:
-    """What is known of one shard here. `cells`: named by the seal, or arrived so far."""
+    """What is known of one shard here: complete, or begun (its stage record comes with its first cell)."""
 
     sealed: bool
-    cells: int
     location: Location
 
 
@@ -44,12 +43,8 @@ class ShardReader:
         self._log.check()
         entry = index_rows.decode_shard(self._log.get(index_keys.shard_row_key(name)))
         if entry.is_sealed:
-            return ShardState(sealed=True, cells=entry.cells, location=entry.seal)
-        prefix = index_keys.cell_row_prefix(name)
-        cells = sum(1 for _ in self._log.scan(prefix, index_keys.prefix_end(prefix)))
-        if not cells and not entry.is_staged:
-            return None
-        return ShardState(sealed=False, cells=cells, location=entry.stage)
+            return ShardState(sealed=True, location=entry.seal)
+        return ShardState(sealed=False, location=entry.stage) if entry.is_staged else None
 
     async def shard_header(self, name: ShardName) -> ShardHeader | None:
         """Of a sealed shard. Raises `IntegrityError` if its seal is broken."""
