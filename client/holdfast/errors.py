@@ -4,7 +4,7 @@
 Error                          .code  .message  .hint  .evidence  .retry_after_s
 ├── CallerError                the request can never succeed as it stands
 │   ├── InvalidArgument        ├── PreconditionFailed     ├── ChecksumMismatch
-│   ├── BucketNotFound         ├── AlreadyExists          ├── Refused
+│   ├── BucketNotFound         │   └── AlreadyExists      ├── Refused
 │   ├── BlobNotFound           ├── BucketNotEmpty         ├── Unauthorized
 │   ├── VersionNotFound        ├── BucketClosing          └── Unimplemented
 │   └── TooLarge
@@ -101,14 +101,16 @@ class VersionNotFound(CallerError, LookupError):
     code = 4
 
 
-class AlreadyExists(CallerError):
-    code = 5
-
-
 class PreconditionFailed(CallerError):
     """The condition of a conditional write did not hold; nothing was written."""
 
     code = 6
+
+
+class AlreadyExists(PreconditionFailed):
+    """What was to be made only if absent is there."""
+
+    code = 5
 
 
 class BucketNotEmpty(CallerError):

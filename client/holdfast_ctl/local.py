@@ -195,7 +195,7 @@ def _same_shape(cluster: LocalCluster, chosen: dict[str, object]) -> None:
         "sans": len({node.tags["san"] for node in layout.nodes if "san" in node.tags}),
         "racks": len({node.tags["rack"] for node in layout.nodes if "rack" in node.tags}),
         "code": layout.pools[0].code,
-        "port_base": int(layout.nodes[0].address.rpartition(":")[2]),
+        "port_base": layout.nodes[0].port,
     }
     different = [
         f"{name} is {actual[name]}, not {value}" for name, value in chosen.items() if actual[name] != value

@@ -23,6 +23,8 @@ from holdfast.values import BlobInfo, BucketInfo, Margin, Page, Prefix, Receipt,
 from holdfastpb.v1 import blob_pb2, types_pb2
 
 ERROR_TRAILER: Final = "holdfast-error-bin"
+CLUSTER_CODES: Final = 32
+"""From here on it matters which node said it; below, the request itself is at fault."""
 
 _BY_STATUS: Final[dict[str, type[Error]]] = {
     "UNAVAILABLE": PeerUnreachable,
@@ -45,9 +47,9 @@ def described(detail: bytes, endpoint: str) -> Error | None:
         return None
     if not message.code:
         return None
-    evidence = [Evidence(item.who, item.said) for item in message.evidence] or [
-        Evidence(endpoint, "refused it")
-    ]
+    evidence = [Evidence(item.who, item.said) for item in message.evidence]
+    if not evidence and message.code >= CLUSTER_CODES:
+        evidence = [Evidence(endpoint, message.message)]
     return error_from_code(
         message.code,
         message.message,

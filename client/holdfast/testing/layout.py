@@ -34,6 +34,10 @@ class Node:
     tags: Mapping[str, str]
     weight: int = 1
 
+    @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
+
     def matches(self, selector: str) -> bool:
         """`n1` or `tag=value`."""
         tag, equals, value = selector.partition("=")
@@ -227,7 +231,7 @@ def is_free(port: int) -> bool:
 
 
 def require_free(nodes: Iterable[Node]) -> None:
-    taken = [node for node in nodes if not is_free(int(node.address.rpartition(":")[2]))]
+    taken = [node for node in nodes if not is_free(node.port)]
     if taken:
         said = ", ".join(f"{node.address} ({node.name})" for node in taken)
         raise LocalRefused(

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from holdfast.admin import Admin
-from holdfast.errors import Error, Unavailable
+from holdfast.errors import CallerError, Error, Unavailable
 from holdfast.testing import layout as layouts
 from holdfast.testing import processes, state
 from holdfast.testing.layout import CONFIG_NAME, Layout, Node, Shape
@@ -92,12 +92,18 @@ class LocalCluster:
         """Makes the cluster if there is none, starts what is stopped, waits until all nodes answer and the cluster is
         healthy. Raises LocalRefused with the last words of a node that ended."""
         with state.locked(self.root):
-            if not self.exists:
+            fresh = not self.exists
+            if fresh:
                 layout = layouts.build(self._shape, self.root, self.root.name.strip(".") or "local")
                 self.config_path.write_text(layouts.to_toml(layout))
-            self._start(self.layout.nodes)
-            if not any(_identity(node).cluster_id for node in self.layout.nodes):
-                self._found()
+            try:
+                self._start(self.layout.nodes)
+                if not any(_identity(node).cluster_id for node in self.layout.nodes):
+                    self._found()
+            except CallerError:
+                if fresh:
+                    self._remove()
+                raise
         return self
 
     def start(self, *selectors: str) -> tuple[str, ...]:
@@ -148,15 +154,8 @@ class LocalCluster:
     def wipe(self) -> None:
         """Stops the cluster and removes its data, logs and file; nothing else that may lie in the directory."""
         if self.exists:
-            layout = self.layout
             with state.locked(self.root):
-                self._kill(layout.nodes)
-                for node in layout.nodes:
-                    shutil.rmtree(node.data_dir, ignore_errors=True)
-                shutil.rmtree(self.root / "logs", ignore_errors=True)
-                self.config_path.unlink()
-                (self.root / state.STATE_NAME).unlink(missing_ok=True)
-                (self.root / state.LOCK_NAME).unlink(missing_ok=True)
+                self._remove()
             if not any(self.root.iterdir()):
                 self.root.rmdir()
 
@@ -225,6 +224,15 @@ class LocalCluster:
     ) -> None:
         self.close()
 
+    def _remove(self) -> None:
+        nodes = self.layout.nodes
+        self._kill(nodes)
+        for node in nodes:
+            shutil.rmtree(node.data_dir, ignore_errors=True)
+        shutil.rmtree(self.root / "logs", ignore_errors=True)
+        for name in (CONFIG_NAME, state.STATE_NAME, state.LOCK_NAME):
+            (self.root / name).unlink(missing_ok=True)
+
     def _selected(self, selectors: tuple[str, ...]) -> tuple[Node, ...]:
         return self.layout.select(selectors) if selectors else self.layout.nodes
 
@@ -260,7 +268,7 @@ class LocalCluster:
         deadline = time.monotonic() + READY_WAIT_S
         for node, process in started:
             with Admin(node.address, timeout_s=2.0) as admin:
-                while not _answers(admin, node):
+                while not (process.listens_at(node.port) and _answers(admin, node)):
                     if not process.alive():
                         raise LocalRefused(f"{node.name} ended as it started: {self._last_words(node)}")
                     if time.monotonic() >= deadline:

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Final
 
 POLL_S: Final = 0.01
+LISTENING: Final = "0A"
+SOCKET_INODE: Final = 9
 STAT_STARTED: Final = 19
 """Fields of /proc/PID/stat counted after the name: the state, then 18 more, then the start time."""
 
@@ -42,6 +44,16 @@ class Process:
         except ProcessLookupError:
             return False
         return True
+
+    def listens_at(self, port: int) -> bool:
+        """Whether it is this process, and not another program, that takes connections at the port."""
+        sockets = {f"socket:[{inode}]" for inode in _listening(port)}
+        try:
+            return any(
+                str(descriptor.readlink()) in sockets for descriptor in Path(f"/proc/{self.pid}/fd").iterdir()
+            )
+        except OSError:
+            return False  # it ended meanwhile
 
 
 def spawn(command: Sequence[str], *, log: Path, stdin: int | None = None) -> Process:
@@ -77,6 +89,19 @@ def kill(processes: Iterable[Process]) -> None:
     hit = [process for process in processes if process.signal(signal.SIGKILL)]
     left = wait_gone(hit, 30.0)
     assert not left, f"{left} survived SIGKILL"
+
+
+def _listening(port: int) -> list[str]:
+    """Inodes of the sockets that listen at a port."""
+    lines = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+    ]
+    wanted = f"{port:04X}"
+    return [
+        line[SOCKET_INODE] for line in lines if line[3] == LISTENING and line[1].rpartition(":")[2] == wanted
+    ]
 
 
 def _started(pid: int) -> int | None:

@@ -34,7 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, _stop)
     cluster = LocalCluster(options.dir, nodes=6, sans=3, code="rs:4+2")
     board = Board()
-    story = Story(cluster, board, Path.cwd(), options.seed or secrets.token_hex(4))
+    seed = options.seed or secrets.token_hex(4)
+    story = Story(cluster, board, source=Path.cwd(), seed=seed, big_bytes=options.big_mib * 1024 * 1024)
+    board.say(f"seed {seed}; watch with: clusterctl --dir {options.dir} status")
     began = time.monotonic()
     good = False
     try:
@@ -88,6 +90,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         "--dir", type=Path, default=ROOT, help="where the cluster lives (default %(default)s)"
     )
     parser.add_argument("--seed", default="", help="chooses the SAN and the contents; default random")
+    parser.add_argument(
+        "--big-mib", type=int, default=256, help="size of the generated file (default %(default)s)"
+    )
     parser.add_argument("--keep", action="store_true", help="leave the stopped cluster's data")
     return parser.parse_args(arguments)
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from holdfast.cli.shell import Output
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
     from rich.progress import Progress as Bars
+    from rich.progress import TaskID
 
 Advance: TypeAlias = Callable[[float, float], None]
 """Called with (done, total)."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from holdfast.testing import LocalCluster
     from holdfastpb.v1 import admin_pb2
 
-BIG_BYTES: Final = 256 * 1024 * 1024
 DURING_BYTES: Final = 32 * 1024 * 1024
 FILE_BYTES_MAX: Final = 4 * 1024 * 1024
 SKIPPED: Final = frozenset({".git", ".venv", ".holdfast", "__pycache__", "node_modules"})
@@ -52,11 +52,14 @@ class Facts:
 class Story:
     """`seed` chooses the SAN and the contents; it is printed, so that a run can be told again."""
 
-    def __init__(self, cluster: LocalCluster, board: Board, source: Path, seed: str) -> None:
+    def __init__(
+        self, cluster: LocalCluster, board: Board, *, source: Path, seed: str, big_bytes: int
+    ) -> None:
         self._cluster = cluster
         self._board = board
         self._source = source
         self._seed = seed
+        self._big_bytes = big_bytes
         self._replaced_at = 0.0
         self.ledger = Ledger()
         self.facts = Facts()
@@ -82,19 +85,21 @@ class Story:
             def store(item: tuple[str, bytes]) -> None:
                 self._put(bucket, f"tree/{item[0]}", Kept(item[1]))
 
-            with ThreadPoolExecutor(THREADS) as pool:
+            with workers(THREADS) as pool:
                 for done, _ in enumerate(pool.map(store, files), start=1):
                     advance(done, len(files))
 
     def _store_big(self, bucket: Bucket) -> None:
         path = self._cluster.root / "generated.bin"
-        with self._board.step(f"generate a file of {BIG_BYTES >> 20} MiB and store it") as advance:
+        with self._board.step(f"generate a file of {self._big_bytes >> 20} MiB and store it") as advance:
             with path.open("wb") as file:
-                for chunk in Generated(self._seed, BIG_BYTES).chunks():
+                for chunk in Generated(self._seed, self._big_bytes).chunks():
                     file.write(chunk)
-            content = Filed(path, BIG_BYTES)
+            content = Filed(path, self._big_bytes)
             self.ledger.attempted()
-            receipt = bucket.put("generated.bin", path, progress=lambda done, _: advance(done, BIG_BYTES))
+            receipt = bucket.put(
+                "generated.bin", path, progress=lambda done, _: advance(done, self._big_bytes)
+            )
             self.ledger.acked(b"generated.bin", receipt.version, content)
 
     def _lose_a_san(self, bucket: Bucket, load: Load) -> None:
@@ -104,7 +109,7 @@ class Story:
         _until(lambda: load.acks >= LOAD_ACKS_BEFORE, "writes before the loss")
         with self._board.step(f"kill and wipe {self.facts.lost_san} while writes go on"):
             content = Generated(f"{self._seed}-during", DURING_BYTES)
-            with ThreadPoolExecutor(1) as pool:
+            with workers(1) as pool:
                 during = pool.submit(self._put, bucket, "during.bin", content)
                 self.facts.lost_nodes = self._cluster.lose(self.facts.lost_san)
                 before = load.acks
@@ -120,13 +125,15 @@ class Story:
         entries = self.ledger.entries()
         total = sum(entry.content.size for entry in entries) or 1
         self.facts.read_back = self.facts.read_bytes = 0
+
+        def check(entry: Acked) -> str:
+            return _wrong(bucket, entry)
+
         with (
             self._board.step(f"{label} ({len(entries)} blobs)") as advance,
-            ThreadPoolExecutor(READERS) as pool,
+            workers(THREADS) as pool,
         ):
-            for entry, wrong in zip(
-                entries, pool.map(lambda entry: _wrong(bucket, entry), entries), strict=True
-            ):
+            for entry, wrong in zip(entries, pool.map(check, entries), strict=True):
                 if wrong:
                     self.facts.wrong.append(Evidence(key_text(entry.key), wrong))
                 else:
@@ -182,6 +189,18 @@ class Story:
             self.ledger.failed(error)
             return
         self.ledger.acked(os.fsencode(key), receipt.version, content)
+
+
+@contextlib.contextmanager
+def workers(count: int) -> Generator[ThreadPoolExecutor, None, None]:
+    """A pool that an interrupt does not wait for: what its threads do ends when the client is closed."""
+    pool = ThreadPoolExecutor(count)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 def tree(root: Path) -> Iterable[tuple[str, bytes]]:

@@ -1,0 +1,206 @@
+"""`clusterctl` and local clusters: one life, from up to wipe, with a SAN lost and replaced in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+import holdfast
+from holdfast.cli.shell import Json
+from holdfast.testing import LocalCluster, LocalRefused
+from holdfast.testing.layout import free_ports
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def ctl(root: Path, *arguments: str, status: int = 0) -> str:
+    """Runs `clusterctl --dir ROOT ...` as a person would; what it printed."""
+    environment = {name: value for name, value in os.environ.items() if name != "HOLDFAST_ENDPOINTS"}
+    command = [sys.executable, "-m", "holdfast_ctl", "--dir", str(root), *arguments]
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+def document(root: Path, *arguments: str, status: int = 0) -> dict[str, Json]:
+    found: dict[str, Json] = json.loads(ctl(root, *arguments, "--json", status=status))
+    return found
+
+
+def test_the_life_of_a_local_cluster(tmp_path: Path) -> None:
+    root = tmp_path / "here"
+    try:
+        _live(root)
+    finally:
+        if (root / "cluster.toml").exists():
+            ctl(root, "local", "wipe", "--yes")
+    assert not [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if str(root) in " ".join(process.info["cmdline"] or [])
+    ]
+
+
+def _live(root: Path) -> None:
+    ctl(root, "local", "up", "--nodes", "6", "--sans", "3", "--racks", "3")
+    local = document(root, "local", "status")
+    nodes = local["nodes"]
+    assert isinstance(nodes, list)
+    assert [node["id"] for node in nodes] == ["n1", "n2", "n3", "n4", "n5", "n6"]
+    assert [node["tags"]["san"] for node in nodes] == ["a", "a", "b", "b", "c", "c"]
+    assert [node["tags"]["rack"] for node in nodes] == ["r1", "r2", "r3"] * 2
+    assert all(node["state"] == "running" and psutil.pid_exists(node["pid"]) for node in nodes)
+    assert set(nodes[0]) == {"id", "pid", "address", "tags", "data_dir", "log", "state"}
+
+    ctl(root, "local", "up")  # nothing to do
+    assert document(root, "local", "status") == local
+    ctl(root, "local", "up", "--nodes", "7", status=2)
+
+    status = document(root, "status")
+    assert status["healthy"] is True
+    assert document(root, "heal", "status")["healthy"] is True
+    assert "6 stores on one device (simulated)" in ctl(root, "status")
+    assert document(root, "init")["already"] is True
+    assert len(_list(document(root, "nodes")["nodes"])) == 6
+    assert _list(document(root, "pools")["pools"])[0]["code"] == "rs:4+2"
+    assert len(_list(_list(document(root, "map", "show")["pools"])[0]["partitions"])) == 64
+    ctl(root, "config", "check")
+    for command in (
+        ["nodes"],
+        ["pools"],
+        ["map", "show"],
+        ["heal", "status"],
+        ["local", "status"],
+        ["local", "logs", "n1"],
+    ):
+        assert ctl(root, *command).strip()
+
+    data = os.urandom(3_000_000)
+    with holdfast.connect(str(local["endpoints"])) as client:
+        bucket = client.create_bucket("bbb")
+        bucket.put("k\x1b", data)
+        _lose_and_replace(root, bucket, data)
+
+    ctl(root, "local", "down")
+    local = document(root, "local", "status", status=1)
+    assert {node["state"] for node in _list(local["nodes"])} == {"stopped"}
+    ctl(root, "status", status=3)
+    ctl(root, "local", "wipe", status=2)
+    ctl(root, "local", "wipe", "--yes")
+    assert not root.exists()
+    ctl(root, "local", "status", status=1)
+
+
+def _lose_and_replace(root: Path, bucket: holdfast.Bucket, data: bytes) -> None:
+    explained = document(root, "explain", "bbb", "k\x1b")
+    assert [shard["found_at"] for shard in _list(explained["shards"])] == [
+        [shard["home"]] for shard in _list(explained["shards"])
+    ]
+    assert "\x1b" not in ctl(root, "explain", "bbb", "k\x1b")
+    assert document(root, "prove")["safe"] is True
+    assert document(root, "prove", "--lose", "san=a", "--lose", "n3", status=1)["safe"] is False
+    assert "nothing would become unreadable" in ctl(root, "prove", "--lose", "san=b")
+
+    ctl(root, "local", "lose", "san=b", status=2)
+    ctl(root, "local", "lose", "san=q", "--yes", status=2)
+    assert document(root, "local", "lose", "san=b", "--yes") == {"lost": ["n3", "n4"]}
+    assert not (root / "n3").exists()
+    assert bucket.get("k\x1b").read() == data
+    bucket.put("during", data)
+    assert document(root, "status", status=1)["healthy"] is False
+    ctl(root, "node", "replace", "--lost", "san=b", status=2)
+
+    assert document(root, "local", "start", "san=b") == {"started": ["n3", "n4"]}
+    assert document(root, "node", "replace", "--lost", "san=b", "--yes")["replaced"] == ["n3", "n4"]
+    LocalCluster.at(root).wait_healthy(60)
+    assert document(root, "status")["problems"] == []
+    assert bucket.get("during").read() == data
+    assert document(root, "prove")["safe"] is True
+
+
+def _list(value: Json) -> list[dict[str, Json]]:
+    assert isinstance(value, list)
+    return value
+
+
+def test_a_taken_port_is_named(tmp_path: Path) -> None:
+    base = free_ports(6, 21_000)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", base + 2))
+        taken.listen()
+        with pytest.raises(LocalRefused, match=str(base + 2)):
+            LocalCluster(tmp_path / "c", port_base=base).up()
+
+
+def test_an_impossible_placement_is_refused_with_its_reason_and_leaves_nothing(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "holdfast_ctl",
+        "local",
+        "up",
+        "--dir",
+        str(tmp_path / "c"),
+        "--sans",
+        "2",
+    ]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "has 3 of 6 nodes" in done.stderr
+    assert not (tmp_path / "c" / "cluster.toml").exists()
+
+
+def test_nobody_there(tmp_path: Path) -> None:
+    ctl(tmp_path / "none", "local", "down", status=1)
+    ctl(tmp_path / "none", "status", status=1)
+    ctl(tmp_path / "none", "--endpoints", "127.0.0.1:1", "status", status=3)
+
+
+def test_nodes_on_a_leash_end_with_their_starter(tmp_path: Path) -> None:
+    code = f"""
+import os, signal
+from holdfast.testing import LocalCluster
+cluster = LocalCluster({str(tmp_path / "c")!r}, nodes=3, sans=3, code="rs:2+1").up()
+print(*[state.pid for state in cluster.nodes()], flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    pids = [int(pid) for pid in done.stdout.split()]
+    assert len(pids) == 3
+    deadline = time.monotonic() + 10
+    while any(_runs(pid) for pid in pids):
+        assert time.monotonic() < deadline
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.holdfast(nodes=3, sans=3, code="rs:2+1")
+def test_the_fixture(holdfast_cluster: LocalCluster) -> None:
+    bucket = holdfast_cluster.connect().create_bucket("bbb")
+    bucket.put("k", b"x" * 100_000)
+    assert holdfast_cluster.lose("san=c") == ("n3",)
+    assert bucket.get("k").read() == b"x" * 100_000
+    holdfast_cluster.start("san=c")
+    assert holdfast_cluster.replace("san=c") == ("n3",)
+    holdfast_cluster.wait_healthy(60)
+    holdfast_cluster.pause("n1")
+    assert bucket.get("k").read() == b"x" * 100_000
+    holdfast_cluster.resume("n1")
