@@ -51,6 +51,7 @@ SHORT_TRIES_MAX: Final = 4
 """Ballots in a row that too few homes answered, before the caller hears of it."""
 SHORT_JITTER_S: Final = 0.1
 CONTENDED_JITTER_S: Final = 0.02
+SETTLE_TRIES_MAX: Final = 4
 COMMITS_WAITING_MAX: Final = 1024
 """Commits queued on one key at one node."""
 
@@ -133,10 +134,17 @@ class Registers:
         return (await self.read(pool, bucket, key)).head
 
     async def _settle(self, pool: int, bucket: BucketId, key: bytes) -> Reading:
-        era = Era(current_topology(self._maps).map.era)
-        operation = Operation(kind=OperationKind.SETTLE, request_id=_NOBODY, stamp=era)
-        outcome = await self.run(pool, bucket, key, operation)
-        return Reading(outcome.head, None, {}, outcome.accepted)
+        """For a reader: nobody's stamp is at stake, so one that has become old is taken anew."""
+        for _ in range(SETTLE_TRIES_MAX):
+            era = Era(current_topology(self._maps).map.era)
+            operation = Operation(kind=OperationKind.SETTLE, request_id=_NOBODY, stamp=era)
+            try:
+                outcome = await self.run(pool, bucket, key, operation)
+            except StaleEra:
+                await self.pause(SHORT_JITTER_S)
+                continue
+            return Reading(outcome.head, None, {}, outcome.accepted)
+        raise Unavailable("the era keeps rising", retry_after_ms=1000)
 
     # --- writing --------------------------------------------------------------------------------------------
 

@@ -1,0 +1,223 @@
+"""Buckets of a simulated cluster: names, records, and deleting behind a closed door."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import pytest
+
+from holdfast_node.core.api import Bucket, Call, Condition, PutOptions
+from holdfast_node.core.errors import (
+    AlreadyExists,
+    BucketNotEmpty,
+    BucketNotFound,
+    HoldfastError,
+    IntegrityError,
+    InvalidArgument,
+    Unavailable,
+)
+from holdfast_node.core.ids import BucketId, RequestId
+from holdfast_node.services.buckets import check_name, decode_record, encode_record
+from holdfast_node.services.node import Node
+from tests.sim.cluster import Cluster, Machine, Topology
+from tests.sim.loop import SimLoop
+
+T = TypeVar("T")
+RECORD = Bucket("photos", BucketId(b"i" * 16), "main", 60, 7)
+
+
+@pytest.mark.parametrize("name", ["abc", "a-b.c", "0ab", "x" * 63])
+def test_good_names_pass(name: str) -> None:
+    check_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ab",
+        "x" * 64,
+        "Abc",
+        "a_b",
+        "-ab",
+        "ab-",
+        ".ab",
+        "a..b",
+        "a.-b",
+        "10.0.0.1",
+        "a/b",
+        "äbc",
+        "abc\n",
+        "",
+    ],
+)
+def test_bad_names_are_refused_with_the_rule(name: str) -> None:
+    with pytest.raises(InvalidArgument) as raised:
+        check_name(name)
+    assert "3 to 63" in raised.value.hint
+
+
+def test_a_record_comes_back_as_it_was() -> None:
+    assert decode_record(encode_record(RECORD)) == RECORD
+    assert decode_record(encode_record(replace(RECORD, closing=True))).closing
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"\xff", b'{"format": 2}', encode_record(RECORD)[:-5]])
+def test_what_is_no_record_is_refused(data: bytes) -> None:
+    with pytest.raises(IntegrityError):
+        _ = decode_record(data)
+
+
+def play(story: Callable[[Cluster], Coroutine[Any, Any, None]], seed: int = 3) -> None:
+    loop = SimLoop(seed)
+    cluster = Cluster(loop, Topology("rs:2+1", (1, 1, 1), partitions=2), seed=seed, note=lambda _: None)
+
+    async def main() -> None:
+        await cluster.found()
+        await story(cluster)
+
+    loop.run(main())
+    assert not cluster.problems, cluster.problems
+
+
+async def on(cluster: Cluster, at: int, work: Callable[[Node], Awaitable[T]]) -> T:
+    machine: Machine = list(cluster.machines.values())[at]
+    node = machine.node
+    assert machine.life is not None
+    assert node is not None
+    return await cluster.run_in(machine.life, lambda: work(node), timeout_s=60.0)
+
+
+async def chunks(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+async def put(cluster: Cluster, at: int, bucket: str, key: bytes) -> int:
+    options = PutOptions(size=4)
+    return (await on(cluster, at, lambda n: n.coordinator.put(bucket, key, options, chunks(b"data")))).version
+
+
+async def remove(cluster: Cluster, at: int, bucket: str, key: bytes) -> None:
+    _ = await on(cluster, at, lambda n: n.coordinator.delete(bucket, key, Condition(), Call()))
+
+
+def test_a_bucket_is_created_once_and_known_everywhere() -> None:
+    async def story(cluster: Cluster) -> None:
+        made = await on(cluster, 0, lambda n: n.buckets.create("photos", undo_seconds=5))
+        assert made.pool == "main"
+        assert made.undo_seconds == 5
+        with pytest.raises(AlreadyExists):
+            _ = await on(cluster, 1, lambda n: n.buckets.create("photos"))
+        assert await on(cluster, 2, lambda n: n.buckets.create("photos", exist_ok=True)) == made
+        assert await on(cluster, 1, lambda n: n.buckets.get("photos")) == made
+        with pytest.raises(BucketNotFound):
+            _ = await on(cluster, 1, lambda n: n.buckets.get("nothing"))
+
+    play(story)
+
+
+def test_a_retried_create_gets_the_bucket_it_made() -> None:
+    async def story(cluster: Cluster) -> None:
+        call = Call(RequestId(b"r" * 16))
+        first = await on(cluster, 0, lambda n: n.buckets.create("photos", call=call))
+        assert await on(cluster, 1, lambda n: n.buckets.create("photos", call=call)) == first
+
+    play(story)
+
+
+def test_buckets_are_listed_by_name() -> None:
+    async def story(cluster: Cluster) -> None:
+        for name in ("ccc", "aaa", "bbb"):
+            _ = await on(cluster, 0, lambda n, name=name: n.buckets.create(name))  # type: ignore[misc]
+        page, token = await on(cluster, 1, lambda n: n.buckets.list())
+        assert [bucket.name for bucket in page] == ["aaa", "bbb", "ccc"]
+        assert token == b""
+
+    play(story)
+
+
+def test_a_bucket_with_something_in_it_stays_and_takes_writes() -> None:
+    async def story(cluster: Cluster) -> None:
+        _ = await on(cluster, 0, lambda n: n.buckets.create("photos"))
+        _ = await put(cluster, 1, "photos", b"k")
+        with pytest.raises(BucketNotEmpty):
+            await on(cluster, 2, lambda n: n.buckets.delete("photos"))
+        assert await put(cluster, 0, "photos", b"k") == 2
+
+    play(story)
+
+
+def test_an_emptied_bucket_goes_and_a_new_one_of_its_name_is_empty() -> None:
+    async def story(cluster: Cluster) -> None:
+        old = await on(cluster, 0, lambda n: n.buckets.create("photos"))
+        _ = await put(cluster, 1, "photos", b"k")
+        await remove(cluster, 2, "photos", b"k")
+        call = Call(RequestId(b"d" * 16))
+        await on(cluster, 1, lambda n: n.buckets.delete("photos", call))
+        for at in range(3):
+            with pytest.raises(BucketNotFound):
+                _ = await put(cluster, at, "photos", b"k")
+        await on(cluster, 2, lambda n: n.buckets.delete("photos", call))
+        new = await on(cluster, 0, lambda n: n.buckets.create("photos"))
+        assert new.id != old.id
+        assert await put(cluster, 2, "photos", b"k") == 1
+
+    play(story)
+
+
+def test_with_a_node_away_the_door_cannot_be_proved_closed_and_the_next_try_goes_on() -> None:
+    async def story(cluster: Cluster) -> None:
+        _ = await on(cluster, 0, lambda n: n.buckets.create("photos"))
+        away = list(cluster.machines.values())[2]
+        cluster.stop_at_once(away)
+        with pytest.raises(Unavailable) as raised:
+            await on(cluster, 0, lambda n: n.buckets.delete("photos"))
+        assert [evidence.who for evidence in raised.value.evidence] == ["n3"]
+        assert (await on(cluster, 1, lambda n: n.buckets.get("photos"))).closing
+        await cluster.boot(away)
+        await on(cluster, 1, lambda n: n.buckets.delete("photos"))
+        with pytest.raises(BucketNotFound):
+            _ = await on(cluster, 0, lambda n: n.buckets.get("photos"))
+
+    play(story)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_acknowledged_blob_goes_with_its_bucket(seed: int) -> None:
+    async def story(cluster: Cluster) -> None:
+        _ = await on(cluster, 0, lambda n: n.buckets.create("photos"))
+        acked: list[bytes] = []
+        gone: list[bool] = []
+
+        async def writer(number: int) -> None:
+            for turn in range(4):
+                key = b"%d.%d" % (number, turn)
+                try:
+                    _ = await put(cluster, number, "photos", key)
+                    acked.append(key)
+                    await remove(cluster, number, "photos", key)
+                    acked.remove(key)
+                except HoldfastError:
+                    continue
+
+        async def deleter() -> None:
+            for _ in range(4):
+                try:
+                    await on(cluster, 0, lambda n: n.buckets.delete("photos"))
+                    gone.append(True)
+                except HoldfastError:
+                    continue
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(3):
+                _ = group.create_task(writer(number))
+            _ = group.create_task(deleter())
+        if gone:
+            assert not acked
+        else:
+            bucket = await on(cluster, 1, lambda n: n.buckets.get("photos"))
+            assert not bucket.closing or not acked
+
+    play(story, seed)
