@@ -47,6 +47,13 @@ async def read_all(result: GetResult) -> bytes:
     return b"".join([chunk async for chunk in result.chunks])
 
 
+async def pass_time(seconds: float) -> None:
+    """Let virtual time pass: the loop jumps, nobody waits."""
+    passed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_later(seconds, passed.set_result, None)
+    await asyncio.shield(passed)
+
+
 class SmallCluster:
     """Nodes n1, n2, ... on small geometry: stripes of 8 KiB (16 from 64 KiB on), parts of 32 KiB, tiny to 512 bytes."""
 

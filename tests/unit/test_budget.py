@@ -9,6 +9,7 @@ import pytest
 from holdfast_node.core.errors import Overloaded
 from holdfast_node.services.budget import Budget
 from tests.sim.loop import SimLoop
+from tests.support.small_clusters import pass_time
 
 
 def test_a_large_request_is_not_overtaken_by_small_ones() -> None:
@@ -23,9 +24,9 @@ def test_a_large_request_is_not_overtaken_by_small_ones() -> None:
 
         async with asyncio.TaskGroup() as group:
             large = group.create_task(take("large", 80))
-            await asyncio.sleep(0.1)
+            await pass_time(0.1)
             small = group.create_task(take("small", 10))
-            await asyncio.sleep(0.1)
+            await pass_time(0.1)
             assert order == []
             assert budget.try_take(1) is None, "nobody passes those who wait"
             first.release()
@@ -66,7 +67,7 @@ def test_the_queue_has_an_end() -> None:
         held = await budget.take(100)
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(budget.take(1))
-            await asyncio.sleep(0.1)
+            await pass_time(0.1)
             with pytest.raises(Overloaded) as refusal:
                 await budget.take(1)
             assert refusal.value.retry_after_ms > 0
@@ -85,10 +86,10 @@ def test_nothing_is_lost_when_waiters_leave(seed: int) -> None:
 
         async def use(count: int) -> None:
             async with budget.lease(count):
-                await asyncio.sleep(0.01)
+                await pass_time(0.01)
 
         tasks = [asyncio.get_running_loop().create_task(use(10 + 7 * at)) for at in range(10)]
-        await asyncio.sleep(0.01)
+        await pass_time(0.01)
         tasks[0].cancel()
         tasks[3].cancel()
         held.release()

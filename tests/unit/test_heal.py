@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 
 import pytest
@@ -22,7 +21,7 @@ from holdfast_node.core.messages import (
 )
 from holdfast_node.services.dispatcher import Caller
 from holdfast_node.services.mending import take_census
-from tests.support.small_clusters import TWELVE, Serve, SmallCluster, payload_of, run_story
+from tests.support.small_clusters import TWELVE, Serve, SmallCluster, pass_time, payload_of, run_story
 
 SIZES = (300, 8000, 50_000)
 
@@ -82,7 +81,7 @@ async def until_healthy(small: SmallCluster, patience_s: float = 120.0) -> None:
         if status.healthy:
             return
         problems = status.problems
-        await asyncio.sleep(1)
+        await pass_time(1)
     pytest.fail(f"not healthy after {patience_s} s: {problems}")
 
 
@@ -110,7 +109,7 @@ def test_degraded_writes_come_home_when_the_nodes_are_back() -> None:
     async def story(small: SmallCluster) -> None:
         for name in ("n5", "n6"):
             small.cluster.stop_at_once(small.machine(name))
-        await asyncio.sleep(5)
+        await pass_time(5)
         for size in SIZES:
             receipt = await small.put(b"%d" % size, payload_of(size))
             assert not receipt.margin.full
@@ -129,7 +128,7 @@ def test_handoffs_are_dropped_only_after_the_home_was_read_back() -> None:
         homes = await small.homes(b"300")
         away = next(name for name in homes if name != "n1")
         small.cluster.stop_at_once(small.machine(away))
-        await asyncio.sleep(5)
+        await pass_time(5)
         for size in SIZES:
             await small.put(b"%d" % size, payload_of(size))
         read_back: set[tuple[bytes, int, int]] = set()
@@ -164,7 +163,7 @@ def test_a_home_that_lies_keeps_its_handoff_alive() -> None:
         homes = await small.homes(b"8000")
         away = next(name for name in homes if name != "n1")
         small.cluster.stop_at_once(small.machine(away))
-        await asyncio.sleep(5)
+        await pass_time(5)
         await small.put(b"8000", payload_of(8000))
         manifest = (await small.head(b"8000")).manifest
         assert manifest is not None
@@ -177,7 +176,7 @@ def test_a_home_that_lies_keeps_its_handoff_alive() -> None:
         before = {name for held in small.sealed(manifest.seed_id).values() for name in held}
         await small.cluster.boot(small.machine(away))
         small.twist(away, ReadCells, rot)
-        await asyncio.sleep(60)
+        await pass_time(60)
         others = {n: names for n, names in small.sealed(manifest.seed_id).items() if n != away}
         assert {name for held in others.values() for name in held} == before
         status = await small.cluster.admin(small.machine("n1"), lambda admin: admin.status())
@@ -210,7 +209,7 @@ def test_a_broken_shard_that_a_reader_met_is_mended() -> None:
         small.twist(home, StageCell, note)
         small.twist(home, StageWhole, note)
         assert await small.get(b"50000") == payload_of(50_000)
-        await asyncio.sleep(60)
+        await pass_time(60)
         assert written, "the shard was written again"
         await until_healthy(small)
 
@@ -227,7 +226,7 @@ def test_replaced_nodes_get_their_shards_back_and_status_is_truthful() -> None:
         kept = (await small.head(b"300")).retained
         for name in ("n3", "n4"):
             small.cluster.wipe(small.machine(name))
-        await asyncio.sleep(5)
+        await pass_time(5)
         for name in ("n3", "n4"):
             await small.cluster.boot(small.machine(name), format_if_empty=True)
             await small.cluster.admin(small.machine("n1"), lambda admin, n=name: admin.replace_lost(n))  # type: ignore[misc]
@@ -240,7 +239,7 @@ def test_replaced_nodes_get_their_shards_back_and_status_is_truthful() -> None:
         assert min(healed) >= joined
         for name in ("n1", "n2"):
             small.cluster.stop_at_once(small.machine(name))
-        await asyncio.sleep(5)
+        await pass_time(5)
         versions = [entry.version for entry in kept if entry.size == len(older)]
         assert await small.get(b"300", at="n3", version=versions[-1]) == older, "kept versions are healed too"
 
@@ -251,7 +250,7 @@ def test_nothing_ails_in_a_healthy_cluster() -> None:
     async def story(small: SmallCluster) -> None:
         for size in SIZES:
             await small.put(b"%d" % size, payload_of(size))
-        await asyncio.sleep(30)
+        await pass_time(30)
         await until_healthy(small)
         rows = [
             row for machine in small.cluster.running() if machine.node for row in machine.node.healer.health()

@@ -35,6 +35,7 @@ from tests.support.small_clusters import (
     TWELVE,
     Serve,
     SmallCluster,
+    pass_time,
     payload_of,
     run_story,
 )
@@ -128,7 +129,7 @@ def test_a_wrong_request_changes_nothing(options: PutOptions, error: type[Except
             return
         with pytest.raises(error):
             await small.put(b"k", payload_of(size), options=options)
-        await asyncio.sleep(1)
+        await pass_time(1)
         with pytest.raises(BlobNotFound):
             await small.get(b"k")
         await nothing_is_left(small)
@@ -138,7 +139,7 @@ def test_a_wrong_request_changes_nothing(options: PutOptions, error: type[Except
 
 async def nothing_is_left(small: SmallCluster) -> None:
     """Shards of blobs other than the bucket's record are gone, and so is their memory."""
-    await asyncio.sleep(20)
+    await pass_time(20)
     assert small.memory_taken() == 0
     assert len(small.kept_seeds()) == 1, "only the bucket's own record"
 
@@ -163,7 +164,7 @@ def test_a_cancelled_put_leaves_nothing_or_all(after_s: float) -> None:
         async def slowly() -> AsyncIterator[bytes]:
             for at in range(15):
                 yield payload_of(5000 + at)
-                await asyncio.sleep(0.002)
+                await pass_time(0.002)
 
         async def work(coordinator: Coordinator) -> None:
             try:
@@ -173,7 +174,7 @@ def test_a_cancelled_put_leaves_nothing_or_all(after_s: float) -> None:
                 return
 
         await small.call("n1", work)
-        await asyncio.sleep(20)
+        await pass_time(20)
         assert small.memory_taken() == 0
         head = await small.head(b"k")
         if head.manifest is None:
@@ -219,7 +220,7 @@ def test_a_silent_holder_of_a_small_blob_is_hedged(size: int) -> None:
 
         async def hang(usual: Serve, caller: Caller, request: Request) -> Reply:
             del usual, caller, request
-            await asyncio.sleep(1000)
+            await pass_time(1000)
             raise AssertionError
 
         small.twist(homes[2], StageWhole, hang)
@@ -243,7 +244,7 @@ def test_a_silent_sealer_of_a_large_blob_is_hedged() -> None:
 
         async def hang(usual: Serve, caller: Caller, request: Request) -> Reply:
             del usual, caller, request
-            await asyncio.sleep(1000)
+            await pass_time(1000)
             raise AssertionError
 
         small.twist(homes[2], Seal, hang)
@@ -265,7 +266,7 @@ def test_two_of_six_dead_and_no_spare_writes_go_on(size: int) -> None:
     async def story(small: SmallCluster) -> None:
         for name in ("n5", "n6"):
             small.cluster.stop_at_once(small.machine(name))
-        await asyncio.sleep(5)
+        await pass_time(5)
         receipt = await small.put(b"k", payload_of(size))
         margin = dict(receipt.margin.entries)
         assert not receipt.margin.full
@@ -285,7 +286,7 @@ def test_below_the_floor_a_write_is_refused_and_says_why(size: int) -> None:
     async def story(small: SmallCluster) -> None:
         for name in ("n3", "n4", "n5", "n6"):
             small.cluster.stop_at_once(small.machine(name))
-        await asyncio.sleep(5)
+        await pass_time(5)
         with pytest.raises(Unavailable) as refusal:
             await small.put(b"k", payload_of(size))
         assert refusal.value.evidence
@@ -437,7 +438,7 @@ def test_a_retry_with_the_same_request_is_applied_once() -> None:
         first = await small.put(b"k", payload_of(700), options=options)
         again = await small.put(b"k", payload_of(700), options=options, at="n4")
         assert again.version == first.version
-        await asyncio.sleep(20)
+        await pass_time(20)
         assert await small.get(b"k") == payload_of(700)
         manifest = (await small.head(b"k")).manifest
         assert manifest is not None

@@ -76,15 +76,15 @@ def plan_runs(layout: Layout, first: int, last: int) -> Iterator[Run]:
 
 def assemble(run: Run, cells: Mapping[int, list[bytes]]) -> bytes:
     """The run's bytes from its data cells."""
-    pieces: list[bytes | memoryview] = []
+    found: list[bytes | memoryview] = []
     for at, span in enumerate(run.spans):
         for index in span.cells:
             cell = cells[index][at]
             start, end = span.slice_of(index)
-            pieces.append(cell if end - start == len(cell) else memoryview(cell)[start:end])
-    if len(pieces) == 1 and isinstance(pieces[0], bytes):
-        return pieces[0]
-    return b"".join(pieces)
+            found.append(cell if end - start == len(cell) else memoryview(cell)[start:end])
+    if len(found) == 1 and isinstance(found[0], bytes):
+        return found[0]
+    return b"".join(found)
 
 
 @dataclass(slots=True)

@@ -32,15 +32,15 @@ class Intake:
 
     async def read(self, count: int) -> bytes:
         """Exactly `count` bytes, or what is left before the end. Raises `InvalidArgument` for a wrong length."""
-        pieces: list[memoryview] = []
+        views: list[memoryview] = []
         missing = count
         while missing and not await self.at_end():
-            piece, self._rest = self._rest[:missing], self._rest[missing:]
-            pieces.append(piece)
-            missing -= len(piece)
-        if len(pieces) == 1 and isinstance(whole := pieces[0].obj, bytes) and len(whole) == len(pieces[0]):
+            view, self._rest = self._rest[:missing], self._rest[missing:]
+            views.append(view)
+            missing -= len(view)
+        if len(views) == 1 and isinstance(whole := views[0].obj, bytes) and len(whole) == len(views[0]):
             return whole
-        return b"".join(pieces)
+        return b"".join(views)
 
     async def at_end(self) -> bool:
         """Whether nothing is left. Waits for the caller to say."""

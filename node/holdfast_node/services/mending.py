@@ -178,9 +178,7 @@ class Mender:
             base=base,
         )
         rebuild = Rebuild(
-            self._path.links,
-            self._path.codec,
-            part.topology,
+            self._path,
             source=part.source,
             target=target,
             targets=targets,

@@ -21,12 +21,11 @@ from holdfast_node.core.messages import (
     StageWhole,
     StageWholeReply,
 )
-from holdfast_node.core.topology import Topology
-from holdfast_node.ports import Answered, Codec, Links
+from holdfast_node.ports import Answered
 from holdfast_node.services.answers import Answers, Sender
 from holdfast_node.services.budget import Budget
 from holdfast_node.services.cells import CellFetch, Damage, PartSource
-from holdfast_node.services.datapath import PartTarget
+from holdfast_node.services.datapath import DataPath, PartTarget
 
 RUN_BYTES: Final = 4 * MIB
 """Payload read in one go: one wide stripe, or several ordinary ones."""
@@ -42,9 +41,7 @@ class Rebuild:
 
     def __init__(
         self,
-        links: Links,
-        codec: Codec,
-        topology: Topology,
+        path: DataPath,
         *,
         source: PartSource,
         target: PartTarget,
@@ -54,15 +51,15 @@ class Rebuild:
         sender: Sender | None = None,
         wanted: Callable[[int], bool] = lambda _: True,
     ) -> None:
-        self._links: Final = links
-        self._codec: Final = codec
-        self._topology: Final = topology
+        self._links: Final = path.links
+        self._codec: Final = path.codec
+        self._topology: Final = path.topology
         self._source: Final = source
         self._target: Final = target
         self._targets: Final = dict(targets)
         self._budget: Final = budget
         self._damage: Final = damage
-        self._sender: Final = sender or links
+        self._sender: Final = sender or path.links
         self._wanted: Final = wanted
         self._checksums: dict[int, list[Digest]] = {index: [] for index in targets}
         self.failed: dict[int, HoldfastError] = {}

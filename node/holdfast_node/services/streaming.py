@@ -205,9 +205,7 @@ class PartWriter:
             return index not in sealed
 
         rebuild = Rebuild(
-            self._path.links,
-            self._path.codec,
-            self._path.topology,
+            self._path,
             source=self._source(digests),
             target=self._target,
             targets=targets,
