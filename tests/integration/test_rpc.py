@@ -123,6 +123,7 @@ def test_payload_is_taken_only_as_fast_as_it_is_used() -> None:
             for _ in range(30):
                 yield blob_pb2.PutRequest(chunk=bytes(4 * MIB))
                 sent += 1
+            yield blob_pb2.PutRequest(end=blob_pb2.PutEnd(size=120 * MIB))
 
         putting = asyncio.get_running_loop().create_task(_put(guest, messages()))
         await until(lambda: guest.node.blobs.taken > 0)
@@ -249,6 +250,13 @@ def test_a_put_is_a_header_and_chunks() -> None:
         for wrong in ([], [chunk], [header, header], [header, chunk, blob_pb2.PutRequest()]):
             failed = await failure(guest.blobs.Put(iter(wrong)))
             assert failed.code == ErrorCode.INVALID_ARGUMENT
+        for endless in (
+            [header],
+            [header, chunk],
+            [header, chunk, blob_pb2.PutRequest(end=blob_pb2.PutEnd(size=2))],
+        ):
+            failed = await failure(guest.blobs.Put(iter(endless)))
+            assert failed.code == ErrorCode.UPLOAD_INTERRUPTED
         large = [header, blob_pb2.PutRequest(chunk=bytes(4 * MIB + 1))]
         failed = await failure(guest.blobs.Put(iter(large)))
         assert failed.code == ErrorCode.TOO_LARGE

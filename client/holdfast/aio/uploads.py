@@ -78,6 +78,8 @@ class Upload:
             if self._progress is not None:
                 self._progress(sent.size, None if self._wanted.size < 0 else self._wanted.size)
         self._sent_all = True
+        if self._wanted.size < 0:
+            await self._write(call, course, blob_pb2.PutRequest(end=blob_pb2.PutEnd(size=sent.size)))
         await _until_over(call, call.done_writing())
 
     async def _messages(self) -> AsyncIterator[bytes]:

@@ -97,7 +97,7 @@ class BlobsServicer:
     """
 
     def Put(self, request_iterator, context):
-        """First message: PutHeader. Then chunks of payload (at most 4 MiB each). The stream's end is the blob's end.
+        """First message: PutHeader. Then chunks of payload (at most 4 MiB each), and PutEnd if the header gave no size.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,7 +34,7 @@ class BlobsStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> BlobsAsyncStub: ...
     Put: _grpc.StreamUnaryMultiCallable[_blob_pb2.PutRequest, _blob_pb2.PutReply]
-    """First message: PutHeader. Then chunks of payload (at most 4 MiB each). The stream's end is the blob's end."""
+    """First message: PutHeader. Then chunks of payload (at most 4 MiB each), and PutEnd if the header gave no size."""
     Get: _grpc.UnaryStreamMultiCallable[_blob_pb2.GetRequest, _blob_pb2.GetReply]
     """First message: GetHeader. Then payload. Ends with an error rather than short or wrong bytes."""
     Head: _grpc.UnaryUnaryMultiCallable[_blob_pb2.HeadRequest, _blob_pb2.HeadReply]
@@ -53,7 +53,7 @@ class BlobsAsyncStub(BlobsStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Put: _aio.StreamUnaryMultiCallable[_blob_pb2.PutRequest, _blob_pb2.PutReply]  # type: ignore[assignment]
-    """First message: PutHeader. Then chunks of payload (at most 4 MiB each). The stream's end is the blob's end."""
+    """First message: PutHeader. Then chunks of payload (at most 4 MiB each), and PutEnd if the header gave no size."""
     Get: _aio.UnaryStreamMultiCallable[_blob_pb2.GetRequest, _blob_pb2.GetReply]  # type: ignore[assignment]
     """First message: GetHeader. Then payload. Ends with an error rather than short or wrong bytes."""
     Head: _aio.UnaryUnaryMultiCallable[_blob_pb2.HeadRequest, _blob_pb2.HeadReply]  # type: ignore[assignment]
@@ -75,7 +75,7 @@ class BlobsServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_blob_pb2.PutRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_blob_pb2.PutReply, _abc.Awaitable[_blob_pb2.PutReply]]:
-        """First message: PutHeader. Then chunks of payload (at most 4 MiB each). The stream's end is the blob's end."""
+        """First message: PutHeader. Then chunks of payload (at most 4 MiB each), and PutEnd if the header gave no size."""
 
     @_abc_1.abstractmethod
     def Get(

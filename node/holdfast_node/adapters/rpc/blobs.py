@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import Final
 
 from holdfast_node.adapters.rpc import values
 from holdfast_node.adapters.rpc.doors import BlobDoor, BucketDoor
-from holdfast_node.core.errors import InvalidArgument, TooLarge
+from holdfast_node.core.errors import InvalidArgument, TooLarge, UploadInterrupted
 from holdfastpb.v1 import blob_pb2
-
-END_GRACE_S: Final = 0.05
-"""gRPC shows a broken stream to its reader as a finished one, and cancels the call a moment later (one in thirty did so
-too late here). A blob whose size was announced is safe: it is too short. One of unknown size waits for that moment."""
 
 
 class BlobsServicer:
@@ -103,16 +97,29 @@ class BlobsServicer:
 async def _chunks(
     messages: AsyncIterator[blob_pb2.PutRequest], *, declared_size: int
 ) -> AsyncGenerator[bytes, None]:
-    """The payload; a message is taken off the wire only when the one before it has been used."""
+    """The payload; a message is taken off the wire only when the one before it has been used.
+
+    gRPC shows a broken stream to its reader as a finished one, and cancels the call a moment later. So the end is
+    believed only if the bytes are as many as their sender said, before or after them.
+    """
+    size, expected = 0, declared_size
     async for message in messages:
-        if message.WhichOneof("kind") != "chunk":
-            raise InvalidArgument("only chunks follow the header of a put")
+        kind = message.WhichOneof("kind")
+        if kind == "end":
+            expected = message.end.size
+            break
+        if kind != "chunk":
+            raise InvalidArgument("only chunks and an end follow the header of a put")
         if len(message.chunk) > values.CHUNK_BYTES_MAX:
             raise TooLarge(f"a chunk has at most {values.CHUNK_BYTES_MAX} bytes, not {len(message.chunk)}")
+        size += len(message.chunk)
         if message.chunk:
             yield message.chunk
-    if declared_size < 0:
-        await asyncio.sleep(END_GRACE_S)
+    if expected != size:
+        said = "no end was sent" if expected < 0 else f"{expected} were announced"
+        raise UploadInterrupted(
+            f"the upload ended after {size} bytes; {said}", hint="nothing was stored: send it again"
+        )
 
 
 async def _cut(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
