@@ -173,6 +173,28 @@ def test_an_accept_that_reached_nobody_known_is_an_unknown_outcome() -> None:
     play(story)
 
 
+def test_a_commit_that_is_cancelled_before_its_accept_sends_none_afterwards() -> None:
+    async def story(bench: Bench) -> None:
+        async def cancelled(member: Member) -> None:
+            attempt = registers(member).attempt(0, BUCKET, b"k", 1)
+            commit = registers(member).commit(attempt, put("one", base=attempt.base))
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.0002):
+                    _ = await commit
+            assert not attempt.accept_sent
+
+        await on(bench, 0, cancelled)
+        await bench.later(1.0)
+        for at in range(3):
+            store = members(bench)[at].store
+            assert store is not None
+            record = await on(bench, at, lambda _, s=store: s.register(BUCKET, b"k"))  # type: ignore[misc]
+            assert record is None or record.accepted is None
+        assert sum(member.store is not None for member in members(bench)) == 3
+
+    play(story)
+
+
 def test_writers_of_one_key_all_get_through_and_none_twice() -> None:
     async def story(bench: Bench) -> None:
         versions: list[int] = []

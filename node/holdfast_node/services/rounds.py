@@ -45,19 +45,25 @@ class Round:
         self._rest: asyncio.Future[Rest] = asyncio.get_running_loop().create_future()
 
     async def run(self, effects: list[Effect]) -> Rest:
-        """Ends within the timeouts of a prepare and an accept: each request gets exactly one answer."""
+        """Ends within the timeouts of a prepare and an accept: each request gets exactly one answer.
+
+        When this is cancelled nothing is sent any more, whatever answers still come: the caller then looks at
+        `accept_sent` and may drop what an accept would have named.
+        """
         self._perform(effects)
         return await self._rest
 
     def _perform(self, effects: list[Effect]) -> None:
         for effect in effects:
+            if self._rest.done():
+                return
             if isinstance(effect, SendPrepare):
                 self._prepare(effect.ballot)
             elif isinstance(effect, SendAccept):
                 self._accept(effect)
             elif isinstance(effect, Linger):
                 asyncio.get_running_loop().call_later(LINGER_S, self._overdue, effect.ballot)
-            elif not self._rest.done():
+            else:
                 self._rest.set_result(effect)
 
     def _prepare(self, ballot: Ballot) -> None:
