@@ -10,12 +10,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 import holdfast
-from holdfast.cli.shell import Json
 from holdfast.testing import LocalCluster, LocalRefused
 from holdfast.testing.layout import free_ports
 
@@ -34,8 +34,8 @@ def ctl(root: Path, *arguments: str, status: int = 0) -> str:
     return done.stdout
 
 
-def document(root: Path, *arguments: str, status: int = 0) -> dict[str, Json]:
-    found: dict[str, Json] = json.loads(ctl(root, *arguments, "--json", status=status))
+def document(root: Path, *arguments: str, status: int = 0) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(ctl(root, *arguments, "--json", status=status))
     return found
 
 
@@ -57,7 +57,6 @@ def _live(root: Path) -> None:
     ctl(root, "local", "up", "--nodes", "6", "--sans", "3", "--racks", "3")
     local = document(root, "local", "status")
     nodes = local["nodes"]
-    assert isinstance(nodes, list)
     assert [node["id"] for node in nodes] == ["n1", "n2", "n3", "n4", "n5", "n6"]
     assert [node["tags"]["san"] for node in nodes] == ["a", "a", "b", "b", "c", "c"]
     assert [node["tags"]["rack"] for node in nodes] == ["r1", "r2", "r3"] * 2
@@ -73,9 +72,9 @@ def _live(root: Path) -> None:
     assert document(root, "heal", "status")["healthy"] is True
     assert "6 stores on one device (simulated)" in ctl(root, "status")
     assert document(root, "init")["already"] is True
-    assert len(_list(document(root, "nodes")["nodes"])) == 6
-    assert _list(document(root, "pools")["pools"])[0]["code"] == "rs:4+2"
-    assert len(_list(_list(document(root, "map", "show")["pools"])[0]["partitions"])) == 64
+    assert len(document(root, "nodes")["nodes"]) == 6
+    assert document(root, "pools")["pools"][0]["code"] == "rs:4+2"
+    assert len(document(root, "map", "show")["pools"][0]["partitions"]) == 64
     ctl(root, "config", "check")
     for command in (
         ["nodes"],
@@ -95,7 +94,7 @@ def _live(root: Path) -> None:
 
     ctl(root, "local", "down")
     local = document(root, "local", "status", status=1)
-    assert {node["state"] for node in _list(local["nodes"])} == {"stopped"}
+    assert {node["state"] for node in local["nodes"]} == {"stopped"}
     ctl(root, "status", status=3)
     ctl(root, "local", "wipe", status=2)
     ctl(root, "local", "wipe", "--yes")
@@ -105,8 +104,8 @@ def _live(root: Path) -> None:
 
 def _lose_and_replace(root: Path, bucket: holdfast.Bucket, data: bytes) -> None:
     explained = document(root, "explain", "bbb", "k\x1b")
-    assert [shard["found_at"] for shard in _list(explained["shards"])] == [
-        [shard["home"]] for shard in _list(explained["shards"])
+    assert [shard["found_at"] for shard in explained["shards"]] == [
+        [shard["home"]] for shard in explained["shards"]
     ]
     assert "\x1b" not in ctl(root, "explain", "bbb", "k\x1b")
     assert document(root, "prove")["safe"] is True
@@ -128,11 +127,6 @@ def _lose_and_replace(root: Path, bucket: holdfast.Bucket, data: bytes) -> None:
     assert document(root, "status")["problems"] == []
     assert bucket.get("during").read() == data
     assert document(root, "prove")["safe"] is True
-
-
-def _list(value: Json) -> list[dict[str, Json]]:
-    assert isinstance(value, list)
-    return value
 
 
 def test_a_taken_port_is_named(tmp_path: Path) -> None:

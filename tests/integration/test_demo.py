@@ -22,7 +22,7 @@ def demo(where: Path) -> subprocess.Popen[str]:
 
 
 def nodes_of(where: Path) -> list[int]:
-    found = []
+    found: list[int] = []
     for process in psutil.process_iter(["cmdline", "status"]):
         line = " ".join(process.info["cmdline"] or [])
         if str(where) in line and process.info["status"] != psutil.STATUS_ZOMBIE:
