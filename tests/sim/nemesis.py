@@ -21,7 +21,10 @@ from tests.sim.disk import Platter
 
 PATIENCE_S: Final = 400.0
 """How long a cluster without faults may take until it calls itself healthy."""
-POLL_S: Final = 0.5
+POLL_S: Final = (0.3, 3.0)
+"""How often to ask, at first and at last."""
+ACTS_MAX: Final = 12
+"""Faults in one burst: callers that wait for nodes must come to their end."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,9 @@ class Nemesis:
     async def rage(self) -> None:
         acts = self._acts()
         self._set_weather()
-        while acts and not self._stopped:
+        for _ in range(ACTS_MAX if acts else 0):
+            if self._stopped:
+                break
             await asyncio.sleep(self._chooser.uniform(0.05, 3.0))
             if not self._stopped:
                 name, act = self._chooser.choice(acts)
@@ -287,14 +292,15 @@ class Nemesis:
     async def unhealthy(self, patience_s: float) -> str:
         """Wait until the cluster calls itself healthy. Why it does not, if it never does."""
         deadline = self._cluster.loop.time() + patience_s
-        why = "nobody was asked"
+        why, poll_s = "nobody was asked", POLL_S[0]
         while self._cluster.loop.time() < deadline:
             machine = self._one()
             why = await self._ask_health(machine) if machine is not None else "nothing runs"
             self._cluster.note(f"HEALTH {why or 'good'}")
             if not why:
                 return ""
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(poll_s)
+            poll_s = min(POLL_S[1], 1.3 * poll_s)
         return why
 
     async def _ask_health(self, machine: Machine) -> str:

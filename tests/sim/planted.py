@@ -49,7 +49,7 @@ def planted(plant: Plant) -> Generator[None]:
     done: list[tuple[object, str, object]] = []
     try:
         for where, name, change in plant.patches():
-            before = getattr(where, name)
+            before = getattr(where, name, None)
             setattr(where, name, change(before))
             done.append((where, name, before))
         yield
