@@ -88,13 +88,15 @@ class Layout:
 @dataclass(frozen=True, slots=True)
 class Shape:
     """What to build. `sans` and `racks` are how many domains of that kind; 0: the tag is not set. Nodes are spread
-    over them in contiguous blocks for SANs and in turn for racks, so that the two overlap. `port_base` 0: chosen."""
+    over them in contiguous blocks for SANs and in turn for racks, so that the two overlap. `port_base` 0: the first
+    free ports from `port_first` on."""
 
     nodes: int = 6
     sans: int = 3
     racks: int = 0
     code: str = "rs:4+2"
     port_base: int = 0
+    port_first: int = PORT_FIRST
     partitions: int = PARTITIONS
 
     def check(self) -> None:
@@ -112,7 +114,7 @@ class Shape:
 def build(shape: Shape, root: Path, name: str) -> Layout:
     """A layout for this machine, with ports nobody listens on now."""
     shape.check()
-    base = shape.port_base or free_ports(shape.nodes)
+    base = shape.port_base or free_ports(shape.nodes, shape.port_first)
     nodes: list[Node] = []
     for index in range(shape.nodes):
         tags = {"host": f"h{index + 1}"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import sys
@@ -25,6 +26,7 @@ from holdfastpb.v1 import admin_pb2
 if TYPE_CHECKING:
     import holdfast
 
+TEST_PORTS: Final = (10_000, 30_000)
 READY_WAIT_S: Final = 30.0
 HEALTHY_WAIT_S: Final = 120.0
 DRAIN_WAIT_S: Final = 15.0
@@ -58,7 +60,9 @@ class LocalCluster:
         leashed: bool = True,
     ) -> None:
         self.root = Path(root).absolute()
-        self._shape = Shape(nodes=nodes, sans=sans, racks=racks, code=code, port_base=port_base)
+        # Test clusters start side by side: each looks for its ports from somewhere else on.
+        first = random.randrange(*TEST_PORTS, 10) if leashed else layouts.PORT_FIRST  # noqa: S311
+        self._shape = Shape(nodes, sans, racks, code, port_base, first)
         self._leash: tuple[int, int] | None = os.pipe() if leashed else None
         self._clients: list[holdfast.Client] = []
 
