@@ -53,8 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         cluster.close()
         if good and not options.keep:
-            cluster.wipe()
             (cluster.root / "generated.bin").unlink(missing_ok=True)
+            cluster.wipe()
     print("the cluster is stopped" + ("" if good else f"; its data and logs are in {cluster.root}"))
     return 0 if good else 1
 
