@@ -7,10 +7,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from contextlib import contextmanager
 from typing import Final, TypeVar
 
-from holdfast_node.core import index_rows
+from holdfast_node.core import geometry, index_rows
 from holdfast_node.core.api import Bucket, GetResult, PutOptions, PutResult, Range
 from holdfast_node.core.head import Head
 from holdfast_node.core.ids import BlobId
@@ -21,7 +22,6 @@ from holdfast_node.services.dispatcher import Caller
 from holdfast_node.services.node import Node
 from tests.sim.cluster import Cluster, Machine, Topology
 from tests.sim.loop import SimLoop
-from tests.sim.world import small_geometry
 
 T = TypeVar("T")
 BUCKET: Final = "bucket"
@@ -45,6 +45,26 @@ async def chunked(data: bytes, chunk_bytes: int = 5000) -> AsyncIterator[bytes]:
 
 async def read_all(result: GetResult) -> bytes:
     return b"".join([chunk async for chunk in result.chunks])
+
+
+@contextmanager
+def small_geometry() -> Generator[None]:
+    """The same arithmetic on small numbers."""
+    wanted = {
+        "STRIPE_BYTES": 8 * KIB,
+        "WIDE_STRIPE_BYTES": 16 * KIB,
+        "WIDE_FROM_BYTES": 64 * KIB,
+        "PART_BYTES": 32 * KIB,
+        "TINY_TOTAL_BYTES": 3 * KIB,
+    }
+    before = {name: getattr(geometry, name) for name in wanted}
+    for name, value in wanted.items():
+        setattr(geometry, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(geometry, name, value)
 
 
 async def pass_time(seconds: float) -> None:
