@@ -14,7 +14,7 @@ import grpc  # after the setting above, as in holdfast/__init__.py
 
 from holdfast.core.endpoints import Rota, parse_endpoints
 from holdfast.core.wire import ERROR_TRAILER, described, undescribed
-from holdfast.errors import Error, Evidence, PeerUnreachable, Unreachable
+from holdfast.errors import Error, Evidence, NotInitialised, PeerUnreachable, Unreachable
 from holdfastpb.v1 import admin_pb2, admin_pb2_grpc, types_pb2
 
 Reply = TypeVar("Reply")
@@ -33,7 +33,7 @@ OPTIONS: Final[Sequence[tuple[str, int]]] = (
 
 
 class Admin:
-    """Asks the first endpoint that answers. A refusal by a node that did answer is final."""
+    """Asks the first endpoint that answers and knows the cluster. Its refusal is final."""
 
     def __init__(self, endpoints: str | Sequence[str], *, timeout_s: float = TIMEOUT_S) -> None:
         self._rota = Rota(parse_endpoints(endpoints))
@@ -68,7 +68,7 @@ class Admin:
 
     def prove(self, lose: Sequence[str] = ()) -> Iterator[admin_pb2.ProveReply]:
         """Progress, then the result (`finished`). A stream that breaks raises; proving has no effects, so ask again."""
-        self.identify()  # settles on a node that answers
+        self.map()  # settles on a node that knows the cluster
         endpoint = self._rota.current
         try:
             yield from self._stub(endpoint).Prove(admin_pb2.ProveRequest(lose=lose), timeout=PROVE_TIMEOUT_S)
@@ -89,17 +89,23 @@ class Admin:
         self.close()
 
     def _call(self, ask: Callable[[admin_pb2_grpc.AdminStub, float], Reply]) -> Reply:
+        """A node without a map (a new one in the place of a lost one) cannot speak for the cluster: ask the next."""
         evidence: list[Evidence] = []
+        blank: NotInitialised | None = None
         for _ in self._rota.endpoints:
             endpoint = self._rota.current
             try:
                 return ask(self._stub(endpoint), self._timeout_s)
             except grpc.RpcError as error:
                 found = error_of(error, endpoint)
-                if not isinstance(found, PeerUnreachable):
-                    raise found from None
-                evidence += found.evidence
-                self._rota.failed(endpoint)
+            if isinstance(found, NotInitialised):
+                blank = found
+            elif not isinstance(found, PeerUnreachable):
+                raise found
+            evidence += found.evidence
+            self._rota.failed(endpoint)
+        if blank is not None:
+            raise NotInitialised(blank.message, hint=blank.hint, evidence=evidence)
         raise Unreachable(
             "no node answers", hint="is the cluster running? `clusterctl local up`", evidence=evidence
         )

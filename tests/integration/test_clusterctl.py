@@ -190,11 +190,11 @@ def _runs(pid: int) -> bool:
 def test_the_fixture(holdfast_cluster: LocalCluster) -> None:
     bucket = holdfast_cluster.connect().create_bucket("bbb")
     bucket.put("k", b"x" * 100_000)
-    assert holdfast_cluster.lose("san=c") == ("n3",)
+    assert holdfast_cluster.lose("san=a") == ("n1",)  # the one that is asked first
     assert bucket.get("k").read() == b"x" * 100_000
-    holdfast_cluster.start("san=c")
-    assert holdfast_cluster.replace("san=c") == ("n3",)
+    holdfast_cluster.start("san=a")
+    assert holdfast_cluster.replace("san=a") == ("n1",)
     holdfast_cluster.wait_healthy(60)
-    holdfast_cluster.pause("n1")
+    holdfast_cluster.pause("n2")
     assert bucket.get("k").read() == b"x" * 100_000
-    holdfast_cluster.resume("n1")
+    holdfast_cluster.resume("n2")

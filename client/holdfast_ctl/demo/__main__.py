@@ -62,8 +62,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _told(board: Board, story: Story, took_s: float) -> bool:
     """Prints the table; whether nothing was lost, and everything was checked."""
     ledger, facts = story.ledger, story.facts
-    lost = len(ledger) - facts.read_back
-    good = bool(ledger) and not lost and not facts.wrong and facts.healthy and facts.at_risk == 0
+    lost = len({evidence.who for evidence in facts.wrong})
+    unchecked = len(ledger) - facts.read_back - lost
+    good = bool(ledger) and not lost and not unchecked and facts.healthy and facts.at_risk == 0
     rows = [
         ("blobs written", str(ledger.written)),
         ("acknowledged", str(len(ledger))),
@@ -74,6 +75,7 @@ def _told(board: Board, story: Story, took_s: float) -> bool:
         ("time to heal", f"{facts.heal_s:.1f} s" if facts.healthy else "not healed"),
         ("survives now", facts.least_margin or "not known"),
         ("at risk from any one more loss", str(facts.at_risk) if facts.at_risk >= 0 else "not known"),
+        *([("not read back yet", str(unchecked))] if unchecked else []),
         ("lost", str(lost)),
     ]
     board.table(f"\nwhat happened, in {took_s:.0f} s", rows)
