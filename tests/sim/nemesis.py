@@ -115,6 +115,7 @@ class Nemesis:
             weather.loss = self._chooser.choice((0.0, 0.02, 0.1))
             weather.duplicates = self._chooser.choice((0.0, 0.05, 0.3))
             weather.stragglers = self._chooser.choice((0.0, 0.05, 0.15))
+            weather.straggle_s = self._chooser.choice((1.0, 5.0, 30.0))
 
     def _one(self) -> Machine | None:
         running = self._cluster.running()
@@ -295,7 +296,7 @@ class Nemesis:
         why, poll_s = "nobody was asked", POLL_S[0]
         while self._cluster.loop.time() < deadline:
             machine = self._one()
-            why = await self._ask_health(machine) if machine is not None else "nothing runs"
+            why = await self.ask_health(machine) if machine is not None else "nothing runs"
             self._cluster.note(f"HEALTH {why or 'good'}")
             if not why:
                 return ""
@@ -303,7 +304,7 @@ class Nemesis:
             poll_s = min(POLL_S[1], 1.3 * poll_s)
         return why
 
-    async def _ask_health(self, machine: Machine) -> str:
+    async def ask_health(self, machine: Machine) -> str:
         try:
             status = await self._cluster.admin(machine, lambda admin: admin.status())
         except (HoldfastError, ConnectionLost) as error:

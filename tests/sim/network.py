@@ -104,6 +104,8 @@ class Network:
         self.tally = Tally()
         self.note = note
         self.problems: list[str] = []
+        self.losing: Callable[[Request], bool] | None = None
+        """Set by a story: requests that never arrive."""
         self._chooser = chooser
         self._residences: dict[str, Residence] = {}
         self._gone_since: dict[str, float] = {}
@@ -224,7 +226,8 @@ class _Exchange:
         self._timer = network.loop.call_later(timeout_s, self._time_out, name, context=me.life.context)
         epoch = me.resident.epoch()
         for _ in range(network.deliveries()):
-            if network.lost(me.address, self.address):
+            aimed = network.losing is not None and network.losing(request)
+            if aimed or network.lost(me.address, self.address):
                 network.note(f"{me.node} -> {self.address} {name} lost")
                 continue
             delay = network.delay_s(me.address, self.address)

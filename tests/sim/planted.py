@@ -21,8 +21,8 @@ from holdfast_node.core.ids import Digest
 from holdfast_node.core.messages import Prepare, PrepareReply
 from holdfast_node.core.operation import Operation, OperationKind
 from holdfast_node.core.topology import Topology
+from holdfast_node.services import put
 from holdfast_node.services.acceptor import Acceptor
-from holdfast_node.services.registers import Attempt
 from tests.sim.disk import SimDisk
 from tests.sim.nemesis import Trouble
 from tests.sim.world import Outcome, Plan, run_world
@@ -60,7 +60,14 @@ def planted(plant: Plant) -> Generator[None]:
 
 def world_with(plant: Plant, seed: int) -> Outcome:
     drawn = Plan.drawn(seed)
-    plan = replace(drawn, trouble=plant.trouble, clients=plant.clients, keys=plant.keys, rounds=plant.rounds)
+    plan = replace(
+        drawn,
+        trouble=plant.trouble,
+        clients=plant.clients,
+        keys=plant.keys,
+        rounds=plant.rounds,
+        patience_s=60.0,
+    )
     with planted(plant):
         return run_world(seed, plan)
 
@@ -145,13 +152,12 @@ def _learners_vote() -> Sequence[Patch]:
 
         return voting_homes
 
-    def gate(_: object) -> Callable[..., str]:
-        def refusal(self: Any, map_here: Topology, scope: object, record: object) -> str:
-            del map_here, scope, record
-            reason: str = self._may_vote()
-            return reason
+    def gate(refusal: Callable[..., str]) -> Callable[..., str]:
+        def open_to_learners(*about: object) -> str:
+            said = refusal(*about)
+            return "" if "learning" in said else said
 
-        return refusal
+        return open_to_learners
 
     return [(Topology, "voting_homes", everybody), (Acceptor, "_voting_refusal", gate)]
 
@@ -162,8 +168,10 @@ def _promise_before_durable() -> Sequence[Patch]:
             del caller
             key = (request.bucket, request.key)
             async with self._turns.turn(key):
-                promise = acceptance.prepare(await self._newest(key), self._standing_of_key(request), request)
-            reply: PrepareReply = promise.reply
+                standing = self._standing_of_key(request)
+                promise = acceptance.prepare(await self._newest(key), standing, request)
+                self._write(key, promise.record)
+            reply: PrepareReply = self._spoken(request, promise)
             return reply
 
         return prepare
@@ -194,14 +202,13 @@ def _forgotten_tombstone() -> Sequence[Patch]:
 def _drop_after_failure() -> Sequence[Patch]:
     """A coordinator that drops what it staged whenever its commit failed, accept sent or not."""
 
-    class _Never:
-        def __get__(self, instance: object, owner: object) -> bool:
-            return False
+    def change(_: object) -> Callable[..., None]:
+        def drop(staged: Any) -> None:
+            staged.trail.drop()
 
-        def __set__(self, instance: object, value: object) -> None:
-            pass
+        return drop
 
-    return [(Attempt, "accept_sent", lambda _: _Never())]
+    return _everywhere(put.drop_unless_accepted, change)
 
 
 def _accept_anything() -> Sequence[Patch]:

@@ -19,6 +19,7 @@ from typing import Final
 from holdfast_node.core import geometry
 from holdfast_node.core.api import Condition
 from holdfast_node.core.errors import HoldfastError
+from holdfast_node.services import eras
 from tests.sim.client import ConnectionLost, SimClient
 from tests.sim.cluster import Cluster, Topology
 from tests.sim.history import History
@@ -50,6 +51,7 @@ class Plan:
     keys: int
     rounds: int
     bursts: int
+    patience_s: float = PATIENCE_S
 
     @staticmethod
     def drawn(seed: int) -> Plan:
@@ -59,7 +61,7 @@ class Plan:
             trouble=Trouble.drawn(chooser),
             clients=chooser.randint(2, 4),
             keys=chooser.randint(1, 6),
-            rounds=chooser.randint(4, 12),
+            rounds=chooser.randint(3, 9),
             bursts=chooser.randint(1, 2),
         )
 
@@ -82,23 +84,25 @@ class Outcome:
 
 
 @contextmanager
-def small_geometry() -> Generator[None]:
-    """The same arithmetic on small numbers: many stripes and parts in a few kilobytes."""
-    wanted = {
-        "STRIPE_BYTES": 8 * 1024,
-        "WIDE_STRIPE_BYTES": 16 * 1024,
-        "WIDE_FROM_BYTES": 64 * 1024,
-        "PART_BYTES": 32 * 1024,
-        "TINY_TOTAL_BYTES": 6 * 512,
-    }
-    before = {name: getattr(geometry, name) for name in wanted}
-    for name, value in wanted.items():
-        setattr(geometry, name, value)
+def small_numbers() -> Generator[None]:
+    """The same rules on small numbers: many stripes and parts in a few kilobytes, eras that are raised now and then."""
+    wanted: tuple[tuple[object, str, object], ...] = (
+        (geometry, "STRIPE_BYTES", 8 * 1024),
+        (geometry, "WIDE_STRIPE_BYTES", 16 * 1024),
+        (geometry, "WIDE_FROM_BYTES", 64 * 1024),
+        (geometry, "PART_BYTES", 32 * 1024),
+        (geometry, "TINY_TOTAL_BYTES", 6 * 512),
+        (eras, "RECENT_SOFT", 6),
+        (eras, "INTERVALS_S", ((20, 0.25), (10, 1.0), (6, 2.0))),
+    )
+    before = [(where, name, getattr(where, name)) for where, name, _ in wanted]
+    for where, name, value in wanted:
+        setattr(where, name, value)
     try:
         yield
     finally:
-        for name, value in before.items():
-            setattr(geometry, name, value)
+        for where, name, value in before:
+            setattr(where, name, value)
 
 
 class World:
@@ -196,10 +200,18 @@ class World:
             await raging
         if self.plan.trouble.wipe or self.plan.trouble.rollback:
             async with asyncio.TaskGroup() as group:
-                destroying = group.create_task(self.nemesis.destroy())
+                destroying = group.create_task(self._destroy_and_rage())
                 working = [group.create_task(self._work(client)) for client in self.clients]
-                await asyncio.wait([destroying, *working])
+                await asyncio.wait(working)
+                self.nemesis.stop()
+                await destroying
         self.nemesis.resume_raging()
+
+    async def _destroy_and_rage(self) -> None:
+        """What destroys is followed by more trouble while it is mended."""
+        self.nemesis.resume_raging()
+        await self.nemesis.destroy()
+        await self.nemesis.rage()
 
     async def _work(self, client: SimClient) -> None:
         chooser = random.Random(f"{client.name} {self.seed} {len(self.history.acks)}")
@@ -253,9 +265,9 @@ class World:
         if why := await self.nemesis.replace_lost():
             self.violations.append(f"NOT REPLACED: {why}")
         await self.nemesis.settle_processes()
-        why = await self.nemesis.unhealthy(PATIENCE_S)
+        why = await self.nemesis.unhealthy(self.plan.patience_s)
         if why and not self.plan.trouble.rot and not self.history.excused():
-            self.violations.append(f"NOT CONVERGED after {PATIENCE_S} s: {why}")
+            self.violations.append(f"NOT CONVERGED after {self.plan.patience_s} s: {why}")
 
     async def _read_back(self) -> None:
         """Every key, and a listing: nothing may fail now. Whether it is right is for the judge of the history."""
@@ -285,7 +297,7 @@ def run_world(seed: int, plan: Plan | None = None, *, keep_trace: bool = False) 
     """Everything that happens follows from the seed. Collection is off so that it cannot depend on the past."""
     gc.disable()
     try:
-        with small_geometry():
+        with small_numbers():
             world = World(seed, plan or Plan.drawn(seed), keep_trace=keep_trace)
             outcome = world.run()
         with nobody_listening():

@@ -178,10 +178,13 @@ class Healer:
         return Work.THROTTLED if len(self._order) else Work.IDLE
 
     def _note_returns(self, topology: Topology) -> None:
-        """Somebody is back: what waited need not wait any longer."""
+        """Somebody is back: what waited need not wait any longer, and what was written on the far side of a partition
+        may be news here."""
         up = frozenset(store for store in topology.stores if self._path.links.is_up(store))
         if up - self._up:
             self._order.hasten()
+            for ward in self._wards.values():
+                ward.look_again()
         self._up = up
 
     def _take_wards(self, topology: Topology) -> None:
@@ -309,7 +312,7 @@ class Healer:
     # --- telling --------------------------------------------------------------------------------------------
 
     def health(self) -> tuple[PartitionHealth, ...]:
-        """One row per partition under stewardship."""
+        """One row per partition under stewardship. Nothing is claimed of one that was not looked through yet."""
         ailing = self._order.per_partition()
         rows: list[PartitionHealth] = []
         for ward in self._wards.values():
@@ -321,7 +324,7 @@ class Healer:
                     partition=ward.partition,
                     blobs=blobs,
                     bytes=size,
-                    healed_epoch=ward.healed_epoch,
+                    healed_epoch=ward.healed_epoch if ward.seen else 0,
                     exceptions=count,
                     least_margin=margin,
                 )

@@ -62,6 +62,9 @@ class Ward:
     conclusive: bool = True
     cursor: tuple[BucketId, bytes] = _START
     next_look_s: float = 0.0
+    seen: bool = False
+    """Whether a look has ended since this store took the partition over, or since somebody it may not have heard of came
+    back. Until then what is on record is what a steward knew once, and no news is not good news."""
     _target_epoch: int = 0
     _spent_s: float = 0.0
     _held_until_s: float = 0.0
@@ -84,11 +87,16 @@ class Ward:
         self._target_epoch, self._spent_s = epoch, 0.0
 
     def end(self, now_s: float) -> None:
-        self.looking = False
+        self.looking, self.seen = False, True
         if self.full and self.conclusive:
             self.looked_epoch = self._target_epoch
         pause_s = RELOOK_S if self.conclusive else INCONCLUSIVE_S
         self.next_look_s = now_s + max(pause_s, LOOK_SHARE * self._spent_s)
+
+    def look_again(self) -> None:
+        """Something may have been accepted that this store was not told of."""
+        self.looking = self.seen = False
+        self.next_look_s = 0.0
 
     def spend(self, elapsed_s: float) -> None:
         """A page took this long."""
