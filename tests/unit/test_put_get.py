@@ -1,5 +1,7 @@
 """Bytes in, the same bytes out; and nothing left behind by what failed."""
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
@@ -16,6 +18,7 @@ from holdfast_node.core.errors import (
     AlreadyExists,
     BlobNotFound,
     ChecksumMismatch,
+    DeadlineExceeded,
     IntegrityError,
     InvalidArgument,
     StoreFailed,
@@ -26,8 +29,11 @@ from holdfast_node.core.errors import (
 from holdfast_node.core.head import Manifest
 from holdfast_node.core.ids import BucketId, RequestId
 from holdfast_node.core.messages import ReadCells, ReadCellsReply, Reply, Request, Seal, StageCell, StageWhole
+from holdfast_node.services.blobs import Blobs
+from holdfast_node.services.budget import CoordinateMemory
 from holdfast_node.services.coordinator import Coordinator
 from holdfast_node.services.dispatcher import Caller
+from holdfast_node.services.get import READER_IDLE_S
 from holdfast_node.services.reading import Reading
 from tests.support.small_clusters import (
     BUCKET,
@@ -35,8 +41,10 @@ from tests.support.small_clusters import (
     TWELVE,
     Serve,
     SmallCluster,
+    chunked,
     pass_time,
     payload_of,
+    read_all,
     run_story,
 )
 
@@ -376,6 +384,47 @@ def test_a_reader_that_leaves_gives_its_memory_back() -> None:
 
         await small.call("n1", leave)
         assert small.memory_taken() == 0
+
+    run_story(story)
+
+
+def test_a_reader_that_stalls_gives_its_memory_back() -> None:
+    async def story(small: SmallCluster) -> None:
+        await small.put(b"k", payload_of(100_000))
+
+        async def stall(coordinator: Coordinator) -> None:
+            chunks = (await coordinator.get(BUCKET, b"k")).chunks
+            assert await anext(chunks)
+            assert small.memory_taken() > 0
+            await pass_time(READER_IDLE_S + 1)
+            assert small.memory_taken() == 0
+            with pytest.raises(DeadlineExceeded):
+                await anext(chunks)
+
+        await small.call("n1", stall)
+
+    run_story(story)
+
+
+def test_many_uploads_and_reads_take_turns_in_little_memory() -> None:
+    async def story(small: SmallCluster) -> None:
+        memory = CoordinateMemory(300 * KIB)
+        blobs = Blobs(replace(small.node("n1").path, coordinate=memory))
+        bucket, pool = await small.bucket()
+        data = payload_of(100_000)
+
+        async def put(number: int) -> None:
+            options = PutOptions(size=-1 if number % 2 else len(data))
+            await blobs.put_in(pool, bucket.id, b"%d" % number, options, chunked(data))
+
+        async def get(number: int) -> None:
+            assert await read_all(await blobs.get_in(pool, bucket.id, b"%d" % number)) == data
+
+        for work in (put, get):
+            async with asyncio.TaskGroup() as group:
+                for number in range(40):
+                    group.create_task(small.at("n1", lambda _, work=work, number=number: work(number)))  # type: ignore[misc]
+        assert memory.used_bytes == 0
 
     run_story(story)
 

@@ -12,7 +12,7 @@ from holdfast_node.core.ids import BlobId, BucketId, Digest, StoreId
 from holdfast_node.core.messages import ShardHeader
 from holdfast_node.core.topology import Topology
 from holdfast_node.ports import Clock, Codec, Entropy, Links
-from holdfast_node.services.budget import Budget
+from holdfast_node.services.budget import CoordinateMemory
 from holdfast_node.services.cells import PartSource
 from holdfast_node.services.events import Events
 from holdfast_node.services.places import Maps, current_topology
@@ -44,7 +44,7 @@ class DataPath:
     clock: Clock
     events: Events
     registers: Registers
-    coordinate: Budget
+    coordinate: CoordinateMemory
     report_damage: Report
 
     @property

@@ -5,6 +5,7 @@ The last chunk of a whole read is held back until the blob's hash is known to be
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Final
 
 from holdfast_node.core.api import GetResult, Range
 from holdfast_node.core.checksums import BlobHasher
-from holdfast_node.core.errors import IntegrityError, Unavailable
+from holdfast_node.core.errors import DeadlineExceeded, IntegrityError, Unavailable
 from holdfast_node.core.geometry import KIB, MIB, Layout, Span, layout_of, resolve_range
 from holdfast_node.core.head import Manifest
 from holdfast_node.core.ids import BlobId, StoreId
@@ -30,6 +31,8 @@ RUNS_AHEAD_MAX: Final = 3
 INLINE_BYTES_MAX: Final = 64 * KIB
 """Cells up to this ride with the register's answer. Larger ones are worth a second round on the bulk stream."""
 FIND_TIMEOUT_S: Final = 5.0
+READER_IDLE_S: Final = 60.0
+"""A reader that takes nothing for this long loses its place in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,7 @@ class BlobReader:
         self._held: Grant | None = None
         self._elsewhere: dict[tuple[int, int], list[StoreId]] | None = None
         self._reported = False
+        self._stalled = False
 
     async def chunks(self, inlined: Mapping[int, bytes]) -> AsyncGenerator[bytes, None]:
         """First an empty chunk, once the first run is known to be readable; then the bytes, in order.
@@ -119,6 +123,7 @@ class BlobReader:
         `inlined` are cells of a one-stripe blob that are here already.
         """
         hasher = BlobHasher()
+        loop = asyncio.get_running_loop()
         try:
             chunk = await self._take(inlined)
             yield b""
@@ -126,11 +131,28 @@ class BlobReader:
                 if self._whole:
                     hasher.update(chunk)
                     self._check_end(hasher)
-                yield chunk
+                timer = loop.call_later(READER_IDLE_S, self._give_up)
+                try:
+                    yield chunk
+                finally:
+                    timer.cancel()
+                self._check_awake()
                 self._release()
                 chunk = await self._take({})
         finally:
             self._close()
+
+    def _give_up(self) -> None:
+        """The reader has taken nothing for so long that others get its memory."""
+        self._stalled = True
+        self._close()
+
+    def _check_awake(self) -> None:
+        if self._stalled:
+            raise DeadlineExceeded(
+                f"the reader took nothing for {READER_IDLE_S:.0f} s",
+                hint="read on with a range from where it stopped",
+            )
 
     def _check_end(self, hasher: BlobHasher) -> None:
         """Before the last chunk leaves: the whole must be what was stored."""
@@ -144,7 +166,7 @@ class BlobReader:
         if not self._ahead:
             if self._upcoming is None:
                 return None
-            self._begin(await self._path.coordinate.take(self._upcoming.memory_bytes), inlined)
+            self._begin(await self._path.coordinate.reads.take(self._upcoming.memory_bytes), inlined)
         self._prefetch()
         ahead = self._ahead.popleft()
         self._held = ahead.grant
@@ -153,7 +175,7 @@ class BlobReader:
     def _prefetch(self) -> None:
         """More runs, if there is memory without waiting: whoever waits holds nothing."""
         while self._upcoming is not None and len(self._ahead) < RUNS_AHEAD_MAX:
-            grant = self._path.coordinate.try_take(self._upcoming.memory_bytes)
+            grant = self._path.coordinate.reads.try_take(self._upcoming.memory_bytes)
             if grant is None:
                 return
             self._begin(grant, {})

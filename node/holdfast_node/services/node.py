@@ -19,7 +19,7 @@ from holdfast_node.services.admin import Admin, AdminServices
 from holdfast_node.services.ballots import Ballots
 from holdfast_node.services.blobs import Blobs
 from holdfast_node.services.buckets import Buckets
-from holdfast_node.services.budget import Budget
+from holdfast_node.services.budget import Budget, CoordinateMemory
 from holdfast_node.services.cartographer import Cartographer
 from holdfast_node.services.coordinator import Coordinator
 from holdfast_node.services.datapath import DataPath
@@ -149,7 +149,7 @@ class Node:
         self.listing = Listing(
             me=block.store, links=self.links, maps=self.cartographer, registers=self.registers
         )
-        self.budget = Budget("coordinate", settings.coordinate_bytes)
+        self.budget = CoordinateMemory(settings.coordinate_bytes)
         self.path = DataPath(
             me=block.store,
             links=self.links,

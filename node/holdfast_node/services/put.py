@@ -17,6 +17,7 @@ from holdfast_node.core.checksums import shard_checksum
 from holdfast_node.core.errors import HoldfastError, InvalidArgument, TooLarge, UploadExpired
 from holdfast_node.core.geometry import (
     BLOB_BYTES_MAX,
+    MIB,
     Code,
     cell_bytes,
     code_for,
@@ -50,6 +51,10 @@ from holdfast_node.services.trail import Trail
 STRIPES_AHEAD_MAX: Final = 8
 """Stripes of one put on their way at once; the coordinate budget bounds all puts together."""
 PARTS_FINISHING_MAX: Final = 2
+CHUNKS_IN_FLIGHT: Final = 2
+"""Chunks of an upload in memory beside its stripes: the one being cut, and the one that is being received."""
+UPLOAD_BYTES: Final = CHUNKS_IN_FLIGHT * 4 * MIB
+"""A place for an upload, until the size of its chunks is seen."""
 NOBODY: Final = StoreId(b"")
 """In a manifest, the holder of a shard that nobody sealed."""
 
@@ -117,13 +122,26 @@ class Putter:
         write = self._write(place, options, retain=retain)
         limit = parts_max(write.code) * write.part_bytes
         intake = Intake(chunks, declared_size=options.size, declared_hash=options.hash, limit=limit)
-        first = write.stripe_bytes if options.size < 0 else min(options.size, write.stripe_bytes)
-        grant = await self._path.coordinate.take(stripe_charge(write.code, first))
+        if 0 <= options.size <= write.stripe_bytes:
+            return await self._put_first(write, intake, options.size)
+        place_taken = await self._path.coordinate.uploads.take(UPLOAD_BYTES)
+        try:
+            return await self._put_first(write, intake, write.stripe_bytes, place_taken)
+        finally:
+            place_taken.release()
+
+    async def _put_first(
+        self, write: Write, intake: Intake, first: int, place_taken: Grant | None = None
+    ) -> PutResult:
+        """Read one stripe, of `first` bytes at most, and see whether it is all. Only who has a place may go on."""
+        grant = await self._path.coordinate.stripes.take(stripe_charge(write.code, first))
         try:
             payload = await intake.read(write.stripe_bytes)
-            if not await intake.at_end():
-                return await _Upload(self._path, self, write, intake).run(payload, grant)
-            return await self._put_small(write, intake.finish(), payload)
+            if await intake.at_end():
+                return await self._put_small(write, intake.finish(), payload)
+            assert place_taken is not None, "a body longer than announced was refused on the way in"
+            place_taken.shrink(CHUNKS_IN_FLIGHT * intake.largest_chunk)
+            return await _Upload(self._path, self, write, intake).run(payload, grant)
         finally:
             grant.release()
 
@@ -274,7 +292,9 @@ class _Upload:
             payload = await self._next(staged)
 
     async def _next(self, staged: Staged) -> bytes:
-        self._grant = await self._path.coordinate.take(stripe_charge(staged.code, self._write.stripe_bytes))
+        self._grant = await self._path.coordinate.stripes.take(
+            stripe_charge(staged.code, self._write.stripe_bytes)
+        )
         return await self._intake.read(self._write.stripe_bytes)
 
     async def _send(self, staged: Staged, writer: PartWriter, part: int, payload: bytes) -> None:

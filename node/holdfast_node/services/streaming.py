@@ -209,7 +209,7 @@ class PartWriter:
             source=self._source(digests),
             target=self._target,
             targets=targets,
-            budget=self._path.coordinate,
+            budget=self._path.coordinate.stripes,
             damage=_ignore_damage,
             sender=self._trail,
             wanted=wanted,
