@@ -55,4 +55,6 @@ def test_an_interrupt_leaves_no_process(tmp_path: Path, number: signal.Signals) 
         running.send_signal(number)
         running.communicate()
     assert running.returncode == 130
-    assert nodes_of(tmp_path) == []
+    deadline = time.monotonic() + 5
+    while left := nodes_of(tmp_path):  # one that was being started ends by itself
+        assert time.monotonic() < deadline, left

@@ -29,8 +29,9 @@ Result = TypeVar("Result")
 MESSAGE_BYTES_MAX: Final = 8 * 1024 * 1024
 """A chunk of 4 MiB and what surrounds it; also a page of 1000 blobs with ordinary metadata."""
 REQUEST_ID_BYTES: Final = 16
-# A node that stops without closing its connections (a pause, a pulled cable) is noticed by pings after 9 s at most;
-# nodes allow one ping in 5 s. How long a node that does answer pings may take is `Timeout.idle`.
+# A node that stops without closing its connections (a pause, a pulled cable) is noticed by pings after 11 s.
+# `ping_timeout_ms` is what ends the connection: without it a paused node was waited for until the call's own limit.
+# gRPC's threads answer pings: how long a node that is alive may take is `Timeout.idle`.
 CHANNEL_OPTIONS: Final[Sequence[tuple[str, int]]] = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
@@ -38,7 +39,8 @@ CHANNEL_OPTIONS: Final[Sequence[tuple[str, int]]] = (
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.keepalive_time_ms", 6_000),
-    ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.use_local_subchannel_pool", 1),
 )
 

@@ -254,12 +254,13 @@ class LocalCluster:
         (self.root / "logs").mkdir(mode=0o700, exist_ok=True)
         for node in stopped:
             node.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            known[node.name] = processes.spawn(
-                self._command(node),
-                log=self.log_path(node.name),
-                stdin=self._leash[0] if self._leash else None,
-            )
-            state.save(self.root, known)
+            log, stdin = self.log_path(node.name), self._leash[0] if self._leash else None
+            known[node.name] = processes.spawn(self._command(node), log=log, stdin=stdin)
+            try:
+                state.save(self.root, known)
+            except BaseException:
+                state.save(self.root, known)  # interrupted: what runs must be known
+                raise
         self._wait_answering([(node, known[node.name]) for node in stopped])
         return tuple(node.name for node in stopped)
 

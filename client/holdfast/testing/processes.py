@@ -70,7 +70,11 @@ def spawn(command: Sequence[str], *, log: Path, stdin: int | None = None) -> Pro
     finally:
         os.close(output)
         os.close(null)
-    return Process(pid, _started(pid) or 0)
+    try:
+        return Process(pid, _started(pid) or 0)
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)  # interrupted before anybody knew of it
+        raise
 
 
 def wait_gone(processes: Iterable[Process], limit_s: float) -> list[Process]:
