@@ -66,16 +66,17 @@ def world_with(plant: Plant, seed: int) -> Outcome:
         clients=plant.clients,
         keys=plant.keys,
         rounds=plant.rounds,
-        patience_s=60.0,
+        patience_s=120.0,
     )
     with planted(plant):
         return run_world(seed, plan)
 
 
 def worlds_until_found(plant: Plant, seeds_max: int) -> tuple[int, Outcome | None]:
-    """How many worlds it took, and the one that went wrong."""
+    """How many worlds it took, and the one that went wrong. A cluster that is late to converge is no proof."""
     for seed in range(seeds_max):
         outcome = world_with(plant, seed)
+        outcome.violations = [said for said in outcome.violations if not said.startswith("NOT CONVERGED")]
         if outcome.violations:
             return seed + 1, outcome
     return seeds_max, None

@@ -294,7 +294,10 @@ class World:
 
 
 def run_world(seed: int, plan: Plan | None = None, *, keep_trace: bool = False) -> Outcome:
-    """Everything that happens follows from the seed. Collection is off so that it cannot depend on the past."""
+    """Everything that happens follows from the seed. Collection is off so that it cannot depend on the past; what was
+    loaded before the first world is never looked at again."""
+    if not gc.get_freeze_count():
+        gc.freeze()
     gc.disable()
     try:
         with small_numbers():
