@@ -309,7 +309,8 @@ class Nemesis:
             status = await self._cluster.admin(machine, lambda admin: admin.status())
         except (HoldfastError, ConnectionLost) as error:
             return repr(error)
-        return "" if status.healthy else "; ".join(status.problems) or "not healthy, no problem named"
+        assert status.healthy != bool(status.problems), "healthy is when there is no problem, and only then"
+        return "; ".join(status.problems)
 
     async def replace_lost(self) -> str:
         """What an operator does: start empty processes under the lost names, and say so in the map."""

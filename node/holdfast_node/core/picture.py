@@ -36,9 +36,11 @@ class Picture:
         topology = self._topology
         margins, full, degraded, unreported = self._partitions()
         nodes = tuple(self._node(node) for node in topology.map.nodes)
-        problems = self._problems(nodes, unreported)
-        margin = least(margins)
         exceptions = sum(row.exceptions for row in self._health.values())
+        problems = self._problems(nodes, unreported, exceptions)
+        if not problems and degraded:
+            problems = (f"{degraded} partitions are not at full margin",)
+        margin = least(margins)
         return StatusReply(
             cluster_id=topology.map.cluster_id,
             epoch=topology.map.epoch,
@@ -54,7 +56,7 @@ class Picture:
             partitions_degraded=degraded,
             partitions_unreported=unreported,
             exceptions=exceptions,
-            healthy=not problems and full == len(margins) and exceptions == 0,
+            healthy=not problems and full == len(margins),
             problems=problems,
             voters=tuple(topology.name(store) for store in topology.map.voters),
             pools=self._pools(),
@@ -117,7 +119,7 @@ class Picture:
             weight=node.weight,
         )
 
-    def _problems(self, nodes: Sequence[NodeReport], unreported: int) -> tuple[str, ...]:
+    def _problems(self, nodes: Sequence[NodeReport], unreported: int, exceptions: int) -> tuple[str, ...]:
         lines = [line for node in nodes if (line := _trouble_of(node))]
         for store in sorted(self._accounts):
             lines.extend(
@@ -126,6 +128,8 @@ class Picture:
         unseen = sum(not row.healed_epoch for row in self._health.values())
         if unseen:
             lines.append(f"{unseen} partitions have not been looked through by their steward yet")
+        if exceptions:
+            lines.append(f"{exceptions} keys have shards that are not at their homes yet, heal is under way")
         if unreported:
             lines.append(f"{unreported} partitions have no live steward: nothing is known of their blobs")
         if len(lines) > PROBLEMS_MAX:
