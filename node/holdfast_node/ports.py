@@ -40,7 +40,9 @@ Answer = Answered | Failed
 class Links(Protocol):
     """Requests to peer stores. Requests to the node's own store are served too, without a wire."""
 
-    def send(self, to: StoreId, request: Request, *, timeout_s: float, done: Callable[[Answer], None]) -> None:
+    def send(
+        self, to: StoreId, request: Request, *, timeout_s: float, done: Callable[[Answer], None]
+    ) -> None:
         """Send and return at once. `done` is called exactly once, on the loop, never before `send` returns."""
         ...
 

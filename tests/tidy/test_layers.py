@@ -59,7 +59,7 @@ def test_a_planted_import_breaks_its_contract(tree: Path, *, contract: str, path
 def lint(tree: Path, contract: str) -> str:
     """The report on one contract, about the copy and not the installed packages."""
     roots = os.pathsep.join(str(tree / root) for root in ("client", "node", "proto"))
-    command = [LINT, "--no-cache", "--no-logo", "--contract", contract]
+    command: list[str] = [str(LINT), "--no-cache", "--no-logo", "--contract", contract]
     environment = {**os.environ, "PYTHONPATH": roots}
     return subprocess.run(
         command, cwd=tree, env=environment, capture_output=True, check=False, text=True

@@ -122,5 +122,15 @@ def test_the_bans_end_where_the_world_begins(path: str) -> None:
 
 def ruff(path: str, text: str) -> str:
     """What ruff says of the bans, under the tree's own settings, if the file were there."""
-    command = [RUFF, "check", "--no-cache", "--quiet", "--select", "TID251", "--stdin-filename", path, "-"]
+    command: list[str] = [
+        str(RUFF),
+        "check",
+        "--no-cache",
+        "--quiet",
+        "--select",
+        "TID251",
+        "--stdin-filename",
+        path,
+        "-",
+    ]
     return subprocess.run(command, cwd=ROOT, input=text, capture_output=True, text=True, check=False).stdout

@@ -96,9 +96,7 @@ class Blobs:
         place = KeyPlace(pool, bucket, key)
         return await self._undeleter.undelete(place, version, call, retain=_retain(bucket, retain))
 
-    async def versions_in(
-        self, pool: int, bucket: BucketId, key: bytes
-    ) -> tuple[VersionEntry, ...]:
+    async def versions_in(self, pool: int, bucket: BucketId, key: bytes) -> tuple[VersionEntry, ...]:
         """The current version and those kept, newest first."""
         check_key(key)
         reading = await self._path.registers.read(pool, bucket, key)

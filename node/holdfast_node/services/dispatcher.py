@@ -23,7 +23,9 @@ Handler = Callable[[Caller, Request], Awaitable[Reply]]
 Req = TypeVar("Req", bound=Request)
 
 
-def handler(cls: type[Req], serve: Callable[[Caller, Req], Awaitable[Reply]]) -> tuple[type[Request], Handler]:
+def handler(
+    cls: type[Req], serve: Callable[[Caller, Req], Awaitable[Reply]]
+) -> tuple[type[Request], Handler]:
     """One row of a service's `handlers()`: `serve` sees its own request type."""
 
     async def checked(caller: Caller, request: Request) -> Reply:

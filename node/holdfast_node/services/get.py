@@ -31,6 +31,8 @@ RUNS_AHEAD_MAX: Final = 3
 INLINE_BYTES_MAX: Final = 64 * KIB
 """Cells up to this ride with the register's answer. Larger ones are worth a second round on the bulk stream."""
 FIND_TIMEOUT_S: Final = 5.0
+FEW_READERS: Final = 8
+CROWDED_CHUNK_BYTES: Final = MIB
 READER_IDLE_S: Final = 60.0
 """A reader that takes nothing for this long loses its place in memory."""
 
@@ -56,8 +58,8 @@ class Run:
 
     @property
     def memory_bytes(self) -> int:
-        """The cells and the chunk made of them."""
-        return 2 * sum(len(span.cells) * span.cell_size for span in self.spans)
+        """The cells, the chunk made of them, and what the wire makes of that."""
+        return 3 * sum(len(span.cells) * span.cell_size for span in self.spans)
 
 
 def plan_runs(layout: Layout, first: int, last: int) -> Iterator[Run]:
@@ -99,14 +101,28 @@ class _Ahead:
     grant: Grant
 
 
+@dataclass(slots=True)
+class Crowd:
+    """How many read at once. The wire holds a chunk or two of each, which no budget sees: many get smaller ones."""
+
+    readers: int = 0
+
+    @property
+    def chunk_bytes(self) -> int:
+        return RUN_BYTES if self.readers <= FEW_READERS else CROWDED_CHUNK_BYTES
+
+
 class BlobReader:
     """Reads one version's bytes [first, last) as an async generator that frees its memory when closed."""
 
-    def __init__(self, path: DataPath, place: KeyPlace, manifest: Manifest, *, span: tuple[int, int]) -> None:
+    def __init__(
+        self, path: DataPath, place: KeyPlace, manifest: Manifest, *, span: tuple[int, int], crowd: Crowd
+    ) -> None:
         self._path: Final = path
         self._place: Final = place
         self._manifest: Final = manifest
         self._layout: Final = layout_of(manifest)
+        self._crowd: Final = crowd
         self._whole: Final = span == (0, manifest.size)
         self._runs: Final = plan_runs(self._layout, *span)
         self._upcoming: Run | None = next(self._runs, None)
@@ -124,6 +140,7 @@ class BlobReader:
         """
         hasher = BlobHasher()
         loop = asyncio.get_running_loop()
+        self._crowd.readers += 1
         try:
             chunk = await self._take(inlined)
             yield b""
@@ -131,15 +148,18 @@ class BlobReader:
                 if self._whole:
                     hasher.update(chunk)
                     self._check_end(hasher)
-                timer = loop.call_later(READER_IDLE_S, self._give_up)
-                try:
-                    yield chunk
-                finally:
-                    timer.cancel()
-                self._check_awake()
+                step = self._crowd.chunk_bytes
+                for start in range(0, len(chunk), step):
+                    timer = loop.call_later(READER_IDLE_S, self._give_up)
+                    try:
+                        yield chunk if len(chunk) <= step else chunk[start : start + step]
+                    finally:
+                        timer.cancel()
+                    self._check_awake()
                 self._release()
                 chunk = await self._take({})
         finally:
+            self._crowd.readers -= 1
             self._close()
 
     def _give_up(self) -> None:
@@ -290,6 +310,7 @@ class Getter:
 
     def __init__(self, path: DataPath) -> None:
         self._path: Final = path
+        self._crowd: Final = Crowd()
 
     async def get(self, place: KeyPlace, version: int, wanted: Range) -> GetResult:
         """Raises before the first byte where it can. Close `chunks` when done, or memory stays taken."""
@@ -301,7 +322,9 @@ class Getter:
             )
             manifest = await manifest_of(self._path, place, reading.head, version)
             span = resolve_range(manifest.size, wanted.first, wanted.last)
-            chunks = BlobReader(self._path, place, manifest, span=span).chunks(reading.inlined)
+            chunks = BlobReader(self._path, place, manifest, span=span, crowd=self._crowd).chunks(
+                reading.inlined
+            )
             try:
                 await anext(chunks)
             except Unavailable:

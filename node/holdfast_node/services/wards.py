@@ -63,7 +63,7 @@ class Ward:
     cursor: tuple[BucketId, bytes] = _START
     next_look_s: float = 0.0
     seen: bool = False
-    """Whether a look has ended since this store took the partition over, or since somebody it may not have heard of came
+    """Whether a look has ended since this store took the partition over, or since somebody it may not know of came
     back. Until then what is on record is what a steward knew once, and no news is not good news."""
     _target_epoch: int = 0
     _spent_s: float = 0.0
