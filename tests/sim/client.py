@@ -88,7 +88,6 @@ class _Effort:
     request_id: RequestId
     stamp: int = 0
     uncertain: bool = False
-    cut_off: bool = False
 
 
 class SimClient:
@@ -170,7 +169,7 @@ class SimClient:
             try:
                 result = await self._attempt(once)
             except ConnectionLost:
-                effort.uncertain = effort.cut_off = True
+                effort.uncertain = True
             except (AlreadyExists, PreconditionFailed, BlobNotFound) as error:
                 self._refused(key, op, effort, error)
                 return None
@@ -193,11 +192,11 @@ class SimClient:
         return None
 
     def _refused(self, key: bytes, op: Op, effort: _Effort, error: HoldfastError) -> None:
-        """The condition failed. Final for the whole call, unless an attempt was cut off and may still be running."""
+        """The condition failed. Final for the whole call, unless an earlier attempt may still be running somewhere."""
         result = Result.ABSENT if isinstance(error, BlobNotFound) else Result.CONDITION_FAILED
         if op.kind is Kind.PUT and result is Result.ABSENT:
             return
-        if effort.cut_off:
+        if effort.uncertain:
             self._history.add(key, replace(op, returned=UNKNOWN_END, result=Result.UNKNOWN))
         else:
             self._history.add(key, replace(op, returned=self._history.moment(), result=result))

@@ -106,6 +106,8 @@ class Network:
         self.problems: list[str] = []
         self.losing: Callable[[Request], bool] | None = None
         """Set by a story: requests that never arrive."""
+        self.holding_up_s: Callable[[Request], float] | None = None
+        """Set by a story: how much later than others a request arrives."""
         self._chooser = chooser
         self._residences: dict[str, Residence] = {}
         self._gone_since: dict[str, float] = {}
@@ -231,6 +233,7 @@ class _Exchange:
                 network.note(f"{me.node} -> {self.address} {name} lost")
                 continue
             delay = network.delay_s(me.address, self.address)
+            delay += network.holding_up_s(request) if network.holding_up_s is not None else 0.0
             network.loop.call_later(delay, self._arrive, network.copy(request), epoch, context=_WORLD)
 
     def _arrive(self, request: Request, epoch: int) -> None:

@@ -7,7 +7,7 @@ import random
 from collections.abc import Awaitable, Callable
 
 from holdfast_node.core.api import Condition
-from holdfast_node.core.messages import CopyRegisters
+from holdfast_node.core.messages import Commit, CopyRegisters
 from tests.sim.client import SimClient
 from tests.sim.cluster import Cluster, Topology
 from tests.sim.history import History
@@ -74,3 +74,24 @@ def test_a_steward_that_lost_its_memory_calls_nothing_healthy_before_it_has_look
         assert not await stage.nemesis.unhealthy(60.0)
 
     stage.play(story)
+
+
+def test_a_refusal_is_not_final_while_a_steward_that_was_asked_may_still_begin() -> None:
+    """A commit was sent to the steward and came late. Its sender had meanwhile found the condition false and said so;
+    then the key was deleted, and the steward carried out what had been refused. Found by seed 6041."""
+    for seed in range(6):
+        stage = Stage(seed)
+        rival = SimClient("c1", stage.cluster, stage.history, chooser=random.Random(~seed), bucket=BUCKET)
+
+        async def story(stage: Stage = stage, rival: SimClient = rival) -> None:
+            stage.cluster.network.holding_up_s = lambda request: 8.0 * isinstance(request, Commit)
+            for number in range(4):
+                key = b"k%d" % number
+                async with asyncio.TaskGroup() as group:
+                    _ = group.create_task(stage.caller.put(key, 12, Condition(if_absent=True)))
+                    _ = group.create_task(rival.put(key, 12, Condition(if_absent=True)))
+                await rival.delete(key, Condition())
+                await asyncio.sleep(10.0)
+                await stage.caller.get(key)
+
+        stage.play(story)

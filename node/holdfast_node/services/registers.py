@@ -328,8 +328,11 @@ class _Drive:
         return outcome
 
     def _refusal(self, error: HoldfastError) -> HoldfastError:
-        """What the machine says, unless a steward may have sent an accept the machine knows nothing of."""
-        return error if isinstance(error, (*_SETTLED, OutcomeUnknown)) else self._give_up(error)
+        """What the machine says, unless a steward that did not answer may still carry the operation out: it may not
+        even have begun, so that no decided head tells what will become of it."""
+        if not self._forwarded or isinstance(error, OutcomeUnknown):
+            return error
+        return self._give_up(error)
 
     def _give_up(self, error: HoldfastError) -> HoldfastError:
         self._proposal.accept_sent |= self._forwarded
