@@ -25,6 +25,9 @@ _HEADERS_KEPT_MAX: Final = 4096
 
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
+_M_ARENA_MAX: Final = -8
+_ARENAS: Final = 2
+"""One for the loop's thread and one for all of gRPC's: what is kept in an arena is of no use to another."""
 _KEEP_UP_TO_BYTES: Final = 32 * 1024 * 1024
 
 
@@ -36,8 +39,9 @@ def tune_allocator() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    kept = int(mallopt(_M_MMAP_THRESHOLD, _KEEP_UP_TO_BYTES)) == 1
-    return kept and int(mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)) == 1
+    wanted = ((_M_MMAP_THRESHOLD, _KEEP_UP_TO_BYTES), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_ARENA_MAX, _ARENAS))
+    done = [int(mallopt(option, value)) == 1 for option, value in wanted]
+    return all(done)
 
 
 class EclibCodec:

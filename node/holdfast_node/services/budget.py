@@ -1,6 +1,6 @@
 """A bounded number of bytes in memory, first come first served. Knows nothing of what the bytes are for.
 
-Budgets of one node are never nested: nobody waits for one while holding another, so they cannot deadlock.
+Budgets are waited for in one direction only: whoever holds bytes of one waits for nobody who waits for it.
 """
 
 from __future__ import annotations
@@ -22,16 +22,21 @@ RETRY_AFTER_MS: Final = 500
 
 
 class CoordinateMemory:
-    """What a node holds for its callers. `stripes`: chunks, payload and cells on their way to holders. `reads`: cells
-    and chunks on their way to readers, so that a slow reader is in the way of other readers only."""
+    """What a node holds for its callers, in three shares that are never waited for in a circle.
+
+    `uploads`: a place for a long upload and the chunks it may have in flight; taken first, kept to its end. `stripes`:
+    payload and cells on their way to holders; waited for with a place in hand, given back by holders alone.
+    `reads`: cells and chunks on their way to readers; a slow reader is in the way of other readers only.
+    """
 
     def __init__(self, limit_bytes: int) -> None:
-        self.stripes: Final = Budget("stripe", limit_bytes * 5 // 8)
-        self.reads: Final = Budget("read", limit_bytes - limit_bytes * 5 // 8)
+        self.uploads: Final = Budget("upload", limit_bytes * 3 // 8)
+        self.stripes: Final = Budget("stripe", limit_bytes * 3 // 8)
+        self.reads: Final = Budget("read", limit_bytes // 4)
 
     @property
     def used_bytes(self) -> int:
-        return self.stripes.used_bytes + self.reads.used_bytes
+        return self.uploads.used_bytes + self.reads.used_bytes + self.stripes.used_bytes
 
 
 class Grant:
@@ -44,8 +49,13 @@ class Grant:
         self._count = count
 
     def release(self) -> None:
-        count, self._count = self._count, 0
-        self._budget.give_back(count)
+        self.shrink(0)
+
+    def shrink(self, count: int) -> None:
+        """Keep no more than `count`."""
+        surplus = max(0, self._count - count)
+        self._count -= surplus
+        self._budget.give_back(surplus)
 
 
 class Budget:

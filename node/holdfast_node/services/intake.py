@@ -29,6 +29,7 @@ class Intake:
         self._ended = False
         self.size = 0
         """Bytes that came in so far, those not yet read included."""
+        self.largest_chunk = 0
 
     async def read(self, count: int) -> bytes:
         """Exactly `count` bytes, or what is left before the end. Raises `InvalidArgument` for a wrong length."""
@@ -73,6 +74,7 @@ class Intake:
                 )
             return
         self.size += len(chunk)
+        self.largest_chunk = max(self.largest_chunk, len(chunk))
         if 0 <= self._declared_size < self.size:
             raise InvalidArgument(f"the body is longer than the {self._declared_size} bytes announced")
         if self.size > self._limit:

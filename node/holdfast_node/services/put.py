@@ -7,7 +7,8 @@ sent no accept are dropped; after an accept nothing is ever dropped from here. K
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import itertools
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -50,8 +51,10 @@ from holdfast_node.services.trail import Trail
 STRIPES_AHEAD_MAX: Final = 8
 """Stripes of one put on their way at once; the coordinate budget bounds all puts together."""
 PARTS_FINISHING_MAX: Final = 2
-CHUNK_BYTES: Final = 4 * MIB
-"""What callers send at a time, at most: memory is taken for so much at once, so that none waits half used."""
+CHUNKS_IN_FLIGHT: Final = 3
+"""Chunks of an upload in memory beside its stripes: one being cut, one being received, and its bytes on the wire."""
+UPLOAD_BYTES: Final = CHUNKS_IN_FLIGHT * 4 * MIB
+"""A place for an upload, until the size of its chunks is seen."""
 NOBODY: Final = StoreId(b"")
 """In a manifest, the holder of a shard that nobody sealed."""
 
@@ -119,22 +122,28 @@ class Putter:
         write = self._write(place, options, retain=retain)
         limit = parts_max(write.code) * write.part_bytes
         intake = Intake(chunks, declared_size=options.size, declared_hash=options.hash, limit=limit)
-        grant = await self._path.coordinate.stripes.take(self._first_charge(write))
+        if 0 <= options.size <= write.stripe_bytes:
+            return await self._put_first(write, intake, options.size)
+        place_taken = await self._path.coordinate.uploads.take(UPLOAD_BYTES)
+        try:
+            return await self._put_first(write, intake, write.stripe_bytes, place_taken)
+        finally:
+            place_taken.release()
+
+    async def _put_first(
+        self, write: Write, intake: Intake, first: int, place_taken: Grant | None = None
+    ) -> PutResult:
+        """Read one stripe, of `first` bytes at most, and see whether it is all. Only who has a place may go on."""
+        grant = await self._path.coordinate.stripes.take(stripe_charge(write.code, first))
         try:
             payload = await intake.read(write.stripe_bytes)
-            if not await intake.at_end():
-                return await _Upload(self._path, self, write, intake).run(payload, grant)
-            return await self._put_small(write, intake.finish(), payload)
+            if await intake.at_end():
+                return await self._put_small(write, intake.finish(), payload)
+            assert place_taken is not None, "a body longer than announced was refused on the way in"
+            place_taken.shrink(CHUNKS_IN_FLIGHT * intake.largest_chunk)
+            return await _Upload(self._path, self, write, intake).run(payload, grant)
         finally:
             grant.release()
-
-    @staticmethod
-    def _first_charge(write: Write) -> int:
-        """For the first stripe, and unless it is known to be all, for the chunk that tells whether more follows."""
-        size = write.options.size
-        if 0 <= size <= write.stripe_bytes:
-            return stripe_charge(write.code, size)
-        return stripe_charge(write.code, write.stripe_bytes) + CHUNK_BYTES
 
     def _write(self, place: KeyPlace, options: PutOptions, *, retain: bool) -> Write:
         topology = self._path.topology
@@ -222,11 +231,7 @@ class Putter:
 
 
 class _Upload:
-    """A blob of more than one stripe. Reads the register first, so that its base is above any fence.
-
-    Bytes are read a batch at a time: one wide stripe, or as many ordinary ones as a chunk holds. Memory for a batch is
-    there before its bytes are asked for, and goes back when its last cell was taken in.
-    """
+    """A blob of more than one stripe. Reads the register first, so that its base is above any fence."""
 
     def __init__(self, path: DataPath, putter: Putter, write: Write, intake: Intake) -> None:
         self._path: Final = path
@@ -235,93 +240,78 @@ class _Upload:
         self._intake: Final = intake
         self._window: Final = asyncio.Semaphore(STRIPES_AHEAD_MAX)
         self._finishing: Final = asyncio.Semaphore(PARTS_FINISHING_MAX)
-        self._part = 0
-        self._part_size = 0
+        self._grant: Grant | None = None
+        """Of the stripe in hand; once it is sent, its last holder's answer releases it."""
 
     async def run(self, payload: bytes, grant: Grant) -> PutResult:
+        self._grant = grant
         place = self._write.place
-        await self._path.registers.read(place.pool, place.bucket, place.key)
-        staged = self._putter.begin(self._write, self._write.code)
         try:
-            await self._stage(staged, payload, grant)
-            digest = self._intake.finish()
-            return await self._putter.commit(self._write, staged, digest, self._intake.size)
-        except BaseException:
-            drop_unless_accepted(staged)
-            raise
+            await self._path.registers.read(place.pool, place.bucket, place.key)
+            staged = self._putter.begin(self._write, self._write.code)
+            try:
+                await self._stage(staged, payload)
+                digest = self._intake.finish()
+                return await self._putter.commit(self._write, staged, digest, self._intake.size)
+            except BaseException:
+                drop_unless_accepted(staged)
+                raise
+        finally:
+            self._let_go()
 
-    async def _stage(self, staged: Staged, payload: bytes, grant: Grant) -> None:
+    def _let_go(self) -> None:
+        if self._grant is not None:
+            self._grant.release()
+
+    async def _stage(self, staged: Staged, payload: bytes) -> None:
         try:
             async with asyncio.TaskGroup() as group:
-                await self._stream(group, staged, payload, grant)
+                await self._stream(group, staged, payload)
         except BaseExceptionGroup as several:
             raise _first(several) from None
 
-    async def _stream(self, group: asyncio.TaskGroup, staged: Staged, payload: bytes, grant: Grant) -> None:
-        writer = self._open(staged)
-        while payload:
-            try:
-                writer = await self._send_batch(group, staged, writer, payload, grant)
-            except BaseException:
-                grant.release()
-                raise
-            grant = await self._path.coordinate.stripes.take(self._batch_charge(staged.code))
-            try:
-                payload = await self._intake.read(self._batch_bytes)
-            except BaseException:
-                grant.release()
-                raise
-        grant.release()
-        await self._close(group, staged, writer)
+    async def _stream(self, group: asyncio.TaskGroup, staged: Staged, payload: bytes) -> None:
+        for part in itertools.count():
+            target = self._putter.target(self._write, staged, part, 0)
+            writer = PartWriter(self._path, target, trail=staged.trail, shunned=frozenset(staged.shunned))
+            size = await self._fill(staged, writer, part, payload)
+            await self._finishing.acquire()
+            group.create_task(self._finish(staged, writer, part, size))
+            if await self._intake.at_end():
+                return
+            payload = await self._next(staged)
 
-    @property
-    def _batch_bytes(self) -> int:
-        stripe_bytes = self._write.stripe_bytes
-        return stripe_bytes * max(1, CHUNK_BYTES // stripe_bytes)
+    async def _fill(self, staged: Staged, writer: PartWriter, part: int, payload: bytes) -> int:
+        """Send the part's stripes, the first of which is in hand. Returns the part's size."""
+        size = 0
+        while True:
+            await self._send(staged, writer, part, payload)
+            size += len(payload)
+            if size == self._write.part_bytes or await self._intake.at_end():
+                return size
+            payload = await self._next(staged)
 
-    def _batch_charge(self, code: Code) -> int:
-        stripes = self._batch_bytes // self._write.stripe_bytes
-        return stripes * stripe_charge(code, self._write.stripe_bytes)
+    async def _next(self, staged: Staged) -> bytes:
+        self._grant = await self._path.coordinate.stripes.take(
+            stripe_charge(staged.code, self._write.stripe_bytes)
+        )
+        return await self._intake.read(self._write.stripe_bytes)
 
-    async def _send_batch(
-        self, group: asyncio.TaskGroup, staged: Staged, writer: PartWriter, payload: bytes, grant: Grant
-    ) -> PartWriter:
-        """Its stripes to their holders; the last of them to land releases the memory. Returns the part then open."""
-        size = self._write.stripe_bytes
-        count = -(-len(payload) // size)
-        landed = 0
-
-        def release() -> None:
-            nonlocal landed
-            landed += 1
-            self._window.release()
-            if landed == count:
-                grant.release()
-
-        for number in range(count):
-            if self._part_size == self._write.part_bytes:
-                await self._close(group, staged, writer)
-                self._part, self._part_size = self._part + 1, 0
-                writer = self._open(staged)
-            await self._window.acquire()
-            self._send(staged, writer, payload[number * size : (number + 1) * size], release)
-        return writer
-
-    def _send(self, staged: Staged, writer: PartWriter, payload: bytes, release: Callable[[], None]) -> None:
+    async def _send(self, staged: Staged, writer: PartWriter, part: int, payload: bytes) -> None:
+        await self._window.acquire()
         stripe = writer.stripe_count
         encoded = encode_stripe(
-            self._path.codec, staged.code, payload, seed_id=staged.seed_id, part=self._part, stripe=stripe
+            self._path.codec, staged.code, payload, seed_id=staged.seed_id, part=part, stripe=stripe
         )
-        self._part_size += len(payload)
+        grant = self._grant
+        assert grant is not None
+
+        def release() -> None:
+            grant.release()
+            self._window.release()
+
+        self._grant = None
         writer.send(stripe, encoded, release)
-
-    def _open(self, staged: Staged) -> PartWriter:
-        target = self._putter.target(self._write, staged, self._part, 0)
-        return PartWriter(self._path, target, trail=staged.trail, shunned=frozenset(staged.shunned))
-
-    async def _close(self, group: asyncio.TaskGroup, staged: Staged, writer: PartWriter) -> None:
-        await self._finishing.acquire()
-        group.create_task(self._finish(staged, writer, self._part, self._part_size))
 
     async def _finish(self, staged: Staged, writer: PartWriter, part: int, size: int) -> None:
         try:
