@@ -1,0 +1,130 @@
+"""What operators are told: green only where somebody vouched for it, and each trouble with its next command."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from holdfast_node.core.cluster_map import ClusterMap
+from holdfast_node.core.heal_order import NO_MARGIN_KNOWN
+from holdfast_node.core.ids import Epoch, NodeName, StoreId
+from holdfast_node.core.map_changes import replace_lost
+from holdfast_node.core.messages import NodeStatus, PartitionHealth
+from holdfast_node.core.picture import Picture
+from holdfast_node.core.report import StatusReply
+from holdfast_node.core.topology import Topology
+from tests.support.maps import cluster, nodes
+
+
+def six() -> ClusterMap:
+    """Six nodes on three SANs."""
+    return cluster(nodes(6, 3), protected=("host", "san"))
+
+
+def accounts_of(current: ClusterMap, *, healed: int = 1) -> dict[StoreId, NodeStatus]:
+    """Everybody answers and votes; the first home of each partition reports it in order."""
+    rows: dict[StoreId, list[PartitionHealth]] = {node.store: [] for node in current.nodes}
+    for number, entry in enumerate(current.pools[0].partitions):
+        rows[entry.homes[0]].append(PartitionHealth(0, number, 2, 100, healed, 0, NO_MARGIN_KNOWN))
+    return {
+        node.store: NodeStatus(
+            NodeName(node.name),
+            node.store,
+            current.epoch,
+            1,
+            True,
+            "",
+            10,
+            100,
+            1.0,
+            tuple(rows[node.store]),
+            (),
+            (),
+        )
+        for node in current.nodes
+    }
+
+
+def draw(current: ClusterMap, accounts: Mapping[StoreId, NodeStatus]) -> StatusReply:
+    return Picture(Topology(current), accounts).draw()
+
+
+def survives(status: StatusReply) -> dict[str, int]:
+    return dict(status.least_margin.entries)
+
+
+def test_all_in_order_is_healthy() -> None:
+    current = six()
+    status = draw(current, accounts_of(current))
+    assert status.healthy
+    assert not status.problems
+    assert status.partitions_full == status.partitions == len(current.pools[0].partitions)
+    assert status.blobs == 2 * status.partitions
+    assert survives(status) == {"node": 2, "host": 2, "san": 1}
+
+
+def test_a_node_that_does_not_answer_is_down_and_costs_margin() -> None:
+    current = six()
+    gone = current.nodes[2]
+    accounts = {store: account for store, account in accounts_of(current).items() if store != gone.store}
+    status = draw(current, accounts)
+    assert not status.healthy
+    assert [node.state for node in status.nodes if node.name == gone.name] == ["down"]
+    assert survives(status)["node"] == 1
+    assert any(f"replace --lost {gone.name}" in line for line in status.problems)
+
+
+def test_a_partition_nobody_reports_is_not_green() -> None:
+    current = six()
+    accounts = accounts_of(current)
+    first = current.pools[0].partitions[0].homes[0]
+    accounts[first] = replace(accounts[first], stewarded=())
+    status = draw(current, accounts)
+    assert not status.healthy
+    assert status.partitions_unreported > 0
+    assert any("no live steward" in line for line in status.problems)
+
+
+def test_a_new_store_is_unproven_until_heal_has_passed_it_everywhere() -> None:
+    before = six()
+    old = before.nodes[0].store
+    after = replace_lost(before, {old: StoreId(b"N" * 16)})
+    assert after is not None
+    learned = replace(
+        after,
+        pools=tuple(
+            replace(pool, partitions=tuple(replace(entry, learners=()) for entry in pool.partitions))
+            for pool in after.pools
+        ),
+    )
+    early = draw(learned, accounts_of(learned, healed=1))
+    assert not early.healthy
+    assert survives(early)["node"] == 1, "its shards are not counted yet"
+    assert [node.shards for node in early.nodes if node.name == before.nodes[0].name] == ["unproven"]
+    late = draw(learned, accounts_of(learned, healed=Epoch(after.epoch)))
+    assert late.healthy
+    assert {node.shards for node in late.nodes} == {"proven"}
+
+
+def test_a_blob_away_from_home_lowers_the_margin_to_its_own() -> None:
+    current = six()
+    accounts = accounts_of(current)
+    steward = current.pools[0].partitions[0].homes[0]
+    first, *rest = accounts[steward].stewarded
+    accounts[steward] = replace(
+        accounts[steward], stewarded=(replace(first, exceptions=3, least_margin=0), *rest)
+    )
+    status = draw(current, accounts)
+    assert not status.healthy
+    assert status.exceptions == 3
+    assert survives(status)["san"] == 0
+
+
+def test_a_store_that_does_not_vote_says_why() -> None:
+    current = six()
+    accounts = accounts_of(current)
+    store = current.nodes[1].store
+    accounts[store] = replace(accounts[store], voting=False, not_voting_reason="suspect: seen elsewhere")
+    status = draw(current, accounts)
+    assert not status.healthy
+    assert any("seen elsewhere" in line for line in status.problems)
