@@ -36,8 +36,6 @@ class Trouble:
     all_at_once: bool = False
     partition: bool = False
     messages: bool = False
-    late: bool = False
-    """Every third message comes when everything was decided without it, or not at all."""
     slow: bool = False
     pause: bool = False
     clock: bool = False
@@ -50,7 +48,7 @@ class Trouble:
     def drawn(chooser: random.Random) -> Trouble:
         """Each kind in about every third world; one kind that destroys, at most."""
         names = [name for name in Trouble.__dataclass_fields__ if name not in _DESTROYS]
-        drawn = {name: chooser.random() < (0.05 if name == "late" else 0.35) for name in names}
+        drawn = {name: chooser.random() < 0.35 for name in names}
         destroys = chooser.choice((*_DESTROYS, "wipe", "", ""))
         if destroys:
             drawn[destroys] = True
@@ -118,9 +116,6 @@ class Nemesis:
             weather.duplicates = self._chooser.choice((0.0, 0.05, 0.3))
             weather.stragglers = self._chooser.choice((0.0, 0.05, 0.15))
             weather.straggle_s = self._chooser.choice((1.0, 5.0, 30.0))
-
-        if self._trouble.late:
-            weather.loss, weather.stragglers, weather.straggle_s = 0.15, 0.25, 30.0
 
     def _one(self) -> Machine | None:
         running = self._cluster.running()
@@ -209,11 +204,11 @@ class Nemesis:
         if not volumes:
             return
         name = self._chooser.choice(volumes)
-        used = len(machine.platter.files[name].durable.rstrip(b"\0")) or 1
-        for _ in range(self._chooser.choice((1, 1, 16))):
-            offset = self._chooser.randrange(used)
-            self._cluster.note(f"ROT {machine.name} {name} {offset}")
-            machine.platter.flip(name, offset, self._chooser.randint(1, 255))
+        content = machine.platter.files[name].durable
+        used = len(content.rstrip(b"\0")) or 1
+        offset = self._chooser.randrange(used)
+        self._cluster.note(f"ROT {machine.name} {name} {offset}")
+        machine.platter.flip(name, offset, self._chooser.randint(1, 255))
 
     # --- what destroys
 
