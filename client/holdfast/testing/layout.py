@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -220,6 +221,9 @@ def free_ports(count: int, first: int = PORT_FIRST) -> int:
     )
 
 
+PORT_WAIT_S: Final = 3.0
+
+
 def is_free(port: int) -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(
@@ -233,7 +237,12 @@ def is_free(port: int) -> bool:
 
 
 def require_free(nodes: Iterable[Node]) -> None:
+    """A process that was killed a moment ago may still be closing its port: it gets `PORT_WAIT_S` for that."""
+    deadline = time.monotonic() + PORT_WAIT_S
     taken = [node for node in nodes if not is_free(node.port)]
+    while taken and time.monotonic() < deadline:
+        time.sleep(0.02)
+        taken = [node for node in taken if not is_free(node.port)]
     if taken:
         said = ", ".join(f"{node.address} ({node.name})" for node in taken)
         raise LocalRefused(
