@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast_node.core.errors import Unavailable
 from holdfast_node.core.heal_order import NO_MARGIN_KNOWN, Ailing, HealOrder
 from holdfast_node.core.ids import RESERVED_BUCKET
 from holdfast_node.core.messages import (
     DropShards,
+    FindShards,
     ReadCells,
     ReadCellsReply,
     Reply,
@@ -242,6 +244,36 @@ def test_replaced_nodes_get_their_shards_back_and_status_is_truthful() -> None:
         await pass_time(5)
         versions = [entry.version for entry in kept if entry.size == len(older)]
         assert await small.get(b"300", at="n3", version=versions[-1]) == older, "kept versions are healed too"
+
+    run_story(story)
+
+
+def test_a_replaced_home_that_falls_silent_while_it_is_mended_is_waited_for() -> None:
+    """The manifest names the store that was lost, so nothing vouches for the one in its place."""
+
+    async def story(small: SmallCluster) -> None:
+        for size in SIZES:
+            await small.put(b"%d" % size, payload_of(size))
+        for name in ("n3", "n4"):
+            small.cluster.wipe(small.machine(name))
+            await small.cluster.boot(small.machine(name), format_if_empty=True)
+        asked: set[Caller] = set()
+        silent = True
+
+        async def falls_silent(usual: Serve, caller: Caller, request: Request) -> Reply:
+            if silent and caller in asked:
+                raise Unavailable("cut off")
+            asked.add(caller)
+            return await usual(caller, request)
+
+        small.twist("n3", FindShards, falls_silent)
+        for name in ("n3", "n4"):
+            await small.cluster.admin(small.machine("n1"), lambda admin, n=name: admin.replace_lost(n))  # type: ignore[misc]
+        await pass_time(30)
+        assert asked, "somebody looked, and then mended without it"
+        silent = False
+        await until_healthy(small)
+        await everything_is_home(small)
 
     run_story(story)
 

@@ -13,7 +13,7 @@ from typing import Final
 from holdfast_node.core.errors import HoldfastError
 from holdfast_node.core.geometry import layout_of
 from holdfast_node.core.head import Ballot, Manifest
-from holdfast_node.core.heal_order import PartPlan, away_from_home, plan_part
+from holdfast_node.core.heal_order import PartPlan, plan_part
 from holdfast_node.core.ids import BlobId, StoreId
 from holdfast_node.core.messages import DropShards, DropShardsReply, FindShards, Holdings, ShardName
 from holdfast_node.core.topology import Topology
@@ -100,11 +100,13 @@ def plans_of(topology: Topology, place: KeyPlace, manifest: Manifest, census: Ce
 
 
 def _waits(topology: Topology, place: KeyPlace, manifest: Manifest, number: int, *, plan: PartPlan) -> bool:
-    """Whether some shard is known to be away from a home that did not say. One that was sealed there and never seen
-    elsewhere is only as unknown as everything else at a store that is down."""
+    """Whether some shard may be missing at a home that did not say. One that was sealed at this very home, and never
+    seen elsewhere, is only as unknown as everything else at a store that is down. One whose holder was replaced is not:
+    the store that took its place began empty."""
     partition = topology.part_partition(place.pool, place.bucket, place.key, manifest.seed_id, number)
-    away = away_from_home(topology, place.pool, partition, manifest.parts[number].holders)
-    return any(index in away or index in plan.elsewhere for index in plan.waiting)
+    homes = topology.entry(place.pool, partition).homes
+    named = manifest.parts[number].holders
+    return any(named[index] != homes[index] or index in plan.elsewhere for index in plan.waiting)
 
 
 class Mender:
