@@ -56,7 +56,7 @@ test: venv check
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --durations=10 tests
 
 sim: venv
-	$(BIN)/python -m tests.sim.run --seeds $(SEEDS)
+	$(BIN)/python -m tests.sim.run --seeds $(SEEDS) --workers 2
 
 soak: venv
 	$(BIN)/python -m tests.faults.soak

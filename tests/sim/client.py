@@ -118,7 +118,7 @@ class SimClient:
         options = PutOptions(size=declared, condition=condition)
 
         async def work(node: Coordinator, call: Call) -> PutResult:
-            return await node.put(self._bucket, key, replace(options, call=call), _chunks(data))
+            return await node.put(self._bucket, key, replace(options, call=call), chunked(data))
 
         op = Op(Kind.PUT, 0, 0, Result.DONE, 0, content, condition.if_absent, condition.if_version, self.name)
         result = await self._write(key, op, work)
@@ -165,7 +165,8 @@ class SimClient:
     async def _persist(
         self, key: bytes, op: Op, effort: _Effort, once: Callable[[Coordinator], Awaitable[PutResult]]
     ) -> PutResult | None:
-        for _ in range(ATTEMPTS_MAX):
+        for attempt in range(ATTEMPTS_MAX):
+            self._history.attempts += bool(attempt)
             try:
                 result = await self._attempt(once)
             except ConnectionLost:
@@ -350,7 +351,7 @@ def _digest(data: bytes) -> bytes:
     return xxhash.xxh3_128_digest(data)
 
 
-async def _chunks(data: bytes) -> AsyncIterator[bytes]:
+async def chunked(data: bytes) -> AsyncIterator[bytes]:
     for start in range(0, len(data), CHUNK_BYTES):
         yield data[start : start + CHUNK_BYTES]
 

@@ -19,12 +19,14 @@ from holdfast_node.core.messages import Reply, Request
 from holdfast_node.core.seed import Seed, SeedNode, SeedPool
 from holdfast_node.ports import Links
 from holdfast_node.services.admin import Admin
+from holdfast_node.services.buckets import Buckets
 from holdfast_node.services.dispatcher import Caller
 from holdfast_node.services.events import Events
 from holdfast_node.services.link.epochs import Epochs
 from holdfast_node.services.node import LinkHooks, Node, NodePorts, NodeSettings
 from holdfast_node.services.store import StoreSettings
 from tests.sim.client import ConnectionLost, Coordinator
+from tests.sim.coverage import Coverage
 from tests.sim.disk import Platter, SimDisk
 from tests.sim.entropy import SimClock, SimEntropy, SimEvents
 from tests.sim.index import IndexContent, SimIndex
@@ -107,7 +109,10 @@ class Cluster:
         self.chooser = random.Random(f"cluster {seed}")
         self.bodies = ProtobufBodies()
         self.codec = EclibCodec()
-        self.network = Network(loop, self.bodies, chooser=random.Random(f"network {seed}"), note=note)
+        self.coverage = Coverage()
+        self.network = Network(
+            loop, self.bodies, chooser=random.Random(f"network {seed}"), note=note, coverage=self.coverage
+        )
         self.machines = {name: Machine(name, f"{name}:1", san) for name, san in topology.nodes()}
         self.disk_delay_s = (0.0, 0.002)
         self.slow_disks: dict[str, float] = {}
@@ -143,7 +148,7 @@ class Cluster:
             chooser=random_here,
             delay_s=lambda: self._disk_delay_s(machine.name, random_here),
         )
-        events = SimEvents(machine.name, self.note)
+        events = SimEvents(machine.name, self.note, self.coverage)
         self.events.append((machine.name, events))
         ports = NodePorts(
             disk=machine.disk,
@@ -201,11 +206,15 @@ class Cluster:
         self.note(f"{'POWER CUT' if power else 'KILL'} {machine.name}")
         machine.life.kill()
         machine.life = machine.node = machine.disk = None
-        if power:
-            machine.platter.power_cut(self.chooser)
-        else:
+        torn = machine.platter.torn
+        if not power:
             machine.platter.process_crash()
-        machine.index.crash(self.chooser)
+        elif machine.platter.power_cut(self.chooser):
+            self.coverage.saw("a power cut took what was not synced")
+        if machine.platter.torn > torn:
+            self.coverage.saw("a power cut tore a sector")
+        if machine.index.crash(self.chooser):
+            self.coverage.saw("an index fell back")
 
     def wipe(self, machine: Machine) -> None:
         """Kill it and lose its disk."""
@@ -264,6 +273,8 @@ class Cluster:
 
         def cut_off() -> None:
             if not future.done():
+                if life.dead:
+                    self.coverage.saw("a node died while a caller waited for it")
                 future.set_exception(ConnectionLost(life.name))
 
         life.when_dead(cut_off)
@@ -294,8 +305,15 @@ class Cluster:
         await self.admin(first, lambda admin: admin.init(seed))
 
     async def create_bucket(self, name: str) -> None:
-        machine = self.running()[0]
-        if machine.life is None or machine.node is None:
+        await self._with_buckets(lambda buckets: buckets.create(name, pool="main"))
+
+    async def delete_bucket(self, name: str) -> None:
+        await self._with_buckets(lambda buckets: buckets.delete(name))
+
+    async def _with_buckets(self, work: Callable[[Buckets], Awaitable[T]]) -> T:
+        running = self.running()
+        machine = self.chooser.choice(running) if running else None
+        if machine is None or machine.life is None or machine.node is None:
             raise ConnectionLost
         buckets = machine.node.buckets
-        await self.run_in(machine.life, lambda: buckets.create(name, pool="main"), timeout_s=30.0)
+        return await self.run_in(machine.life, lambda: work(buckets), timeout_s=30.0)

@@ -2,8 +2,10 @@
 
 Fault model: a power cut leaves each 512-byte sector that was written and not yet synced old, new or torn (a prefix of
 the new bytes), each independently. A crash of the process alone leaves the page cache, so everything written. A
-failed sync loses an arbitrary part of what it should have kept and kills the handle for ever. Bits flip, volumes
-fill up, directories are wiped, copied and rolled back. What was synced is only hurt on purpose.
+failed sync loses an arbitrary part of what it should have kept and kills the handle for ever. Reads fail now and then.
+A lying disk loses one write or puts it elsewhere, and says it is durable; it only goes unpunished until the next write
+to the same file is durable, for nobody could tell a lost last write from one that never was. Bits flip, disks fill up,
+directories are wiped, copied and rolled back. What was synced is only hurt on purpose.
 
 `Platter` is what outlives a process; `SimDisk` is one process's handle on it.
 """
@@ -14,9 +16,9 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NoReturn
+from typing import Final, Literal, NoReturn
 
-from holdfast_node.core.errors import StoreFailed, StoreFull
+from holdfast_node.core.errors import IntegrityError, StoreFailed, StoreFull
 from holdfast_node.ports import Buffer
 
 SECTOR: Final = 512
@@ -30,6 +32,8 @@ class _File:
 
     durable: bytearray
     dirty: dict[int, bytes] = field(default_factory=dict[int, bytes])
+    astray: tuple[int, bytes] | None = None
+    """The last write, if the disk lied about it: a crash shows it after all, the next sync makes it lost for good."""
 
     def write(self, offset: int, data: bytes) -> None:
         for start in range(0, len(data), SECTOR):
@@ -39,6 +43,14 @@ class _File:
         for sector, data in self.dirty.items():
             self.durable[sector * SECTOR : sector * SECTOR + len(data)] = data
         self.dirty.clear()
+        self.astray = None
+
+    def lead_back(self) -> None:
+        """Nothing was written after it: what the disk lied about is where it should be."""
+        if self.astray is not None:
+            offset, data = self.astray
+            self.durable[offset : offset + len(data)] = data
+            self.astray = None
 
     def read(self, offset: int, length: int) -> bytes:
         if not self.dirty:
@@ -53,7 +65,7 @@ class _File:
         return bytes(whole[offset - first * SECTOR : end - first * SECTOR])
 
     def copy(self) -> _File:
-        return _File(bytearray(self.durable), dict(self.dirty))
+        return _File(bytearray(self.durable), dict(self.dirty), self.astray)
 
 
 class Platter:
@@ -62,6 +74,8 @@ class Platter:
     def __init__(self, *, capacity_bytes: int = CAPACITY_BYTES) -> None:
         self.capacity_bytes = capacity_bytes
         self.files: dict[str, _File] = {}
+        self.torn = 0
+        """How many sectors power cuts have torn."""
 
     # --- what happens at a crash
 
@@ -76,18 +90,24 @@ class Platter:
                 if chooser.random() < mood:
                     self._keep(file, sector, chooser)
             file.dirty.clear()
+            file.lead_back()
         return cut
 
-    @staticmethod
-    def _keep(file: _File, sector: int, chooser: random.Random) -> None:
+    def _keep(self, file: _File, sector: int, chooser: random.Random) -> None:
         data = file.dirty[sector]
         kept = chooser.randrange(1, len(data)) if chooser.random() < 0.1 else len(data)
+        self.torn += kept < len(data)
         file.durable[sector * SECTOR : sector * SECTOR + kept] = data[:kept]
 
     def process_crash(self) -> None:
         """The kernel goes on: what was written reaches the disk."""
         for file in self.files.values():
+            file.lead_back()
             file.sync()
+
+    def unsynced(self) -> bool:
+        """Whether a power cut now would take something."""
+        return any(file.dirty for file in self.files.values())
 
     # --- faults aimed by tests
 
@@ -99,6 +119,7 @@ class Platter:
         twin.files = {name: file.copy() for name, file in self.files.items()}
         for file in twin.files.values():
             file.dirty.clear()
+            file.lead_back()
         return twin
 
     def roll_back(self, earlier: Platter) -> None:
@@ -122,6 +143,10 @@ class SimDisk:
         self.failure = ""
         self.fail_syncs = False
         """Set by a test: the next commit's sync fails."""
+        self.failing_reads = 0.0
+        """Set by a test: the share of reads that fail."""
+        self.lie: Literal["", "lost", "misdirected"] = ""
+        """Set by a test: what becomes of the next write."""
         self.syncs = 0
         self._chooser = chooser
         self._delay_s = delay_s or (lambda: 0.0)
@@ -147,18 +172,36 @@ class SimDisk:
         assert len(data) % ALIGNMENT == 0, f"length {len(data)} is not aligned"
         assert offset + len(data) <= len(file.durable), "a commit beyond the end of its file"
         await self._wait()
-        file.write(offset, data)
+        lied = self._told_a_lie(file, offset, data)
+        if not lied:
+            file.write(offset, data)
         await self._wait()
         if self.fail_syncs:
             self.platter.power_cut(self._chooser)
             self._fail(f"fdatasync of {name}: EIO")
-        file.sync()
+        if not lied:
+            file.sync()
         self.syncs += 1
         await self._wait()
+
+    def _told_a_lie(self, file: _File, offset: int, data: bytes) -> bool:
+        lie, self.lie = self.lie, ""
+        if not lie or file.dirty:
+            return False
+        if lie == "misdirected":
+            blocks = (len(file.durable) - len(data)) // ALIGNMENT
+            elsewhere = self._chooser.randint(0, blocks) * ALIGNMENT
+            if elsewhere == offset:
+                return False
+            file.durable[elsewhere : elsewhere + len(data)] = data
+        file.astray = (offset, data)
+        return True
 
     async def read(self, name: str, offset: int, length: int, *, fresh: bool = False) -> bytes:
         self._check()
         await self._wait()
+        if self.failing_reads and self._chooser.random() < self.failing_reads:
+            raise IntegrityError(f"cannot read {name} at {offset}: EIO")
         return self.platter.files[name].read(offset, length)
 
     async def replace(self, name: str, content: bytes) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from tests.sim.coverage import Coverage
+
 
 class SimEntropy:
     """Implements `ports.Entropy` from a generator of its own."""
@@ -33,13 +35,18 @@ class SimClock:
 class SimEvents:
     """Implements `services.events.Events`: a list, and a place to look for what must not happen."""
 
-    def __init__(self, who: str = "", note: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, who: str = "", note: Callable[[str], None] | None = None, coverage: Coverage | None = None
+    ) -> None:
         self._who = who
         self._note = note
+        self._coverage = coverage
         self.seen: list[tuple[str, dict[str, str | int | float | bool]]] = []
 
     def emit(self, event: str, **fields: str | float | bool) -> None:
         self.seen.append((event, fields))
+        if self._coverage is not None:
+            self._coverage.event(event, fields)
         if self._note is not None:
             said = " ".join(f"{name}={value}" for name, value in fields.items())
             self._note(f"{self._who} {event} {said}".rstrip())

@@ -47,6 +47,8 @@ class History:
     """Per caller, the key and content it is writing now."""
     caught_by_loss: list[tuple[str, bytes, str]] = field(default_factory=list[tuple[str, bytes, str]])
     """(tag, key, content) of writes that were on their way when data was destroyed."""
+    attempts: int = 0
+    """Attempts of writes after the first."""
     _sizes: dict[str, int] = field(default_factory=dict[str, int])
     _names: dict[bytes, tuple[str, bytes]] = field(default_factory=dict[bytes, tuple[str, bytes]])
     _hashes: dict[bytes, str] = field(default_factory=dict[bytes, str])

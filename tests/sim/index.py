@@ -37,13 +37,16 @@ class IndexContent:
             insort(self.keys, key)
         self.rows[key] = value
 
-    def crash(self, chooser: random.Random) -> None:
-        """Fall back to any state between the last flush and now. A database often survives better than it promised."""
+    def crash(self, chooser: random.Random) -> int:
+        """Fall back to any state between the last flush and now. A database often survives better than it promised.
+        Returns how many batches were forgotten."""
         keep = chooser.choice((0, len(self.unflushed), chooser.randint(0, len(self.unflushed))))
+        forgotten = len(self.unflushed) - keep
         while len(self.unflushed) > keep:
             for key, before in reversed(self.unflushed.pop()):
                 self.put(key, before)
         self.unflushed.clear()
+        return forgotten
 
     def copy(self) -> IndexContent:
         twin = IndexContent()

@@ -85,6 +85,10 @@ def _ignore(_: object) -> None:
     pass
 
 
+def _never(_: Life) -> bool:
+    return False
+
+
 @contextmanager
 def nobody_listening() -> Generator[None]:
     """What dying coroutines cry at the end of a world is not news."""
@@ -161,6 +165,8 @@ class SimLoop(base_events.BaseEventLoop):
         self.problems: list[str] = []
         self.tasks: list[SimTask[Any]] = []
         self._prune_at = 1000
+        self._ambush_in = 0
+        self._strike: Callable[[Life], bool] = _never
         self.set_task_factory(cast("Any", self._make_task))
         self.set_exception_handler(self._note_problem)
 
@@ -234,6 +240,19 @@ class SimLoop(base_events.BaseEventLoop):
             life.hold(handle)
         else:
             handle._run()
+            if self._ambush_in:
+                self._count_down(life)
+
+    def ambush(self, steps: int, strike: Callable[[Life], bool]) -> None:
+        """From the `steps`-th step of any life on, ask `strike` right after each whether this was the one it waited
+        for: between any two awaits. 0 steps: not any more."""
+        self._ambush_in, self._strike = steps, strike
+
+    def _count_down(self, life: Life) -> None:
+        if self._ambush_in > 1:
+            self._ambush_in -= 1
+        elif self._strike(life):
+            self._ambush_in = 0
 
     # --- lives
 

@@ -17,7 +17,8 @@ from typing import Final
 from holdfast_node.core.errors import HoldfastError
 from tests.sim.client import ConnectionLost
 from tests.sim.cluster import Cluster, Machine
-from tests.sim.disk import Platter
+from tests.sim.damage import Damage
+from tests.sim.loop import Life
 
 PATIENCE_S: Final = 400.0
 """How long a cluster without faults may take until it calls itself healthy."""
@@ -36,20 +37,34 @@ class Trouble:
     all_at_once: bool = False
     partition: bool = False
     messages: bool = False
+    late: bool = False
+    """Every third message comes when everything was decided without it, or not at all."""
     slow: bool = False
     pause: bool = False
     clock: bool = False
     failed_sync: bool = False
+    ambush: bool = False
+    """A process dies between two steps of its own, wherever it is."""
+    full: bool = False
     wipe: bool = False
     rollback: bool = False
+    clone: bool = False
     rot: bool = False
+    lies: bool = False
+    """One disk loses writes or puts them elsewhere, and says they are durable."""
+    read_errors: bool = False
+
+    @property
+    def damages(self) -> bool:
+        """Whether a disk may lose what it held, in a place nobody reads until the next scrub."""
+        return self.rot or self.lies
 
     @staticmethod
     def drawn(chooser: random.Random) -> Trouble:
         """Each kind in about every third world; one kind that destroys, at most."""
         names = [name for name in Trouble.__dataclass_fields__ if name not in _DESTROYS]
-        drawn = {name: chooser.random() < 0.35 for name in names}
-        destroys = chooser.choice((*_DESTROYS, "wipe", "", ""))
+        drawn = {name: chooser.random() < (0.05 if name == "late" else 0.35) for name in names}
+        destroys = chooser.choice((*_DESTROYS, "wipe", "wipe", "", ""))
         if destroys:
             drawn[destroys] = True
         return Trouble(**drawn)
@@ -58,7 +73,7 @@ class Trouble:
         return " ".join(name for name in self.__dataclass_fields__ if getattr(self, name)) or "none"
 
 
-_DESTROYS: Final = ("wipe", "rollback", "rot")
+_DESTROYS: Final = ("wipe", "rollback", "clone", "rot", "lies", "read_errors")
 
 
 class Nemesis:
@@ -75,10 +90,16 @@ class Nemesis:
         self._cluster = cluster
         self._trouble = trouble
         self._chooser = chooser
-        self._note_loss = note_loss
         self._stopped = False
         self.done: Counter[str] = Counter()
-        self._snapshots: dict[str, Platter] = {}
+        self._damage = Damage(
+            cluster,
+            chooser=chooser,
+            note_loss=note_loss,
+            settle=self.settle,
+            replace_lost=self.replace_lost,
+            done=self.done,
+        )
 
     # --- while callers work
 
@@ -101,11 +122,18 @@ class Nemesis:
             ("power_cut", trouble.power_cut, self._power_cut),
             ("all_at_once", trouble.all_at_once, self._all_at_once),
             ("partition", trouble.partition, self._partition),
+            ("bridge", trouble.partition, self._bridge),
+            ("clog", trouble.slow, self._clog),
             ("slow", trouble.slow, self._slow),
             ("pause", trouble.pause, self._pause),
             ("clock", trouble.clock, self._clock),
             ("failed_sync", trouble.failed_sync, self._failed_sync),
-            ("rot", trouble.rot, self._rot),
+            ("ambush", trouble.ambush, self._ambush),
+            ("full", trouble.full, self._full),
+            *(("rot", trouble.rot, self._damage.rot),) * 3,
+            ("lost write", trouble.lies, self._damage.lose_write),
+            ("misdirected write", trouble.lies, self._damage.misdirect_write),
+            ("read errors", trouble.read_errors, self._damage.fail_reads),
         ]
         return [(name, act) for name, on, act in known if on]
 
@@ -116,6 +144,9 @@ class Nemesis:
             weather.duplicates = self._chooser.choice((0.0, 0.05, 0.3))
             weather.stragglers = self._chooser.choice((0.0, 0.05, 0.15))
             weather.straggle_s = self._chooser.choice((1.0, 5.0, 30.0))
+
+        if self._trouble.late:
+            weather.loss, weather.stragglers, weather.straggle_s = 0.15, 0.25, 30.0
 
     def _one(self) -> Machine | None:
         running = self._cluster.running()
@@ -163,6 +194,60 @@ class Nemesis:
         self._cluster.network.unblock_all()
         self._cluster.note("PARTITION over")
 
+    async def _bridge(self) -> None:
+        """Two halves that only one node can see both of."""
+        names = sorted(self._cluster.machines)
+        self._chooser.shuffle(names)
+        middle = (len(names) - 1) // 2
+        left, right = names[:middle], names[middle : len(names) - 1]
+        for one in left:
+            for other in right:
+                self._cluster.network.block(f"{one}:1", f"{other}:1")
+                self._cluster.network.block(f"{other}:1", f"{one}:1")
+        self._cluster.note(f"PARTITION {left} | {right}, {names[-1]} sees both")
+        await self._later(0.5, 8.0)
+        self._cluster.network.unblock_all()
+        self._cluster.note("PARTITION over")
+
+    async def _clog(self) -> None:
+        """What one node sends another piles up, and arrives all the same."""
+        one, other = self._chooser.sample(sorted(self._cluster.machines), 2)
+        clogged = self._cluster.network.weather.clogged
+        self._cluster.note(f"CLOG {one} -> {other}")
+        clogged[f"{one}:1", f"{other}:1"] = self._chooser.choice((0.3, 3.0, 30.0))
+        await self._later(0.5, 8.0)
+        clogged.clear()
+
+    async def _ambush(self) -> None:
+        """Somebody dies in the middle of what it does: after some step, or with something written and not synced."""
+        struck: list[Machine] = []
+        power = self._chooser.random() < 0.7
+
+        def strike(life: Life) -> bool:
+            for machine in self._cluster.running():
+                if machine.life is life and (not power or machine.platter.unsynced()):
+                    struck.append(machine)
+                    self._cluster.coverage.saw("a process died between two awaits")
+                    self._cluster.stop_at_once(machine, power=power)
+            return bool(struck)
+
+        self._cluster.loop.ambush(self._chooser.choice((1, 10, 100, 1000)), strike)
+        await self._later(0.5, 4.0)
+        self._cluster.loop.ambush(0, strike)
+        await self._later(0.0, 2.0)
+        await self._start(struck)
+
+    async def _full(self) -> None:
+        """Somebody else fills the disk, and frees it again."""
+        machine = self._one()
+        if machine is None:
+            return
+        platter = machine.platter
+        self._cluster.note(f"FULL {machine.name}")
+        before, platter.capacity_bytes = platter.capacity_bytes, platter.used_bytes()
+        await self._later(0.5, 10.0)
+        platter.capacity_bytes = before
+
     async def _slow(self) -> None:
         machine = self._one()
         if machine is None:
@@ -183,7 +268,10 @@ class Nemesis:
         self._cluster.resume(machine)
 
     async def _clock(self) -> None:
+        before = self._cluster.clock.wrong_by_ms
         self._cluster.clock.wrong_by_ms = self._chooser.choice((-(10**12), 0, 10**9, 10**12))
+        if self._cluster.clock.wrong_by_ms < before:
+            self._cluster.coverage.saw("a wrong clock was set back")
 
     async def _failed_sync(self) -> None:
         machine = self._one()
@@ -195,65 +283,16 @@ class Nemesis:
         self._cluster.stop_at_once(machine)
         await self._start([machine])
 
-    async def _rot(self) -> None:
-        """One machine's disk only, so that no blob loses more than one shard and one register copy."""
-        machine = min(self._cluster.machines.values(), key=lambda m: m.name)
-        volumes = [
-            name for name in sorted(machine.platter.files) if len(machine.platter.files[name].durable) > 65536
-        ]
-        if not volumes:
-            return
-        name = self._chooser.choice(volumes)
-        content = machine.platter.files[name].durable
-        used = len(content.rstrip(b"\0")) or 1
-        offset = self._chooser.randrange(used)
-        self._cluster.note(f"ROT {machine.name} {name} {offset}")
-        machine.platter.flip(name, offset, self._chooser.randint(1, 255))
-
     # --- what destroys
 
     async def destroy(self) -> None:
-        """Between two bursts of trouble: lose a domain, or roll a store back."""
+        """Between two bursts of trouble, with the cluster in good health."""
         if self._trouble.wipe:
-            await self._lose_domain()
+            await self._damage.lose_domain()
         if self._trouble.rollback:
-            await self._roll_back()
-
-    async def _lose_domain(self) -> None:
-        if not await self.settle():
-            return
-        machines = list(self._cluster.machines.values())
-        san = self._chooser.choice(sorted({machine.san for machine in machines}))
-        victims = [machine for machine in machines if machine.san == san]
-        if self._chooser.random() < 0.3:
-            victims = victims[:1]
-        self._note_loss("san")
-        for machine in victims:
-            self._cluster.wipe(machine)
-        self.done["wipe"] += 1
-        await self._later(0.0, 5.0)
-        if self._chooser.random() < 0.7:
-            await self.replace_lost()
-
-    async def _roll_back(self) -> None:
-        """Only after peers have had time to note later marks: what nobody saw is the published residual."""
-        machine = self._one()
-        if machine is None:
-            return
-        snapshot = machine.platter.snapshot()
-        await self._later(15.0, 20.0)
-        if not await self.settle() or machine.life is None:
-            return
-        self._note_loss("node")
-        self._cluster.stop_at_once(machine)
-        machine.platter.roll_back(snapshot)
-        machine.index.wipe()
-        self._cluster.note(f"ROLL BACK {machine.name}")
-        self.done["rollback"] += 1
-        await self._cluster.boot(machine)
-        await self._later(0.0, 10.0)
-        self._cluster.wipe(machine)
-        await self.replace_lost()
+            await self._damage.roll_back()
+        if self._trouble.clone:
+            await self._damage.clone()
 
     # --- calm
 
@@ -270,6 +309,7 @@ class Nemesis:
         weather = network.weather
         weather.loss = weather.duplicates = weather.stragglers = 0.0
         weather.slow.clear()
+        weather.clogged.clear()
         self._cluster.slow_disks.clear()
         for machine in self._cluster.machines.values():
             self._cluster.resume(machine)

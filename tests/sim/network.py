@@ -25,6 +25,7 @@ from holdfast_node.core.ids import NodeName, StoreId
 from holdfast_node.core.messages import REPLY_TO, Introduce, IntroduceReply, Reply, Request
 from holdfast_node.ports import Answer, Answered, Bodies, Failed
 from holdfast_node.services.dispatcher import Caller
+from tests.sim.coverage import Coverage
 from tests.sim.loop import Life, SimLoop
 
 DOWN_AFTER_S: Final = 2.0
@@ -63,7 +64,8 @@ class Residence:
 
 @dataclass
 class Weather:
-    """How messages fare. Delays are uniform in seconds; `slow` multiplies them for one address."""
+    """How messages fare. Delays are uniform in seconds; `slow` multiplies them for one address, `clogged` is the most
+    that is added on one path."""
 
     delay_low_s: float = 0.0001
     delay_high_s: float = 0.002
@@ -72,6 +74,7 @@ class Weather:
     stragglers: float = 0.0
     straggle_s: float = 3.0
     slow: dict[str, float] = field(default_factory=dict[str, float])
+    clogged: dict[tuple[str, str], float] = field(default_factory=dict[tuple[str, str], float])
 
 
 @dataclass
@@ -97,9 +100,11 @@ class Network:
         *,
         chooser: random.Random,
         note: Callable[[str], None] = _ignore,
+        coverage: Coverage | None = None,
     ) -> None:
         self.loop = loop
         self.bodies = bodies
+        self.coverage = coverage or Coverage()
         self.weather = Weather()
         self.tally = Tally()
         self.note = note
@@ -178,6 +183,8 @@ class Network:
         slow = max(weather.slow.get(source, 1.0), weather.slow.get(target, 1.0))
         if weather.stragglers and self._chooser.random() < weather.stragglers:
             return self._chooser.uniform(0, weather.straggle_s) * slow
+        if weather.clogged and (source, target) in weather.clogged:
+            return self._chooser.uniform(0, weather.clogged[source, target])
         return self._chooser.uniform(weather.delay_low_s, weather.delay_high_s) * slow
 
     def lost(self, source: str, target: str) -> bool:
@@ -218,6 +225,7 @@ class _Exchange:
         self._to = to
         self._done = done
         self._open = True
+        self._arrivals = 0
         self._number = self._network.enter(self)
         self._timer: asyncio.TimerHandle | None = None
         self._serving: asyncio.Task[None] | None = None
@@ -231,6 +239,7 @@ class _Exchange:
             aimed = network.losing is not None and network.losing(request)
             if aimed or network.lost(me.address, self.address):
                 network.note(f"{me.node} -> {self.address} {name} lost")
+                network.coverage.lost(request)
                 continue
             delay = network.delay_s(me.address, self.address)
             delay += network.holding_up_s(request) if network.holding_up_s is not None else 0.0
@@ -248,6 +257,11 @@ class _Exchange:
             self.fail_later(PeerUnreachable(f"another store lives at {self.address} now"))
             return
         network.note(f"{me.node} -> {peer.node} {type(request).__name__}")
+        if self._arrivals:
+            network.coverage.doubled(request)
+        else:
+            network.coverage.arrived(request, awaited=self._open)
+        self._arrivals += 1
         self._serving = network.loop.start(peer.life, self._serve(peer, request, epoch))
 
     async def _serve(self, peer: Residence, request: Request, epoch: int) -> None:
@@ -268,7 +282,9 @@ class _Exchange:
         network, me = self._network, self._links.me
         epoch = peer.resident.epoch()
         name = f"{type(outcome).__name__} to {asked.__name__}"
-        if network.lost(peer.address, me.address):
+        lost = network.lost(peer.address, me.address)
+        network.coverage.answered(asked, outcome, heard=not lost)
+        if lost:
             network.note(f"{peer.node} -> {me.node} {name} lost")
             return
         if isinstance(outcome, HoldfastError):

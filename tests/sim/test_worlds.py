@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -10,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.sim.planted import PLANTS, QUICK, Plant, worlds_until_found
+from tests.sim.planted import PLANTS, QUICK, Plant, planted, worlds_until_found
 from tests.sim.run import tell_failure
+from tests.sim.shrink import read_world, shrink, to_json
 from tests.sim.world import run_world
 
 WORLDS = 300
@@ -31,7 +31,7 @@ def test_worlds_come_right(first: int) -> None:
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("file", SEEDS, ids=lambda file: file.stem)
 def test_a_seed_that_once_failed_comes_right(file: Path) -> None:
-    outcome = run_world(json.loads(file.read_text())["seed"])
+    outcome = run_world(*read_world(file))
     assert not outcome.violations, tell_failure(outcome)
 
 
@@ -50,6 +50,20 @@ def test_a_seed_gives_the_same_world_whatever_the_hash_seed() -> None:
         for hash_seed in ("1", "2")
     }
     assert len(traces) == 1
+
+
+def test_a_world_that_goes_wrong_shrinks_to_a_file_that_goes_wrong(tmp_path: Path) -> None:
+    plant = next(plant for plant in PLANTS if plant.name == "accept-anything")
+    count, outcome = worlds_until_found(plant, PLANTED_WORLDS)
+    assert outcome is not None, f"nothing to shrink in {count} worlds"
+    file = tmp_path / "small.json"
+    with planted(plant):
+        small = shrink(outcome)
+        file.write_text(to_json(small))
+        again = run_world(*read_world(file))
+    assert again.violations == small.violations
+    assert again.steps <= outcome.steps
+    assert (again.plan.clients, again.plan.rounds) < (outcome.plan.clients, outcome.plan.rounds)
 
 
 @pytest.mark.parametrize(

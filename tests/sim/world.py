@@ -20,13 +20,17 @@ from holdfast_node.core import geometry
 from holdfast_node.core.api import Condition
 from holdfast_node.core.errors import HoldfastError
 from holdfast_node.services import eras
+from tests.sim.checker import Kind, Result
 from tests.sim.client import ConnectionLost, SimClient
 from tests.sim.cluster import Cluster, Topology
+from tests.sim.doors import race_for_a_door
 from tests.sim.history import History
 from tests.sim.loop import SimLoop, nobody_listening
 from tests.sim.nemesis import PATIENCE_S, Nemesis, Trouble
 
 BUCKET: Final = "bucket"
+FIRST_FILES: Final = 3
+"""Of a store that has not gone over to a second volume: superblock, volume, spare."""
 WORLD_LIMIT_S: Final = 5000.0
 """Virtual seconds after which a world is stuck."""
 
@@ -80,6 +84,7 @@ class Outcome:
     faults: Counter[str]
     errors: dict[str, int]
     acked: int
+    seen: Counter[str]
     trace: list[str] = field(default_factory=list[str])
 
 
@@ -124,6 +129,7 @@ class World:
             chooser=random.Random(f"nemesis {seed}"),
             note_loss=self.history.note_loss,
         )
+        self.cluster.coverage.writing = self.history.writing
         self.keys = [f"k{number}".encode() for number in range(plan.keys)]
         self.clients = [
             SimClient(
@@ -136,6 +142,7 @@ class World:
             for number in range(plan.clients)
         ]
         self.violations: list[str] = []
+        self._doors = 0
 
     def note(self, what: str) -> None:
         line = f"{self.loop.time():10.4f} {what}"
@@ -163,8 +170,34 @@ class World:
             faults=self.nemesis.done,
             errors=dict(self.history.errors),
             acked=len(self.history.acks),
+            seen=self._seen(),
             trace=self.trace,
         )
+
+    def _seen(self) -> Counter[str]:
+        """What of `coverage.SOMETIMES` happened here."""
+        coverage, history = self.cluster.coverage, self.history
+        results = Counter(op.result for ops in history.ops.values() for op in ops)
+        deletes = [op for ops in history.ops.values() for op in ops if op.kind is Kind.DELETE]
+        volumes = max((len(m.platter.files) for m in self.cluster.machines.values()), default=0)
+        for name, happened in (
+            ("a put was acked with less than full margin", any(not ack.margin.full for ack in history.acks)),
+            (
+                "a put was acked with no margin left",
+                any(min(dict(ack.margin.entries).values(), default=1) == 0 for ack in history.acks),
+            ),
+            ("a condition failed", results[Result.CONDITION_FAILED] > 0),
+            ("a delete found nothing", any(op.result is Result.ABSENT for op in deletes)),
+            (
+                "a write was given up without knowing whether it took effect",
+                results[Result.UNKNOWN] > 0,
+            ),
+            ("a write needed more than one attempt", history.attempts > 0),
+            ("a log went over to another volume", volumes > FIRST_FILES),
+        ):
+            if happened:
+                coverage.saw(name)
+        return coverage.seen
 
     async def _story(self) -> None:
         try:
@@ -198,7 +231,7 @@ class World:
             await asyncio.wait(working)
             self.nemesis.stop()
             await raging
-        if self.plan.trouble.wipe or self.plan.trouble.rollback:
+        if self.plan.trouble.wipe or self.plan.trouble.rollback or self.plan.trouble.clone:
             async with asyncio.TaskGroup() as group:
                 destroying = group.create_task(self._destroy_and_rage())
                 working = [group.create_task(self._work(client)) for client in self.clients]
@@ -235,7 +268,10 @@ class World:
             await self._undelete(client, key, chooser)
         elif roll < 0.70:
             await client.get_range(key, chooser.randrange(2000), chooser.randrange(1, 20_000))
-        elif roll < 0.76:
+        elif roll < 0.71:
+            self._doors += 1
+            await race_for_a_door(self.cluster, self.history, chooser, f"door-{self._doors}")
+        elif roll < 0.77:
             await client.list(self.keys, chooser.choice((1, 2, 1000)))
         else:
             await client.get(key)
@@ -266,7 +302,7 @@ class World:
             self.violations.append(f"NOT REPLACED: {why}")
         await self.nemesis.settle_processes()
         why = await self.nemesis.unhealthy(self.plan.patience_s)
-        if why and not self.plan.trouble.rot and not self.history.excused():
+        if why and not self.plan.trouble.damages and not self.history.excused():
             self.violations.append(f"NOT CONVERGED after {self.plan.patience_s} s: {why}")
 
     async def _read_back(self) -> None:
@@ -289,7 +325,7 @@ class World:
             for event, fields in events.seen:
                 if event in {"task_failed", "request_failed"}:
                     self.violations.append(f"EVENT: {name} {event} {fields}")
-        if self.history.corrupt_reads and not self.plan.trouble.rot:
+        if self.history.corrupt_reads and not self.plan.trouble.damages:
             self.violations += [f"CORRUPT without rot: {read}" for read in self.history.corrupt_reads]
 
 
