@@ -172,6 +172,38 @@ def test_a_broken_index_stops_the_store_and_the_next_start_rebuilds_it() -> None
     run(scenario)
 
 
+def test_nothing_is_answered_once_the_index_broke_while_a_batch_was_on_its_way() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        index = SimIndex(bench.rows)
+        written = asyncio.Event()
+
+        def delay_s() -> float:
+            if bench.platter.unsynced():
+                written.set()
+            return 0.001
+
+        disk = SimDisk(bench.platter, chooser=bench.random, delay_s=delay_s)
+        store = await stores.open_store(disk, index, events=bench.events)
+        await put(store, b"k", 1)
+        written.clear()
+        syncs = disk.syncs
+        pending = store.append([Entry(register(b"k", 2))])
+        await written.wait()
+        index.broken = "a bad block"
+        with pytest.raises(StoreFailed, match="index"):
+            store.register_rows(PARTITIONS, BUCKET, b"", b"", 10)
+        assert not index.broken, "it was cleared, so that the next start rebuilds it"
+        with pytest.raises(StoreFailed, match="index"):
+            await pending
+        assert disk.syncs > syncs
+        await store.close()
+        async with bench.store() as again:
+            assert await again.register(BUCKET, b"k") == register(b"k", 2), "durable all the same"
+
+    run(scenario)
+
+
 # --- time -------------------------------------------------------------------------------------------------
 
 

@@ -233,6 +233,8 @@ class Committer:
                 sequence += 1
         batch = builder.finish()
         await self._disk.commit(volume_name(volume), position.offset, batch.buffers)
+        if self.failure:  # the index broke meanwhile, and what it has is not worth adding to
+            raise StoreFailed(self.failure)
         self.position = after(position, batch)
         self._apply(logged, self.position)
         for group in groups:
