@@ -19,10 +19,11 @@ from holdfast_node.core.errors import (
     StoreRefused,
 )
 from holdfast_node.core.ids import BootId, BucketId, ClusterId, NodeName, StoreId
+from holdfast_node.core.index_keys import POSITION_ROW
 from holdfast_node.core.messages import ShardName
 from holdfast_node.services.log.volume import volume_name
 from holdfast_node.services.store import Entry, Store
-from tests.sim.disk import SimDisk
+from tests.sim.disk import SECTOR, SimDisk
 from tests.sim.entropy import SimEntropy, SimEvents
 from tests.sim.index import SimIndex
 from tests.support import stores
@@ -200,6 +201,35 @@ def test_nothing_is_answered_once_the_index_broke_while_a_batch_was_on_its_way()
         await store.close()
         async with bench.store() as again:
             assert await again.register(BUCKET, b"k") == register(b"k", 2), "durable all the same"
+
+    run(scenario)
+
+
+def test_the_index_never_knows_a_batch_that_may_still_be_lost() -> None:
+    """A process died between write and sync: replay reads the batch, and then the power goes."""
+
+    async def scenario() -> None:
+        bench = Bench()
+        async with bench.store(clean=False) as store:
+            await put(store, b"k", 1)
+        durable = bytearray(bench.platter.files[FIRST_VOLUME].durable)
+        rows, before = bench.rows.copy(), store.durable_sequence
+        async with bench.store(clean=False) as store:
+            await put(store, b"k", 2)
+        content = bytes(bench.platter.files[FIRST_VOLUME].durable)
+        offset, header = list(log_format.batch_headers(content, 0))[-1]
+        written = content[offset : offset + log_format.padded(header.length)]
+        sectors = {
+            (offset + at) // SECTOR: written[at : at + SECTOR] for at in range(0, len(written), SECTOR)
+        }
+        bench.platter.lay(FIRST_VOLUME, durable, sectors)
+        disk = SimDisk(bench.platter, chooser=bench.random)
+        disk.fail_syncs = True
+        with pytest.raises(StoreFailed):
+            _ = await stores.open_store(disk, SimIndex(rows))
+        position = log_format.decode_position(rows.rows[POSITION_ROW])
+        assert position is not None
+        assert position.sequence - 1 == before
 
     run(scenario)
 

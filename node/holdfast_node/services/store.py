@@ -134,7 +134,11 @@ class Store:
             ),
         )
         store = cls(ports, superblock, opened, committer)
-        await store._start(opened)
+        try:
+            await store._start(opened)
+        except BaseException:
+            await store.abandon()
+            raise
         return store
 
     async def _start(self, opened: Opened) -> None:

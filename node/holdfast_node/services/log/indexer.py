@@ -41,6 +41,7 @@ class Indexer:
         self._bodies = bodies
         self._store = store
         self._highest = 0
+        self._replayed: Position | None = None
         self._rows = Rows(index.get, index.scan)
         self.tables = Tables()
         self.rotten: set[bytes] = set()
@@ -72,6 +73,7 @@ class Indexer:
         self._index.write([(FORMAT_ROW, INDEX_FORMAT), (STORE_ROW, self._store)])
         self._rows = Rows(self._index.get, self._index.scan)
         self._highest = 0
+        self._replayed = None
         self.tables = Tables()
         self.rotten = set()
 
@@ -81,12 +83,15 @@ class Indexer:
         self._write(position)
 
     def replay(self, records: Sequence[Record], volume: int, position: Position) -> None:
-        """One batch read back. Rows are written now and then; `finish` writes the rest."""
+        """One batch read back. Rows are written now and then, but never those of the last batch: it may be lost
+        again, until the caller has made it durable and calls `finish`."""
+        if len(self._rows.puts) > REPLAY_ROWS_MAX and self._replayed is not None:
+            self._write(self._replayed)
         self._add([self._logged(record, volume) for record in records])
-        if len(self._rows.puts) > REPLAY_ROWS_MAX:
-            self._write(position)
+        self._replayed = position
 
     def finish(self, position: Position) -> None:
+        """Everything replayed is durable."""
         self._write(position)
 
     def mark_rotten(self, key: bytes, sequence: int) -> bool:

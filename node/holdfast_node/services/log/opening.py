@@ -104,8 +104,8 @@ async def open_log(ports: StorePorts, store: StoreId, mark: Mark, *, volume_byte
         start = BEGINNING
         replayed = await _replay(ports, indexer, start, mark, volume_bytes)
     repairs, rotten = _consequences(indexer, replayed.rot)
-    indexer.finish(replayed.position)
     await _settle_tail(ports.disk, replayed)
+    indexer.finish(replayed.position)
     ports.events.emit(
         "log_replayed",
         batches=replayed.batches,
