@@ -2,10 +2,12 @@
 #
 #   make demo     a real cluster: write, lose a SAN while writing, read everything back, heal
 #   make test     everything CI runs          make check    static checks alone
+#   make crashes STATES=50000
 #   make sim SEEDS=1000    make soak    make bench    make fmt    make proto    make clean
 
 PYTHON ?= python3
 SEEDS ?= 1000
+STATES ?= 50000
 PYTEST_WORKERS ?= 2
 
 VENV := .venv
@@ -13,7 +15,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := test
-.PHONY: venv demo test check sim soak bench fmt proto lock clean
+.PHONY: venv demo test check sim crashes soak bench fmt proto lock clean
 .DELETE_ON_ERROR:
 
 venv: $(STAMP)
@@ -57,6 +59,9 @@ test: venv check
 
 sim: venv
 	$(BIN)/python -m tests.sim.run --seeds $(SEEDS) --workers 2
+
+crashes: venv
+	$(BIN)/python -m tests.crashes --states $(STATES)
 
 soak: venv
 	$(BIN)/python -m tests.faults.soak

@@ -111,12 +111,21 @@ class Platter:
 
     # --- faults aimed by tests
 
+    def lay(self, name: str, durable: bytearray, dirty: dict[int, bytes] | None = None) -> None:
+        """Put a file there, whatever was there: `dirty` are sectors that can be read and may still be lost."""
+        self.files[name] = _File(durable, dirty or {})
+
+    def twin(self) -> Platter:
+        """The same once more, with all that is not durable yet."""
+        other = Platter(capacity_bytes=self.capacity_bytes)
+        other.files = {name: file.copy() for name, file in self.files.items()}
+        return other
+
     def wipe(self) -> None:
         self.files.clear()
 
     def snapshot(self) -> Platter:
-        twin = Platter(capacity_bytes=self.capacity_bytes)
-        twin.files = {name: file.copy() for name, file in self.files.items()}
+        twin = self.twin()
         for file in twin.files.values():
             file.dirty.clear()
             file.lead_back()
@@ -149,7 +158,7 @@ class SimDisk:
         """Set by a test: what becomes of the next write."""
         self.syncs = 0
         self._chooser = chooser
-        self._delay_s = delay_s or (lambda: 0.0)
+        self.delay_s = delay_s or (lambda: 0.0)
 
     async def create(self, name: str, size_bytes: int) -> None:
         self._check()
@@ -218,7 +227,7 @@ class SimDisk:
         return self.platter.capacity_bytes - self.platter.used_bytes()
 
     async def _wait(self) -> None:
-        await asyncio.sleep(self._delay_s())
+        await asyncio.sleep(self.delay_s())
         self._check()
 
     def _check(self) -> None:
