@@ -233,6 +233,16 @@ def test_a_call_that_hangs_is_given_up_elsewhere(servers: Running, bucket: holdf
     assert bucket.head("k").version == 1
 
 
+def test_bytes_sent_once_more_do_not_prolong_a_put_that_gets_nowhere(servers: Running) -> None:
+    timeout, attempts = holdfast.Timeout(connect=1.0, idle=0.2, total=0.5), 40
+    every(servers, "Put", *[Fault(hang=True)] * attempts)
+    retries = holdfast.Retries(attempts=attempts, pause=0.001, pause_max=0.002)
+    with holdfast.connect(servers.endpoints, timeout=timeout, retries=retries) as client:
+        bucket = client.create_bucket("b")
+        with pytest.raises(holdfast.OutcomeUnknown, match="nothing moved for"):
+            bucket.put("k", b"x" * 100_000)
+
+
 def test_giving_up_says_who_answered_what(servers: Running, bucket: holdfast.Bucket) -> None:
     every(servers, "Head", *[Fault(types_pb2.ERROR_CODE_UNAVAILABLE)] * 10)
     with pytest.raises(holdfast.Unavailable) as caught:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from grpc import aio
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 Progress: TypeAlias = Callable[[int, int | None], None]
 """Called as `progress(bytes done, bytes in all or None)`, on the client's own thread: keep it short."""
 
+SWALLOWED_BYTES_MAX: Final = 8 * 1024 * 1024
+"""Buffers of sockets and of gRPC on both sides take a few messages of up to 1 MiB though nobody reads them."""
+
 
 class Upload:
     """`sent_all`: of the attempt under way, everything a node needs to commit it may have reached the node."""
@@ -38,6 +41,7 @@ class Upload:
         self._progress = progress
         self._sent_all = False
         self._touched = False
+        self._furthest_bytes = 0
 
     async def run(self) -> Receipt:
         course = self._transport.course(write=True)
@@ -74,13 +78,19 @@ class Upload:
         async for chunk in self._messages():
             sent.update(chunk)
             await self._write(call, course, blob_pb2.PutRequest(chunk=chunk))
-            course.moved(self._transport.now())
+            self._note_moved(course, sent.size)
             if self._progress is not None:
                 self._progress(sent.size, None if self._wanted.size < 0 else self._wanted.size)
         self._sent_all = True
         if self._wanted.size < 0:
             await self._write(call, course, blob_pb2.PutRequest(end=blob_pb2.PutEnd(size=sent.size)))
         await _until_over(call, call.done_writing())
+
+    def _note_moved(self, course: Course, sent_bytes: int) -> None:
+        """What is sent once more gets nowhere, unless it is more than a silent peer's connection swallows."""
+        if sent_bytes > min(self._furthest_bytes, SWALLOWED_BYTES_MAX):
+            course.moved(self._transport.now())
+        self._furthest_bytes = max(self._furthest_bytes, sent_bytes)
 
     async def _messages(self) -> AsyncIterator[bytes]:
         size = self._wanted.size
