@@ -47,8 +47,8 @@ class Process:
 
     def listens_at(self, port: int) -> bool:
         """Whether it is this process, and not another program, that takes connections at the port."""
-        sockets = {f"socket:[{inode}]" for inode in _listening(port)}
         try:
+            sockets = {f"socket:[{inode}]" for inode in _listening(self.pid, port)}
             return any(
                 str(descriptor.readlink()) in sockets for descriptor in Path(f"/proc/{self.pid}/fd").iterdir()
             )
@@ -95,12 +95,12 @@ def kill(processes: Iterable[Process]) -> None:
     assert not left, f"{left} survived SIGKILL"
 
 
-def _listening(port: int) -> list[str]:
-    """Inodes of the sockets that listen at a port."""
+def _listening(pid: int, port: int) -> list[str]:
+    """Inodes of the sockets that listen at a port, in the network that the process sees."""
     lines = [
         line.split()
         for table in ("tcp", "tcp6")
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]
     ]
     wanted = f"{port:04X}"
     return [
