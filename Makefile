@@ -2,12 +2,14 @@
 #
 #   make demo     a real cluster: write, lose a SAN while writing, read everything back, heal
 #   make test     everything CI runs          make check    static checks alone
-#   make crashes STATES=50000
-#   make sim SEEDS=1000    make soak    make bench    make fmt    make proto    make clean
+#   make sim SEEDS=1000    make crashes STATES=50000    make thrash MINUTES=30    make soak
+#   make bench    make fmt    make proto    make clean
 
 PYTHON ?= python3
 SEEDS ?= 1000
 STATES ?= 50000
+MINUTES ?= 30
+SEED ?=
 PYTEST_WORKERS ?= 2
 
 VENV := .venv
@@ -15,7 +17,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := test
-.PHONY: venv demo test check sim crashes soak bench fmt proto lock clean
+.PHONY: venv demo test check sim crashes soak thrash bench fmt proto lock clean
 .DELETE_ON_ERROR:
 
 venv: $(STAMP)
@@ -65,6 +67,9 @@ crashes: venv
 
 soak: venv
 	$(BIN)/python -m tests.faults.soak
+
+thrash: venv
+	$(BIN)/python -m tests.thrash --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 bench: venv
 	$(BIN)/python -m benchmarks.run

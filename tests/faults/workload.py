@@ -51,6 +51,23 @@ def content_blocks(content: str, size: int) -> Iterator[bytes]:
         yield block[: size - number * BLOCK_BYTES]
 
 
+LONG_EVERY: Final = 8
+LONG_BYTES: Final = 6000
+"""Too long for copies: such contents are coded."""
+
+
+def shared_bytes(content: str) -> bytes:
+    """The bytes of a content of a contended key: its name, and for some of them more, which follows from the name."""
+    name = content.encode()
+    return name if sum(name) % LONG_EVERY else name + b"|" + random.Random(content).randbytes(LONG_BYTES)
+
+
+def shared_content(data: bytes) -> str:
+    """The name of a contended key's content; what nobody wrote has a name that nobody gave."""
+    content = data.partition(b"|")[0].decode(errors="replace")
+    return content if shared_bytes(content) == data else f"{len(data)} bytes that nobody wrote: {data[:40]!r}"
+
+
 class Content(io.RawIOBase):
     """The same bytes as a file that can be rewound, so that the SDK may send them again."""
 
@@ -89,6 +106,15 @@ class Acked:
     version: int
 
 
+@dataclass(frozen=True, slots=True)
+class Thin:
+    """An ack without a margin in some tag, and when the put was on its way."""
+
+    called: float
+    returned: float
+    margin: holdfast.Margin
+
+
 @dataclass
 class Record:
     """What all callers saw together."""
@@ -98,6 +124,10 @@ class Record:
     possible: dict[str, list[tuple[str, int]]] = field(default_factory=dict[str, list[tuple[str, int]]])
     """Per key: later puts whose outcome nobody knows."""
     history: dict[str, list[Op]] = field(default_factory=dict[str, list[Op]])
+    deleted: dict[str, int] = field(default_factory=dict[str, int])
+    """Per key of one caller that was deleted last: the version of the deletion."""
+    thin: dict[str, list[Thin]] = field(default_factory=dict[str, list[Thin]])
+    """Per key: acks that said that the next loss may cost them."""
     puts: int = 0
     gets: int = 0
     bytes_put: int = 0
@@ -114,6 +144,11 @@ class Record:
             f"{self.puts} puts ({self.bytes_put / MIB:.0f} MiB), {self.gets} gets ({self.bytes_got / MIB:.0f} MiB), "
             f"slowest call {self.slowest_s:.1f} s, errors callers saw: {errors}"
         )
+
+    def note_margin(self, key: str, called: float, margin: holdfast.Margin) -> None:
+        """What an ack said that it is worth, if that is not much."""
+        if min(margin.values(), default=0) < 1:
+            self.thin.setdefault(key, []).append(Thin(called, time.monotonic(), margin))
 
     def judge(self) -> list[str]:
         found = list(self.wrong)
@@ -170,18 +205,26 @@ class Caller(threading.Thread):
 
     # --- contended keys
 
-    def _shared_put(self, key: str) -> None:
-        content, if_absent = self._new_content(), self._random.random() < 0.2
-        op = Op(Kind.PUT, time.monotonic(), 0, Result.DONE, 0, content, if_absent, who=self._who)
+    def _shared_put(self, key: str, *, if_version: int | None = None) -> None:
+        content, if_absent = self._new_content(), if_version is None and self._random.random() < 0.2
+        version = -1 if if_version is None else if_version
+        op = Op(Kind.PUT, time.monotonic(), 0, Result.DONE, 0, content, if_absent, version, who=self._who)
         try:
-            receipt = self._bucket.put(key, content.encode(), if_absent=if_absent)
+            receipt = self._bucket.put(key, shared_bytes(content), if_absent=if_absent, if_version=if_version)
         except (holdfast.AlreadyExists, holdfast.PreconditionFailed):
             self._note(key, op, Result.CONDITION_FAILED)
         except holdfast.Error as error:
-            self._failed(error)
-            self._note(key, op, Result.UNKNOWN)
+            self._write_failed(key, op, error)
         else:
             self._note(key, op, Result.DONE, receipt.version)
+            with self._record.lock:
+                self._record.note_margin(key, op.called, receipt.margin)
+
+    def _write_failed(self, key: str, op: Op, error: holdfast.Error) -> None:
+        """Only where the SDK says that it cannot know may a failed write have happened; see docs/sdk.md."""
+        self._failed(error)
+        if isinstance(error, (holdfast.OutcomeUnknown, holdfast.IntegrityError)):
+            self._note(key, op, Result.UNKNOWN)
 
     def _shared_delete(self, key: str) -> None:
         op = Op(Kind.DELETE, time.monotonic(), 0, Result.DONE, who=self._who)
@@ -190,8 +233,7 @@ class Caller(threading.Thread):
         except holdfast.BlobNotFound:
             self._note(key, op, Result.ABSENT)
         except holdfast.Error as error:
-            self._failed(error)
-            self._note(key, op, Result.UNKNOWN)
+            self._write_failed(key, op, error)
         else:
             self._note(key, op, Result.DONE, version)
 
@@ -205,7 +247,7 @@ class Caller(threading.Thread):
         except holdfast.Error as error:
             self._failed(error)
         else:
-            self._note(key, op, Result.DONE, blob.info.version, data.decode(errors="replace"))
+            self._note(key, op, Result.DONE, blob.info.version, shared_content(data))
 
     def _note(self, key: str, op: Op, result: Result, version: int = 0, content: str | None = None) -> None:
         returned = FOREVER if result is Result.UNKNOWN else time.monotonic()
@@ -227,21 +269,48 @@ class Caller(threading.Thread):
 
     def _own_put(self) -> None:
         key, content, size = self._own_key(), self._new_content(), self._random.choice(self.sizes)
-        record = self._record
+        record, called = self._record, time.monotonic()
         with record.lock:
             record.possible.setdefault(key, []).append((content, size))
         try:
             receipt = self._bucket.put(key, Content(content, size))
         except holdfast.Error as error:
             self._failed(error)
+            if not isinstance(error, (holdfast.OutcomeUnknown, holdfast.IntegrityError)):
+                with record.lock:
+                    record.possible[key].remove((content, size))
             return
         with record.lock:
+            record.note_margin(key, called, receipt.margin)
+            record.deleted.pop(key, None)
             record.acked[key] = Acked(content, size, receipt.version)
             record.possible[key] = []
             record.puts += 1
             record.bytes_put += size
             if receipt.size != size:
                 record.wrong.append(f"{key}: put {size} bytes, acked {receipt.size}")
+
+    def own_delete(self, key: str) -> None:
+        """A deletion of unknown outcome ends what is known of the key."""
+        record = self._record
+        try:
+            version = self._bucket.delete(key)
+        except holdfast.BlobNotFound:
+            with record.lock:
+                if (acked := record.acked.get(key)) is not None:
+                    record.wrong.append(f"{key}: acked version {acked.version} is absent")
+            return
+        except holdfast.Error as error:
+            self._failed(error)
+            if isinstance(error, (holdfast.OutcomeUnknown, holdfast.IntegrityError)):
+                with record.lock:
+                    if (acked := record.acked.pop(key, None)) is not None:
+                        record.possible[key].append((acked.content, acked.size))
+            return
+        with record.lock:
+            record.acked.pop(key, None)
+            record.possible[key] = []
+            record.deleted[key] = version
 
     def _own_get(self) -> None:
         key = self._own_key()
@@ -262,10 +331,13 @@ def check_key(bucket: holdfast.Bucket, record: Record, key: str) -> str | None:
     """Compare a key with what was acked for it. Raises what the SDK raises when it cannot be read."""
     with record.lock:
         acked, possible = record.acked.get(key), list(record.possible.get(key, []))
+        deleted = record.deleted.get(key)
     try:
         blob = bucket.get(key)
     except holdfast.BlobNotFound:
         return None if acked is None else f"{key}: acked version {acked.version} is absent"
+    if deleted is not None and not possible:
+        return f"{key}: deleted at version {deleted}, and back as version {blob.info.version}"
     allowed = [*possible, *([(acked.content, acked.size)] if acked is not None else [])]
     if acked is not None and blob.info.version < acked.version:
         return f"{key}: version {blob.info.version} read, {acked.version} acked"

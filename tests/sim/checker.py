@@ -9,6 +9,7 @@ either some write's bytes or nothing, conditions, deletes, and versions that onl
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -105,12 +106,13 @@ def _surely_met(register: Register, op: Op) -> bool:
 
 
 def learn_versions(ops: Iterable[Op]) -> list[Op]:
-    """An unknown put whose bytes somebody read has the version that reader saw."""
+    """An unknown put whose bytes somebody read has the version that reader saw; not if an undelete wrote them again."""
     ops = list(ops)
+    offered = Counter(op.content for op in ops if op.kind is Kind.PUT)
     seen = {
         op.content: op.version
         for op in ops
-        if op.kind is Kind.READ and op.result is Result.DONE and op.version
+        if op.kind is Kind.READ and op.result is Result.DONE and op.version and offered[op.content] == 1
     }
     return [
         replace(op, version=seen[op.content])
