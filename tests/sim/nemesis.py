@@ -8,6 +8,7 @@ would show. Crashes, cuts, delays and wrong clocks may come at any time, as ofte
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -24,6 +25,8 @@ PATIENCE_S: Final = 400.0
 """How long a cluster without faults may take until it calls itself healthy."""
 POLL_S: Final = (0.3, 3.0)
 """How often to ask, at first and at last."""
+AMBUSH_S: Final = 4.0
+"""How long one lies in wait."""
 ACTS_MAX: Final = 12
 """Faults in one burst: callers that wait for nodes must come to their end."""
 
@@ -219,8 +222,10 @@ class Nemesis:
         clogged.clear()
 
     async def _ambush(self) -> None:
-        """Somebody dies in the middle of what it does: after some step, or with something written and not synced."""
+        """Somebody dies in the middle of what it does: after some step, or with something written and not synced. It
+        may be back before anybody else has noticed."""
         struck: list[Machine] = []
+        dead = asyncio.Event()
         power = self._chooser.random() < 0.7
 
         def strike(life: Life) -> bool:
@@ -229,12 +234,16 @@ class Nemesis:
                     struck.append(machine)
                     self._cluster.coverage.saw("a process died between two awaits")
                     self._cluster.stop_at_once(machine, power=power)
+                    dead.set()
             return bool(struck)
 
         self._cluster.loop.ambush(self._chooser.choice((1, 10, 100, 1000)), strike)
-        await self._later(0.5, 4.0)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(AMBUSH_S):
+                await dead.wait()
         self._cluster.loop.ambush(0, strike)
-        await self._later(0.0, 2.0)
+        if self._chooser.random() < 0.5:
+            await self._later(0.0, 4.0)
         await self._start(struck)
 
     async def _full(self) -> None:

@@ -23,6 +23,7 @@ from holdfast_node.core.messages import (
 )
 from holdfast_node.services.dispatcher import Caller
 from holdfast_node.services.mending import take_census
+from holdfast_node.services.wards import INCONCLUSIVE_MAX_S, Ward
 from tests.support.small_clusters import TWELVE, Serve, SmallCluster, pass_time, payload_of, run_story
 
 SIZES = (300, 8000, 50_000)
@@ -72,6 +73,16 @@ def test_the_order_is_bounded_and_says_so() -> None:
     assert order.add(ailing(b"a", 0)), "known keys may get worse"
     order.forget({(0, 1)})
     assert len(order) == 0
+
+
+def test_a_look_that_waited_long_for_the_silent_is_repeated_soon() -> None:
+    ward = Ward(0, 0, generation=1, healed_epoch=0)
+    ward.begin(1)
+    ward.conclusive = False
+    ward.spend(30.0)
+    ward.end(now_s=100.0)
+    assert not ward.due(1, 101.0)
+    assert ward.due(1, 100.0 + INCONCLUSIVE_MAX_S)
 
 
 async def until_healthy(small: SmallCluster, patience_s: float = 120.0) -> None:

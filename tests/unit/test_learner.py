@@ -316,23 +316,26 @@ def test_manifests_of_retained_versions_are_learned_too() -> None:
     play(story)
 
 
-def test_what_was_half_accepted_is_decided_before_a_learner_votes() -> None:
+async def accept_at_one_home(school: School, name: str) -> bytes:
+    """A later head of the key that nobody else has; returns it encoded."""
     bodies = ProtobufBodies()
+    decided = await school.atlas[name].process.store.register(BUCKET, b"key")
+    assert decided is not None
+    assert decided.accepted is not None
+    later = replace(decided.accepted, counter=decided.accepted.counter + 100)
+    head = replace(bodies.decode(Head, decided.head), created_ms=77)
+    encoded = bodies.encode(head)
+    copy = RegisterCopy(
+        BUCKET, b"key", 0, decided.partition, later, encoded, Digest(xxh3_128_digest(encoded)), ()
+    )
+    assert await school.pupils[name].acceptor.learn(copy)
+    return encoded
 
+
+def test_what_was_half_accepted_is_decided_before_a_learner_votes() -> None:
     async def story(school: School) -> None:
         await school.put("n5", b"key")
-        witness = school.atlas["n3"].process.store
-        decided = await witness.register(BUCKET, b"key")
-        assert decided is not None
-        assert decided.accepted is not None
-        later = replace(decided.accepted, counter=decided.accepted.counter + 100)
-        head = replace(bodies.decode(Head, decided.head), created_ms=77)
-        encoded = bodies.encode(head)
-        await school.pupils["n3"].acceptor.learn(
-            RegisterCopy(
-                BUCKET, b"key", 0, decided.partition, later, encoded, Digest(xxh3_128_digest(encoded)), ()
-            )
-        )
+        encoded = await accept_at_one_home(school, "n3")
         await school.replace("n4", "n1", "n1")
         await school.all_vote()
         holding = [
@@ -341,5 +344,22 @@ def test_what_was_half_accepted_is_decided_before_a_learner_votes() -> None:
             for record in [await member.process.store.register(BUCKET, b"key")]
         ]
         assert sum(holding) >= 4
+
+    play(story)
+
+
+def test_a_closed_bucket_keeps_no_learner_from_voting() -> None:
+    """Homes accept nothing behind a closed door, so what was half-accepted there cannot be decided any more."""
+
+    async def story(school: School) -> None:
+        await school.put("n5", b"key")
+        encoded = await accept_at_one_home(school, "n3")
+        for member in school.atlas.running():
+            await member.process.store.append([Entry(BucketRecord(BUCKET, closing=True))])
+        await school.replace("n4", "n1", "n1")
+        await school.all_vote()
+        record = await school.atlas["n1"].process.store.register(BUCKET, b"key")
+        assert record is not None
+        assert record.head == encoded, "the highest pair there is"
 
     play(story)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast_node.core.cluster_map import ClusterMap, NodeEntry, PartitionEntry, StoreState
-from holdfast_node.core.errors import IntegrityError, Refused
+from holdfast_node.core.errors import IntegrityError, MapConflict, Refused
 from holdfast_node.core.ids import ClusterId, Epoch, Era, Generation, NodeName, StoreId
 from holdfast_node.core.map_changes import (
     finish_learning,
@@ -61,6 +61,13 @@ def test_replacing_again_is_nothing_to_do() -> None:
     before = cluster(nodes(6))
     after = must(replace_lost(before, {store_id(1): fresh(1)}))
     assert replace_lost(after, {store_id(1): fresh(1)}) is None
+
+
+def test_a_replacement_that_was_overtaken_by_another_is_not_taken_for_done() -> None:
+    before = cluster(nodes(6, sans=3))
+    after = must(replace_lost(before, {store_id(1): fresh(1)}))
+    with pytest.raises(MapConflict, match="not in the map any more"):
+        replace_lost(after, {store_id(1): fresh(2)})
 
 
 def test_a_partition_that_would_lose_its_majority_is_refused_by_name() -> None:

@@ -60,6 +60,25 @@ def test_a_replaced_voter_votes_again() -> None:
     play(story)
 
 
+def test_a_node_that_missed_a_replacement_still_replaces_what_is_lost_now() -> None:
+    """It had looked at its own, older map, and said that nothing was left to do."""
+
+    async def story(atlas: Atlas) -> None:
+        await founded(atlas)
+        atlas.cut_off("n6")
+        atlas.wipe("n1")
+        await atlas.start("n1")
+        await atlas.run("n5", lambda c: c.replace_lost("n1"))
+        atlas.wipe("n1")
+        await atlas.start("n1")
+        atlas.network.unblock_all()
+        assert atlas["n6"].cartographer.epoch < atlas["n5"].cartographer.epoch
+        await atlas.run("n6", lambda c: c.replace_lost("n1"))
+        assert atlas["n6"].cartographer.require().node(atlas["n1"].store) is not None
+
+    play(story)
+
+
 @pytest.mark.parametrize(
     ("start", "said"),
     [((), "no store answers"), (("n2",), "no store answers")],

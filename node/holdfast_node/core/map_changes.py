@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Final
 
 from holdfast_node.core.cluster_map import ClusterMap, NodeEntry, PartitionEntry, Pool, StoreState
-from holdfast_node.core.errors import Evidence, HoldfastError, IntegrityError, Refused
+from holdfast_node.core.errors import Evidence, HoldfastError, IntegrityError, MapConflict, Refused
 from holdfast_node.core.geometry import parse_code
 from holdfast_node.core.holders import ACK_FLOORS
 from holdfast_node.core.ids import ID_BYTES, Epoch, Era, Generation, StoreId
@@ -37,9 +37,15 @@ def replace_lost(current: ClusterMap, swaps: Mapping[StoreId, StoreId]) -> Clust
 
     Each new store is a learner at the shard indexes of the old one, in a new generation. Raises `Refused`
     when a partition would keep fewer than a majority of voting homes: its registers could not be learned from
-    them.
+    them; `MapConflict` when a third store has taken the place of an old one.
     """
     known = {node.store for node in current.nodes}
+    if overtaken := [old for old, new in swaps.items() if old not in known and new not in known]:
+        raise MapConflict(
+            "a store that was to be replaced is not in the map any more, and neither is the new one",
+            hint="run it again: it looks at the new map",
+            evidence=[Evidence(store.hex()[:8], "replaced by another") for store in sorted(overtaken)],
+        )
     pending = {old: new for old, new in swaps.items() if old in known}
     if not pending:
         return None

@@ -46,6 +46,8 @@ FETCH_TIMEOUT_S: Final = 2.0
 CHANGE_TIMEOUT_S: Final = 10.0
 FETCH_PAUSE_S: Final = 0.5
 """A peer that could not deliver is not asked again for so long: everything it sends would wait for it."""
+REPLACE_TRIES: Final = 3
+"""How often a replacement looks again because the map it looked at was not the latest."""
 RETRY_S: Final = (0.01, 0.08)
 """Bounds of the pause after a lost round. Uniform, not growing: rounds are short and rivals few."""
 
@@ -262,6 +264,16 @@ class Cartographer:
 
     async def replace_lost(self, selector: str) -> ReplaceLostReply:
         """New, empty stores take the place of the lost ones under the same node names, all in one change."""
+        for _ in range(REPLACE_TRIES):
+            before = self.epoch
+            try:
+                return await self._replace_lost(selector)
+            except MapConflict:
+                if self.epoch == before:
+                    raise
+        return await self._replace_lost(selector)
+
+    async def _replace_lost(self, selector: str) -> ReplaceLostReply:
         topology = self.require()
         nodes = topology.select(selector)
         swaps = await find_newcomers(self.ports, topology, nodes)

@@ -10,12 +10,13 @@ generation starts over. Refuses to know shards: those are heal's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeVar
 
 from holdfast_node.core.catch_up import KeyId, Window, fences, higher_ballot, merge
-from holdfast_node.core.errors import Evidence, HoldfastError, StaleGeneration, Unavailable
+from holdfast_node.core.errors import BucketClosing, Evidence, HoldfastError, StaleGeneration, Unavailable
 from holdfast_node.core.ids import ID_BYTES, RESERVED_BUCKET, BucketId, Era, RequestId, StoreId
 from holdfast_node.core.map_changes import finish_learning, relearn
 from holdfast_node.core.messages import (
@@ -302,7 +303,10 @@ class Learner:
     async def _settle_one(self, topology: Topology, pool: int, key: KeyId) -> None:
         request_id = RequestId(self._entropy.token(ID_BYTES))
         settle = Operation(OperationKind.SETTLE, request_id, Era(topology.map.era))
-        await self._settler.run(pool, *key, settle)
+        # Nothing can be decided behind a closed door, and who closed it may never come back. The highest pair is what a
+        # home that accepted it would hold, and every decided one is among those shown.
+        with contextlib.suppress(BucketClosing):
+            await self._settler.run(pool, *key, settle)
 
     async def _learn(self, window: Window) -> None:
         manifests: list[Entry] = []

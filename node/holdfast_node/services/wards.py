@@ -31,6 +31,8 @@ RELOOK_S: Final = 300.0
 """Between looks through a partition in which nothing happens: finds what a lost message kept from us."""
 INCONCLUSIVE_S: Final = 5.0
 """After a look during which some store did not say what it holds."""
+INCONCLUSIVE_MAX_S: Final = 60.0
+"""However long that look took: waiting for the silent is not work."""
 LOOK_SHARE: Final = 20
 """A look may take at most about this fraction of the time."""
 
@@ -90,8 +92,11 @@ class Ward:
         self.looking, self.seen = False, True
         if self.full and self.conclusive:
             self.looked_epoch = self._target_epoch
-        pause_s = RELOOK_S if self.conclusive else INCONCLUSIVE_S
-        self.next_look_s = now_s + max(pause_s, LOOK_SHARE * self._spent_s)
+        earned_s = LOOK_SHARE * self._spent_s
+        if self.conclusive:
+            self.next_look_s = now_s + max(RELOOK_S, earned_s)
+        else:
+            self.next_look_s = now_s + min(max(INCONCLUSIVE_S, earned_s), INCONCLUSIVE_MAX_S)
 
     def look_again(self) -> None:
         """Something may have been accepted that this store was not told of."""
