@@ -169,7 +169,7 @@ def test_an_emptied_bucket_goes_and_a_new_one_of_its_name_is_empty() -> None:
 
 def test_with_a_node_away_the_door_cannot_be_proved_closed_and_the_next_try_goes_on() -> None:
     async def story(cluster: Cluster) -> None:
-        _ = await on(cluster, 0, lambda n: n.buckets.create("photos"))
+        bucket = await on(cluster, 0, lambda n: n.buckets.create("photos"))
         away = list(cluster.machines.values())[2]
         cluster.stop_at_once(away)
         with pytest.raises(Unavailable) as raised:
@@ -180,6 +180,24 @@ def test_with_a_node_away_the_door_cannot_be_proved_closed_and_the_next_try_goes
         await on(cluster, 1, lambda n: n.buckets.delete("photos"))
         with pytest.raises(BucketNotFound):
             _ = await on(cluster, 0, lambda n: n.buckets.get("photos"))
+        assert await on(cluster, 0, lambda n: n.buckets.is_gone(bucket.id))
+
+    play(story)
+
+
+def test_a_deletion_that_was_given_up_can_be_undone() -> None:
+    async def story(cluster: Cluster) -> None:
+        bucket = await on(cluster, 0, lambda n: n.buckets.create("photos"))
+        away = list(cluster.machines.values())[2]
+        cluster.stop_at_once(away)
+        with pytest.raises(Unavailable):
+            await on(cluster, 0, lambda n: n.buckets.delete("photos"))
+        await cluster.boot(away)
+        assert not await on(cluster, 1, lambda n: n.buckets.is_gone(bucket.id))
+        await on(cluster, 1, lambda n: n.buckets.reopen(bucket.id))
+        assert await put(cluster, 2, "photos", b"k") == 1
+        await on(cluster, 1, lambda n: n.buckets.reopen(bucket.id))
+        assert await put(cluster, 0, "photos", b"k") == 2, "open already: nothing to do"
 
     play(story)
 

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast_node.adapters.records import ProtobufBodies
 from holdfast_node.core.errors import Unavailable
 from holdfast_node.core.heal_order import NO_MARGIN_KNOWN, Ailing, HealOrder
-from holdfast_node.core.ids import RESERVED_BUCKET
+from holdfast_node.core.ids import RESERVED_BUCKET, BucketId
 from holdfast_node.core.messages import (
     DropShards,
     FindShards,
@@ -23,7 +24,7 @@ from holdfast_node.core.messages import (
 )
 from holdfast_node.services.dispatcher import Caller
 from holdfast_node.services.mending import take_census
-from holdfast_node.services.wards import INCONCLUSIVE_MAX_S, Ward
+from holdfast_node.services.wards import CLOSED_PATIENCE_S, INCONCLUSIVE_MAX_S, Looker, Ward
 from tests.support.small_clusters import TWELVE, Serve, SmallCluster, pass_time, payload_of, run_story
 
 SIZES = (300, 8000, 50_000)
@@ -49,8 +50,21 @@ def test_a_report_that_came_meanwhile_is_not_lost() -> None:
     order.add(ailing(b"k", 1))
     order.remove(taken)
     assert len(order) == 1
-    order.put_off(taken, margin=1, due_s=100.0, tries=1)
-    assert order.most_urgent(0.0, 1), "what was just reported is due"
+
+
+def test_reports_do_not_hurry_what_has_just_failed() -> None:
+    """A key was in quarantine after three seconds of read errors, for its own mending reported it again and again."""
+    order = HealOrder()
+    order.add(ailing(b"k", 1))
+    (taken,) = order.most_urgent(0.0, 1)
+    order.add(ailing(b"k", 0))
+    order.put_off(taken, margin=0, due_s=4.0, tries=1)
+    order.add(ailing(b"k", 0))
+    assert not order.most_urgent(3.9, 1)
+    (again,) = order.most_urgent(4.0, 1)
+    assert again.tries == 1
+    order.hasten()
+    assert order.most_urgent(0.0, 1), "unless somebody is back"
 
 
 def test_what_was_put_off_waits_until_somebody_is_back() -> None:
@@ -83,6 +97,39 @@ def test_a_look_that_waited_long_for_the_silent_is_repeated_soon() -> None:
     ward.end(now_s=100.0)
     assert not ward.due(1, 101.0)
     assert ward.due(1, 100.0 + INCONCLUSIVE_MAX_S)
+
+
+class Closed:
+    """A bucket whose deletion nobody goes on with."""
+
+    def __init__(self, *, gone: bool) -> None:
+        self.gone = gone
+        self.reopened = 0
+
+    async def is_gone(self, bucket: BucketId) -> bool:
+        return self.gone
+
+    async def reopen(self, bucket: BucketId) -> None:
+        self.reopened += 1
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_deletion_that_nobody_goes_on_with_is_undone_after_a_while(gone: bool) -> None:
+    """A half-accepted head behind a closed door kept its steward from ever looking through the partition."""
+
+    async def story(small: SmallCluster) -> None:
+        doors = Closed(gone=gone)
+        node = small.node("n1")
+        looker = Looker(node.path, ProtobufBodies(), doors)
+        assert await looker.nothing_behind(RESERVED_BUCKET) is gone
+        await pass_time(CLOSED_PATIENCE_S - 1)
+        assert await looker.nothing_behind(RESERVED_BUCKET) is gone
+        assert doors.reopened == 0
+        await pass_time(2)
+        assert await looker.nothing_behind(RESERVED_BUCKET) is gone
+        assert doors.reopened == (not gone)
+
+    run_story(story)
 
 
 async def until_healthy(small: SmallCluster, patience_s: float = 120.0) -> None:

@@ -60,7 +60,8 @@ class HealOrder:
         return len(self._items)
 
     def add(self, ailing: Ailing) -> bool:
-        """False if there is no room. Of two reports the graver counts, and the older age."""
+        """False if there is no room. Of two reports the graver counts, and the older age. What failed a moment ago is
+        due no sooner for being reported again: a disk that fails for a while is reported by every reader."""
         known = self._items.get(ailing.name)
         self._reports += 1
         ailing = replace(ailing, report=self._reports)
@@ -71,7 +72,7 @@ class HealOrder:
                 since=min(known.since, ailing.since),
                 deep=known.deep or ailing.deep,
                 tries=max(known.tries, ailing.tries),
-                due_s=min(known.due_s, ailing.due_s),
+                due_s=known.due_s if known.tries else min(known.due_s, ailing.due_s),
             )
         elif len(self._items) >= self._limit:
             return False
@@ -84,10 +85,9 @@ class HealOrder:
         return heapq.nsmallest(count, due, key=lambda ailing: (ailing.margin, ailing.since, ailing.name))
 
     def put_off(self, ailing: Ailing, *, margin: int, due_s: float, tries: int) -> None:
-        """It was tried and is not in order yet. What was reported since is looked at soon all the same."""
+        """It was tried and is not in order yet, reported meanwhile or not: its own mending may have reported it."""
         known = self._items.get(ailing.name)
         if known is not None:
-            due_s = due_s if known.report == ailing.report else known.due_s
             self._items[ailing.name] = replace(known, margin=margin, due_s=due_s, tries=tries)
 
     def hasten(self) -> None:

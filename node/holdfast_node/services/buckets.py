@@ -176,6 +176,22 @@ class Buckets:
                 return not found.closing
         return False
 
+    async def is_gone(self, bucket: BucketId) -> bool:
+        """Whether no record names this bucket any more: it was proven empty, and its id is never used again."""
+        async for _, found in self.all_buckets():
+            if found.id == bucket:
+                return False
+        return True
+
+    async def reopen(self, bucket: BucketId) -> None:
+        """Undo a deletion that nobody goes on with. One that is still under way starts over, or finds it not empty."""
+        async for _, found in self.all_buckets():
+            if found.id == bucket and found.closing:
+                stored = await self._read(found.name)
+                if stored.bucket == found:
+                    await self._reopen(found, stored.version)
+                    self._events.emit("bucket_reopened", bucket=found.name)
+
     def _remember(self, bucket: Bucket) -> None:
         if bucket.closing:
             return

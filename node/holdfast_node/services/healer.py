@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final, Protocol
 
-from holdfast_node.core.errors import HoldfastError
+from holdfast_node.core.errors import BucketClosing, HoldfastError
 from holdfast_node.core.head import Ballot, Head, HeadKind
 from holdfast_node.core.heal_order import NO_MARGIN_KNOWN, Ailing, HealOrder
 from holdfast_node.core.ids import StoreId
@@ -35,6 +35,7 @@ from holdfast_node.services.mending import Census, Mended, Mender, take_census
 from holdfast_node.services.store import Entry
 from holdfast_node.services.versions import retained_manifest
 from holdfast_node.services.wards import (
+    Doors,
     Found,
     Looker,
     Ward,
@@ -81,12 +82,12 @@ class Healer:
     name = "healer"
 
     def __init__(
-        self, *, path: DataPath, store: HealStore, bodies: Bodies, repair: Budget | None = None
+        self, *, path: DataPath, store: HealStore, bodies: Bodies, doors: Doors, repair: Budget | None = None
     ) -> None:
         self._path: Final = path
         self._store: Final = store
         self._bodies: Final = bodies
-        self._looker: Final = Looker(path, bodies)
+        self._looker: Final = Looker(path, bodies, doors)
         self._mender: Final = Mender(path, repair or Budget("repair", REPAIR_BYTES))
         self._order: Final = HealOrder()
         self._wards: dict[tuple[int, int], Ward] = {}
@@ -267,6 +268,9 @@ class Healer:
             kept = [entry for entry in head.retained if entry.kind is HeadKind.BLOB]
             manifests += [await retained_manifest(self._path, place, entry) for entry in kept]
         except HoldfastError as error:
+            if isinstance(error, BucketClosing) and await self._looker.nothing_behind(place.bucket):
+                self._order.remove(ailing)
+                return None
             self._failed(ailing, str(error), ailing.margin)
             return None
         return Found(place, head, tuple(manifests)), reading.ballot

@@ -192,6 +192,7 @@ class Node:
             path=self.path,
             store=self.store,
             bodies=ports.bodies,
+            doors=self.buckets,
             repair=Budget("repair", settings.repair_bytes),
         )
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from holdfast_node.core.catch_up import merge
-from holdfast_node.core.errors import Unavailable
+from holdfast_node.core.errors import BucketClosing, Unavailable
 from holdfast_node.core.geometry import layout_of
-from holdfast_node.core.head import Head, Manifest
+from holdfast_node.core.head import ABSENT_HEAD, Head, Manifest
 from holdfast_node.core.heal_order import Ailing, away_from_home
 from holdfast_node.core.ids import RESERVED_BUCKET, BucketId, StoreId
 from holdfast_node.core.margin import NODE_TAG, shard_survives
@@ -33,6 +33,8 @@ INCONCLUSIVE_S: Final = 5.0
 """After a look during which some store did not say what it holds."""
 INCONCLUSIVE_MAX_S: Final = 60.0
 """However long that look took: waiting for the silent is not work."""
+CLOSED_PATIENCE_S: Final = 30.0
+"""How long a deletion of a bucket may keep a look from its end."""
 LOOK_SHARE: Final = 20
 """A look may take at most about this fraction of the time."""
 
@@ -128,12 +130,34 @@ def stewarded(topology: Topology, path: DataPath) -> Iterator[tuple[int, int]]:
                 break
 
 
+class Doors(Protocol):
+    """What is known of closed buckets; `services.buckets.Buckets` has it."""
+
+    async def is_gone(self, bucket: BucketId) -> bool: ...
+
+    async def reopen(self, bucket: BucketId) -> None: ...
+
+
 class Looker:
     """Reads the keys of a ward, a page per call."""
 
-    def __init__(self, path: DataPath, bodies: Bodies) -> None:
+    def __init__(self, path: DataPath, bodies: Bodies, doors: Doors) -> None:
         self._path: Final = path
         self._bodies: Final = bodies
+        self._doors: Final = doors
+        self._closed_since: dict[BucketId, float] = {}
+
+    async def nothing_behind(self, bucket: BucketId) -> bool:
+        """Homes accept nothing in this bucket, so a half-accepted head cannot be decided. True if the bucket is gone:
+        nothing in it was ever acked and not deleted. A deletion that nobody goes on with is undone after a while."""
+        if await self._doors.is_gone(bucket):
+            self._closed_since.pop(bucket, None)
+            return True
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._closed_since.setdefault(bucket, now_s) > CLOSED_PATIENCE_S:
+            del self._closed_since[bucket]
+            await self._doors.reopen(bucket)
+        return False
 
     async def look(self, ward: Ward) -> list[Ailing]:
         """The next page: which of its keys ail. Ends the look after the last. Raises `ClusterError` to be repeated."""
@@ -179,10 +203,15 @@ class Looker:
         return replies(answers, RegisterCopies)
 
     async def _settled(self, place: KeyPlace, copy: RegisterCopy, *, disputed: bool) -> Found:
-        if disputed:
-            head = (await self._path.registers.read(place.pool, place.bucket, place.key)).head
-        else:
+        if not disputed:
             head = self._bodies.decode(Head, copy.head)
+        else:
+            try:
+                head = (await self._path.registers.read(place.pool, place.bucket, place.key)).head
+            except BucketClosing:
+                if not await self.nothing_behind(place.bucket):
+                    raise
+                return Found(place, ABSENT_HEAD, ())
         current = (head.manifest,) if head.manifest is not None else ()
         kept = {retained.blob_id for retained in head.retained}
         older = tuple(manifest for manifest in copy.manifests if manifest.blob_id in kept)
