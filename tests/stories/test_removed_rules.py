@@ -1,0 +1,200 @@
+"""Without its rule, a story ends badly: each removal undoes one rule of the product, and the transcript must show it.
+
+What a story is said to hold, it holds. Nothing on disk changes; a removal lasts for one performance.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from holdfast_node.core import acceptance, holders, proposal, quorum, register
+from holdfast_node.core.acceptance import Standing
+from holdfast_node.core.head import Head
+from holdfast_node.core.operation import Operation
+from holdfast_node.core.topology import Topology
+from holdfast_node.services import membership
+from holdfast_node.services.learner import Learner
+from holdfast_node.services.log.replay import Replay
+from tests.sim.planted import PLANTS, Patch
+from tests.stories import cluster_stage, register_stage
+
+HERE: Final = Path(__file__).parent
+_KNOWN: Final = {plant.name: plant.patches for plant in PLANTS}
+"""Removals that the simulator tries as well."""
+
+
+@dataclass(frozen=True)
+class Removal:
+    """`ends` is in the transcript without the rule, and never with it."""
+
+    story: str
+    rule: str
+    patches: Callable[[], Sequence[Patch]]
+    ends: str
+
+
+@contextmanager
+def removed(patches: Sequence[Patch]) -> Generator[None]:
+    before = [(where, name, vars(where)[name]) for where, name, _ in patches]
+    try:
+        for where, name, change in patches:
+            setattr(where, name, change(getattr(where, name)))
+        yield
+    finally:
+        for where, name, was in reversed(before):
+            setattr(where, name, was)
+
+
+def _everywhere(function: object, change: Callable[[Any], Any]) -> Sequence[Patch]:
+    """By whatever name the product, or a register story's homes, know this function."""
+    known = [
+        module
+        for name, module in sorted(sys.modules.items())
+        if name.startswith("holdfast_node") or name == "tests.unit.test_register_proposal"
+    ]
+    return [
+        (module, name, change)
+        for module in known
+        for name, value in sorted(vars(module).items())
+        if value is function
+    ]
+
+
+def _always(value: object) -> Callable[[object], Callable[..., object]]:
+    def constant(*about: object, **more: object) -> object:
+        del about, more
+        return value
+
+    return lambda _: constant
+
+
+def _no_ballot_floor() -> Sequence[Patch]:
+    def change(prepare: Callable[..., Any]) -> Callable[..., Any]:
+        def forgetful(record: object, standing: Standing, request: object) -> object:
+            return prepare(record, replace(standing, ballot_floor=None), request)
+
+        return forgetful
+
+    return _everywhere(acceptance.prepare, change)
+
+
+def _versions_begin_anew() -> Sequence[Patch]:
+    def change(decide: Callable[..., Any]) -> Callable[..., Any]:
+        def forgetful(current: Head, operation: Operation, facts: register.Facts) -> object:
+            return decide(current, operation, replace(facts, version_floor=0))
+
+        return forgetful
+
+    return [(proposal, "decide", change)]
+
+
+def _any_stamp() -> Sequence[Patch]:
+    """Homes take operations of any era; proposers still forget what they think will be refused."""
+    return [(acceptance, "refused", _always(False))]
+
+
+def _the_first_bad_record_is_the_end() -> Sequence[Patch]:
+    async def nothing(self: Replay, window: object) -> None:
+        del self, window
+
+    return [(Replay, "_find_later", lambda _: nothing)]
+
+
+def _fewer_teachers() -> Sequence[Patch]:
+    def one_less(topology: Topology, pool: int) -> int:
+        return topology.code(pool).n - topology.quorum(pool)
+
+    return [(Learner, "_needed", lambda _: staticmethod(one_less))]
+
+
+def _fewer_listed() -> Sequence[Patch]:
+    def change(overlap: Callable[[int], int]) -> Callable[[int], int]:
+        return lambda homes: overlap(homes) - 1
+
+    return _everywhere(quorum.overlap, change)
+
+
+def _floorless() -> Sequence[Patch]:
+    return _everywhere(holders.ack_allowed, _always(True))
+
+
+def _no_fence() -> Sequence[Patch]:
+    return [(register, "_expired", _always(None))]
+
+
+def _no_later_life() -> Sequence[Patch]:
+    return _everywhere(membership.later_life_seen, _always(""))
+
+
+REMOVALS: Final = (
+    Removal("register/ce2-retry-after-delete", "R5", _KNOWN["skip-r5"], "v4=u1 over 3,2,1"),
+    Removal("register/ce3-superseded-on-one-home", "R4", _KNOWN["skip-r4"], "accept 1.2 of p2 v2=u2 over 1"),
+    Removal("register/ce7-versions-and-floors", "ballot floor", _no_ballot_floor, "accept 1.3 of p1 v9=u1"),
+    Removal("register/ce7-versions-and-floors", "version floor", _versions_begin_anew, "v1=u2"),
+    Removal("register/eras-forget-requests", "stamps", _any_stamp, "v3=once-more over 2,1"),
+    Removal("register/fence-expires-an-upload", "fence", _no_fence, "accept 1.7 of p1 v1=u1"),
+    Removal(
+        "cluster/ce1-shards-outlive-a-failed-commit",
+        "drop before accept only",
+        _KNOWN["drop-after-failure"],
+        "Unavailable: 0 of the 4 shards needed",
+    ),
+    Removal(
+        "cluster/ce4-a-wiped-home-does-not-vote",
+        "learners do not vote",
+        _KNOWN["learner-votes"],
+        "Accept 3.8.n5 v1=B | n1' n2' n5 n6 accepted",
+    ),
+    Removal(
+        "cluster/ce5-a-learner-hears-enough-homes",
+        "enough teachers",
+        _fewer_teachers,
+        "BlobNotFound: there is no such blob",
+    ),
+    Removal(
+        "cluster/ce10-rot-is-not-a-torn-tail",
+        "rot is not torn",
+        _the_first_bad_record_is_the_end,
+        "n3 has nothing of it",
+    ),
+    Removal("cluster/retry-is-applied-once", "R5", _KNOWN["skip-r5"], "ack v3"),
+    Removal("cluster/list-settles-a-disagreement", "enough listed", _fewer_listed, "\n  other v1\n"),
+    Removal("cluster/below-the-floor-unavailable", "floor", _floorless, "ack v1"),
+    Removal("cluster/undelete-below-the-floor", "floor", _floorless, "ack v3"),
+    Removal(
+        "cluster/rolled-back-store-is-suspect",
+        "later life",
+        _no_later_life,
+        "n3 sealed, promised, has v1=A at 1.7.n1",
+    ),
+    Removal(
+        "cluster/cloned-store-is-refused",
+        "later life",
+        _no_later_life,
+        "n3 sealed, promised, has v1=A at 1.7.n1",
+    ),
+    Removal("cluster/fenced-upload-expires", "fence", _no_fence, "v2 = B, 20000 bytes"),
+    Removal(
+        "cluster/flipped-cell-is-an-erasure", "cell checksums", _KNOWN["no-cell-checksum"], "IntegrityError:"
+    ),
+    Removal(
+        "cluster/read-finishes-a-half-accepted-put", "majority", _KNOWN["majority-1"], "BlobNotFound: there"
+    ),
+)
+
+
+@pytest.mark.parametrize("removal", REMOVALS, ids=lambda removal: f"{removal.story}, {removal.rule}")
+def test_without_its_rule_the_story_ends_badly(removal: Removal) -> None:
+    written = (HERE / f"{removal.story}.txt").read_text()
+    perform = (cluster_stage if removal.story.startswith("cluster") else register_stage).perform
+    assert removal.ends not in written
+    with removed(removal.patches()):
+        played = perform(written)
+    assert removal.ends in played
