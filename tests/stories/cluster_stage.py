@@ -8,6 +8,7 @@
     > kill n3 | power-cut n3 | start n3 | wipe n3 | stop n3 | replace n3 [via n1]
     > snapshot n3 | roll-back n3 | fail-sync n3
     > flip n3 A.0 2 | flip n3 register k         one bit of what n3 keeps on its disk
+    > flip-parity 5                              the next stripe's cell 5 is encoded wrong, wherever that is
     > block n1 -> n2 n3 | block n1 <-> n2 | lose Accept n1 -> n3 | lose answers Accept n1 -> n3
     > late Accept n1 -> n3 by 5s | calm          calm: nothing is blocked, lost or late any more
     > tell CopyRegisters Stage                   tell these also of background work; `tell nothing`

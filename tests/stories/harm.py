@@ -31,6 +31,7 @@ class Harm:
             "roll-back": self._hurt(self._roll_back),
             "fail-sync": self._hurt(_fail_sync),
             "flip": self._flip,
+            "flip-parity": self._flip_parity,
             "block": self._block,
             "lose": self._lose,
             "late": self._late,
@@ -96,6 +97,10 @@ class Harm:
             if (at := bytes(platter.files[file].durable).rfind(kept)) >= 0
         )
         platter.flip(file, at + len(kept) // 2)
+        return []
+
+    async def _flip_parity(self, words: list[str]) -> Said:
+        self._scene.cluster.faulty_codec.flips_next = int(words[0])
         return []
 
     async def _register_bytes(self, key: bytes) -> bytes:

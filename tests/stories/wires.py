@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import contextvars
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from holdfast_node.adapters.erasure import EclibCodec
 from holdfast_node.core.errors import DeadlineExceeded
+from holdfast_node.core.geometry import parse_code
 from holdfast_node.core.ids import RESERVED_BUCKET, StoreId
 from holdfast_node.core.messages import Commit, Reply, Request
-from holdfast_node.ports import Answer, Answered, Failed, Links
+from holdfast_node.ports import Answer, Answered, Buffer, Failed, Links
 from holdfast_node.services.dispatcher import Caller
 from holdfast_node.services.events import Events
 from holdfast_node.services.node import LinkHooks
@@ -274,12 +276,28 @@ class WatchedLinks(SimLinks):
             loop.call_later(rule.late_s, deliver, context=self.me.life.context)
 
 
+class StoryCodec(EclibCodec):
+    """The product's codec, in memory that flips a bit of one parity cell when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flips_next = -1
+
+    def encode(self, code: str, data: Sequence[Buffer]) -> list[bytes]:
+        cells = super().encode(code, data)
+        if self.flips_next >= 0:
+            at, self.flips_next = self.flips_next - parse_code(code).k, -1
+            cells[at] = bytes([cells[at][0] ^ 1]) + cells[at][1:]
+        return cells
+
+
 class StoryCluster(Cluster):
     """A cluster without chance: every message takes a millisecond, every disk access a fifth of one."""
 
     def __init__(self, loop: SimLoop, topology: Topology) -> None:
         self.names = Names()
         super().__init__(loop, topology, seed=1, note=self._noted)
+        self.codec = self.faulty_codec = StoryCodec()
         self.wording = Wording(self.names, self.bodies)
         self.watch = Watch(loop, self.names, self.wording)
         weather = self.network.weather

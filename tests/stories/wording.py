@@ -96,10 +96,11 @@ class Names:
         )
 
     def blob(self, blob: BlobId, said: str = "") -> str:
-        """Its name; a new one is called as `said`, with a dash for each earlier attempt of that name."""
+        """Its name; a new one is called as `said`, with a dash for each earlier attempt of that name. What nobody named
+        is the record of a bucket."""
         if blob not in self._blobs:
-            earlier = sum(1 for name in self._blobs.values() if name.rstrip("'") == (said or "x"))
-            self._blobs[blob] = (said or "x") + "'" * earlier
+            earlier = sum(1 for name in self._blobs.values() if name.rstrip("'") == (said or "record"))
+            self._blobs[blob] = (said or "record") + "'" * earlier
         return self._blobs[blob]
 
     def blob_named(self, name: str) -> BlobId:
@@ -179,7 +180,10 @@ class Wording:
             DropShardsReply: lambda r: "dropped" if r.dropped else "had none",
             Holdings: self._holdings,
             CommitReply: lambda r: f"done, version {r.version}",
-            RegisterPage: lambda r: _rows(f"{row.key.decode()} v{row.version}" for row in r.rows),
+            RegisterPage: lambda r: _rows(
+                f"{row.key.decode()} v{row.version}{' deleted' * (row.kind == HeadKind.TOMBSTONE)}"
+                for row in r.rows
+            ),
             RegisterCopies: lambda r: _rows(
                 f"{copy.key.decode()} {self.head(self._bodies.decode(Head, copy.head))}" for copy in r.copies
             ),
