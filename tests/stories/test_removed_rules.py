@@ -77,14 +77,16 @@ def _always(value: object) -> Callable[[object], Callable[..., object]]:
     return lambda _: constant
 
 
-def _no_ballot_floor() -> Sequence[Patch]:
-    def change(prepare: Callable[..., Any]) -> Callable[..., Any]:
+def _homes_without(**known: object) -> Callable[[], Sequence[Patch]]:
+    """Homes that never heard of something."""
+
+    def change(answer: Callable[..., Any]) -> Callable[..., Any]:
         def forgetful(record: object, standing: Standing, request: object) -> object:
-            return prepare(record, replace(standing, ballot_floor=None), request)
+            return answer(record, replace(standing, **known), request)  # type: ignore[arg-type]
 
         return forgetful
 
-    return _everywhere(acceptance.prepare, change)
+    return lambda: [*_everywhere(acceptance.prepare, change), *_everywhere(acceptance.accept, change)]
 
 
 def _versions_begin_anew() -> Sequence[Patch]:
@@ -151,7 +153,12 @@ def _no_later_life() -> Sequence[Patch]:
 REMOVALS: Final = (
     Removal("register/ce2-retry-after-delete", "R5", _KNOWN["skip-r5"], "v4=u1 over 3,2,1"),
     Removal("register/ce3-superseded-on-one-home", "R4", _KNOWN["skip-r4"], "accept 1.2 of p2 v2=u2 over 1"),
-    Removal("register/ce7-versions-and-floors", "ballot floor", _no_ballot_floor, "accept 1.3 of p1 v9=u1"),
+    Removal(
+        "register/ce7-versions-and-floors",
+        "ballot floor",
+        _homes_without(ballot_floor=None),
+        "accept 1.3 of p1 v9=u1",
+    ),
     Removal("register/ce7-versions-and-floors", "version floor", _versions_begin_anew, "v1=u2"),
     Removal("register/eras-forget-requests", "stamps", _any_stamp, "v3=once-more over 2,1"),
     Removal("register/fence-expires-an-upload", "fence", _no_fence, "accept 1.7 of p1 v1=u1"),
@@ -184,6 +191,13 @@ REMOVALS: Final = (
         "all parity is checked",
         _one_parity_cell_is_checked,
         "IntegrityError: the bytes do not hash to what was stored",
+    ),
+    Removal("cluster/no-majority-is-unavailable", "majority", _KNOWN["majority-1"], "ack v3, deleted"),
+    Removal(
+        "cluster/bucket-closes-before-it-goes",
+        "closed door",
+        _homes_without(closing=False),
+        "the put on n1: ack v3",
     ),
     Removal("cluster/acked-survives-a-power-cut", "sync", _KNOWN["no-sync"], "Unavailable: "),
     Removal("cluster/retry-is-applied-once", "R5", _KNOWN["skip-r5"], "ack v3"),
