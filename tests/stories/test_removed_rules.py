@@ -17,7 +17,7 @@ import pytest
 from holdfast_node.core import acceptance, holders, proposal, quorum, register
 from holdfast_node.core.acceptance import Standing
 from holdfast_node.core.geometry import Code
-from holdfast_node.core.head import Head
+from holdfast_node.core.head import Ballot, Head
 from holdfast_node.core.operation import Operation
 from holdfast_node.core.topology import Topology
 from holdfast_node.ports import Codec
@@ -59,7 +59,7 @@ def _everywhere(function: object, change: Callable[[Any], Any]) -> Sequence[Patc
     known = [
         module
         for name, module in sorted(sys.modules.items())
-        if name.startswith("holdfast_node") or name == "tests.unit.test_register_proposal"
+        if name.startswith(("holdfast_node", "tests.stories", "tests.unit.test_register_proposal"))
     ]
     return [
         (module, name, change)
@@ -87,6 +87,34 @@ def _homes_without(**known: object) -> Callable[[], Sequence[Patch]]:
         return forgetful
 
     return lambda: [*_everywhere(acceptance.prepare, change), *_everywhere(acceptance.accept, change)]
+
+
+def _generations_do_not_matter() -> Sequence[Patch]:
+    """Neither in ballots nor in messages: either alone is enough to keep the rule."""
+
+    def without(ballot: Ballot) -> Ballot:
+        return replace(ballot, generation=0)
+
+    def compared(name: str) -> Patch:
+        def change(compare: Callable[[Ballot, Ballot], bool]) -> Callable[[Ballot, Ballot], bool]:
+            return lambda one, other: compare(without(one), without(other))
+
+        return (Ballot, name, change)
+
+    return [
+        *_everywhere(acceptance.check_generation, _always(None)),
+        *(compared(name) for name in ("__lt__", "__le__", "__gt__", "__ge__")),
+    ]
+
+
+def _one_home_less_agrees() -> Sequence[Patch]:
+    def change(agreement: Callable[..., object]) -> Callable[..., object]:
+        def hasty(sights: object, roster: quorum.Roster) -> object:
+            return agreement(sights, replace(roster, quorum=roster.quorum - 1))
+
+        return hasty
+
+    return _everywhere(quorum.agreement, change)
 
 
 def _versions_begin_anew() -> Sequence[Patch]:
@@ -151,6 +179,15 @@ def _no_later_life() -> Sequence[Patch]:
 
 
 REMOVALS: Final = (
+    Removal(
+        "register/ce5-promises-end-with-their-generation",
+        "generations",
+        _generations_do_not_matter,
+        "p1: done, version 1; now v1=u1",
+    ),
+    Removal(
+        "register/read-finishes-a-value", "majority", _one_home_less_agrees, "> read 0 1\n  decided: v1=u1"
+    ),
     Removal("register/ce2-retry-after-delete", "R5", _KNOWN["skip-r5"], "v4=u1 over 3,2,1"),
     Removal("register/ce3-superseded-on-one-home", "R4", _KNOWN["skip-r4"], "accept 1.2 of p2 v2=u2 over 1"),
     Removal(
@@ -234,3 +271,12 @@ def test_without_its_rule_the_story_ends_badly(removal: Removal) -> None:
     with removed(removal.patches()):
         played = perform(written)
     assert removal.ends in played
+
+
+def test_every_story_that_holds_a_rule_is_tried_without_it() -> None:
+    holding = {
+        f"{story.parent.name}/{story.stem}"
+        for story in HERE.glob("*/*.txt")
+        if "\nHolds: " in story.read_text()
+    }
+    assert holding == {removal.story for removal in REMOVALS}
