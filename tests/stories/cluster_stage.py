@@ -99,6 +99,7 @@ class Stage:
             bucket, _ = await self.scene.inside(name, None, lambda node: node.buckets.resolve(BUCKET))
             self.scene.bucket = bucket.id
         self.scene.cluster.watch.flush()
+        self.scene.cluster.wording.counted_from = self.scene.cluster.watch.highest
         nodes = topology.nodes()
         members = {san: together(name for name, of in nodes if of == san) for _, san in nodes}
         return ["; ".join(f"{san}: {names}" for san, names in members.items())]

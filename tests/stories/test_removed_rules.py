@@ -209,7 +209,7 @@ REMOVALS: Final = (
         "cluster/ce4-a-wiped-home-does-not-vote",
         "learners do not vote",
         _KNOWN["learner-votes"],
-        "Accept 3.8.n5 v1=B | n1' n2' n5 n6 accepted",
+        "v1=B | n1' n2' n5 n6 accepted",
     ),
     Removal(
         "cluster/ce5-a-learner-hears-enough-homes",
@@ -245,13 +245,13 @@ REMOVALS: Final = (
         "cluster/rolled-back-store-is-suspect",
         "later life",
         _no_later_life,
-        "n3 sealed, promised, has v1=A at 1.7.n1",
+        "n3 sealed, promised, has v1=A at 1.1.n1",
     ),
     Removal(
         "cluster/cloned-store-is-refused",
         "later life",
         _no_later_life,
-        "n3 sealed, promised, has v1=A at 1.7.n1",
+        "n3 sealed, promised, has v1=A at 1.1.n1",
     ),
     Removal("cluster/fenced-upload-expires", "fence", _no_fence, "v2 = B, 20000 bytes"),
     Removal(

@@ -17,7 +17,7 @@ from holdfast_node.adapters.erasure import EclibCodec
 from holdfast_node.core.errors import DeadlineExceeded
 from holdfast_node.core.geometry import parse_code
 from holdfast_node.core.ids import RESERVED_BUCKET, StoreId
-from holdfast_node.core.messages import Commit, Reply, Request
+from holdfast_node.core.messages import Accept, Commit, Prepare, Reply, Request, StageWhole
 from holdfast_node.ports import Answer, Answered, Buffer, Failed, Links
 from holdfast_node.services.dispatcher import Caller
 from holdfast_node.services.events import Events
@@ -139,6 +139,7 @@ class Watch:
         self.rules: list[Rule] = []
         self.losing = False
         self.late_s = 0.0
+        self.highest = 0
         self._lines: list[Line] = []
         self._open: dict[tuple[object, ...], Line] = {}
         self._commits: dict[tuple[StoreId, Commit], Act | None] = {}
@@ -147,6 +148,7 @@ class Watch:
 
     def sent(self, who: str, to: StoreId, request: Request) -> Exchange | None:
         act = _ACT.get()
+        self.highest = max(self.highest, _counter(request))
         if not self._is_told(act, request):
             return None
         said = "record" if _about_buckets(request) else act.said if act is not None else ""
@@ -223,6 +225,13 @@ class Watch:
 
     def taken_over(self, sender: StoreId, request: Request) -> Act | None:
         return self._commits.get((sender, request)) if isinstance(request, Commit) else None
+
+
+def _counter(request: Request) -> int:
+    """Of the ballot a message about registers carries, 0 if it carries none."""
+    if isinstance(request, Prepare | Accept):
+        return request.ballot.counter
+    return request.header.base.counter if isinstance(request, StageWhole) else 0
 
 
 def _about_buckets(request: Request) -> bool:

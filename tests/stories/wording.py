@@ -133,6 +133,8 @@ class Wording:
     def __init__(self, names: Names, bodies: Bodies) -> None:
         self._names: Final = names
         self._bodies: Final = bodies
+        self.counted_from = 0
+        """The highest ballot's counter before the story began."""
         self._requests: Final[dict[type, Callable[[Any, str], Saying]]] = {
             ReadRegister: self._read,
             Prepare: lambda r, _: Saying(f"Prepare {self.ballot(r.ballot)}{_of(r.key)}", (r.key, r.ballot)),
@@ -159,10 +161,10 @@ class Wording:
                 "CloseBucket" if r.closing else "CloseBucket, open again", (r.closing,), lasting=False
             ),
             MapPrepare: lambda r, _: Saying(
-                f"MapPrepare epoch {r.epoch} {self.ballot(r.ballot)}", (r.epoch, r.ballot)
+                f"MapPrepare epoch {r.epoch} {self._vote(r.ballot)}", (r.epoch, r.ballot)
             ),
             MapAccept: lambda r, _: Saying(
-                f"MapAccept epoch {r.epoch} {self.ballot(r.ballot)}", (r.epoch, r.ballot)
+                f"MapAccept epoch {r.epoch} {self._vote(r.ballot)}", (r.epoch, r.ballot)
             ),
             MapDecided: lambda r, _: Saying(
                 f"MapDecided epoch {self._bodies.decode(ClusterMap, r.map).epoch}", (r.map,)
@@ -190,10 +192,10 @@ class Wording:
             FloorsReply: lambda _: "told",
             CloseBucketReply: lambda _: "done",
             MapPrepareReply: lambda r: (
-                "promised" if r.promised else f"refused, promised {self.ballot(r.higher)}"
+                "promised" if r.promised else f"refused, promised {self._vote(r.higher)}"
             ),
             MapAcceptReply: lambda r: (
-                "accepted" if r.accepted else f"refused, promised {self.ballot(r.higher)}"
+                "accepted" if r.accepted else f"refused, promised {self._vote(r.higher)}"
             ),
             MapDecidedReply: lambda r: f"in epoch {r.epoch}",
         }
@@ -216,6 +218,13 @@ class Wording:
     # --- values
 
     def ballot(self, at: Ballot | None) -> str:
+        """Counted from where the story begins."""
+        if at is None:
+            return "nothing"
+        return f"{at.generation}.{at.counter - self.counted_from}.{self._names.store(at.store)}"
+
+    def _vote(self, at: Ballot | None) -> str:
+        """A ballot about the map: these have a count of their own."""
         return "nothing" if at is None else f"{at.generation}.{at.counter}.{self._names.store(at.store)}"
 
     def head(self, head: Head | None, said: str = "") -> str:
