@@ -134,7 +134,7 @@ def test_manifests_of_all_accepted_heads_stay() -> None:
         (9, 3, RecordType.MANIFEST),
     ):
         row = rows[index_keys.manifest_row_key(stores.BUCKET, b"k", stores.blob_id(number))]
-        location, found = index_rows.decode_manifest_row(row)
+        location, found, _ = index_rows.decode_manifest_row(row)
         assert (location.offset, found) == (sequence * 4096, kind)
 
 

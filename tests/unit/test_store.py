@@ -10,8 +10,10 @@ from typing import Final
 
 import pytest
 
+from holdfast_node.core import log_format
 from holdfast_node.core.errors import (
     IntegrityError,
+    NotVoting,
     Overloaded,
     ShardMissing,
     StoreFailed,
@@ -263,6 +265,37 @@ def test_a_broken_cell_is_an_error_and_never_bytes() -> None:
                 _ = await store.cells(ShardName(seed, 0, 0), 0, 1)
 
     run(scenario)
+
+
+def test_an_older_record_in_the_place_of_a_newer_one_is_no_answer() -> None:
+    """A misdirected write: whole, of the right key and length, and not what the index knows to be there."""
+
+    async def scenario() -> None:
+        bench = Bench()
+        async with bench.store() as store:
+            await put(store, b"k", 1)
+            await put(store, b"k", 2)
+        content = bench.platter.files[FIRST_VOLUME].durable
+        at, length = _records_of(bytes(content), BUCKET + b"k")
+        content[at[1] : at[1] + length] = content[at[0] : at[0] + length]
+        async with bench.store() as store:
+            with pytest.raises(NotVoting):
+                _ = await store.register(BUCKET, b"k")
+            with pytest.raises(IntegrityError):
+                _ = await store.manifest(BUCKET, b"k", stores.blob_id(2))
+
+    run(scenario)
+
+
+def _records_of(content: bytes, key: bytes) -> tuple[list[int], int]:
+    """Where the records of this key lie, and how long each is."""
+    found: list[log_format.Record] = []
+    for at, header in log_format.batch_headers(content, 0):
+        records, _ = log_format.read_batch(memoryview(content)[at:], at, header)
+        found += [record for record in records if record.key == key]
+    lengths = {record.extent.length for record in found}
+    assert len(lengths) == 1
+    return [record.extent.offset for record in found], lengths.pop()
 
 
 # --- groups, limits, failure ------------------------------------------------------------------------------

@@ -237,9 +237,10 @@ def decode_register_row(key: bytes, value: bytes) -> RegisterRow:
     )
 
 
-def decode_manifest_row(value: bytes) -> tuple[Location, RecordType]:
-    _, volume, offset, length, kind = _MANIFEST_ROW.unpack(value)
-    return Location(volume, offset, length), RecordType(kind)
+def decode_manifest_row(value: bytes) -> tuple[Location, RecordType, int]:
+    """Where the record is, its type and its sequence."""
+    sequence, volume, offset, length, kind = _MANIFEST_ROW.unpack(value)
+    return Location(volume, offset, length), RecordType(kind), sequence
 
 
 def encode_shard(entry: ShardEntry) -> bytes:

@@ -49,8 +49,9 @@ class LogReader:
         """Unverified. Raises `IntegrityError` if the disk cannot read there."""
         return await self._ports.disk.read(volume_name(volume), offset, length, fresh=fresh)
 
-    async def body(self, location: Location, record_key: bytes) -> bytes | None:
-        """The body of the record there; None if it is broken. Raises `StoreFailed` if it is about something else."""
+    async def body(self, location: Location, record_key: bytes, sequence: int) -> bytes | None:
+        """The body of the record there; None if it is broken, or an older one about the same key that a misdirected
+        write brought there. Raises `StoreFailed` if it is about something else."""
         try:
             data = await self.bytes_at(*location)
         except IntegrityError:
@@ -60,7 +61,7 @@ class LogReader:
             return None
         if record.key != record_key:
             raise self.index_failed(IndexBroken(f"it points at another record in volume {location.volume}"))
-        return record.body
+        return record.body if record.sequence == sequence else None
 
     def mark_rotten(self, record_key: bytes, sequence: int) -> None:
         """Remember in the index that the register's record with this sequence is broken."""

@@ -52,7 +52,7 @@ class ShardReader:
         entry = index_rows.decode_shard(self._log.get(index_keys.shard_row_key(name)))
         if not entry.is_sealed:
             return None
-        body = await self._log.body(entry.seal, index_keys.shard_row_key(name)[1:])
+        body = await self._log.body(entry.seal, index_keys.shard_row_key(name)[1:], entry.sealed)
         if body is None:
             raise IntegrityError(
                 f"the seal of shard {name.index} of part {name.part} is broken on this store"
