@@ -2,7 +2,7 @@
 #
 #   make demo     a real cluster: write, lose a SAN while writing, read everything back, heal
 #   make test     everything CI runs          make check    static checks alone
-#   make sim SEEDS=1000    make crashes STATES=50000    make thrash MINUTES=30    make soak
+#   make sim SEEDS=1000    make crashes STATES=50000    make corrupt TIMES=100000    make thrash MINUTES=30    make soak
 #   make bench    make fmt    make proto    make clean
 
 PYTHON ?= python3
@@ -10,6 +10,7 @@ SEEDS ?= 1000
 STATES ?= 50000
 MINUTES ?= 30
 SEED ?=
+TIMES ?= 100000
 PYTEST_WORKERS ?= 2
 
 VENV := .venv
@@ -17,7 +18,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := test
-.PHONY: venv demo test check sim crashes soak thrash bench fmt proto lock clean
+.PHONY: venv demo test check sim crashes corrupt soak thrash bench fmt proto lock clean
 .DELETE_ON_ERROR:
 
 venv: $(STAMP)
@@ -64,6 +65,9 @@ sim: venv
 
 crashes: venv
 	$(BIN)/python -m tests.crashes --states $(STATES)
+
+corrupt: venv
+	$(BIN)/python -m tests.corruption --times $(TIMES)
 
 soak: venv
 	$(BIN)/python -m tests.faults.soak

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
 from holdfast_node.core import log_format
@@ -25,17 +25,21 @@ Commit = Callable[[RecordingDisk, str, int, Sequence[bytes]], Awaitable[None]]
 
 
 @contextmanager
-def planted(name: str) -> Generator[None]:
-    """The product with the bug of this name; without any if it is empty."""
+def patched(patches: Sequence[Patch]) -> Generator[None]:
     done: list[tuple[object, str, object]] = []
     try:
-        for where, attribute, instead in PLANTS[name]() if name else ():
+        for where, attribute, instead in patches:
             done.append((where, attribute, getattr(where, attribute)))
             setattr(where, attribute, instead)
         yield
     finally:
         for where, attribute, before in reversed(done):
             setattr(where, attribute, before)
+
+
+def planted(name: str) -> AbstractContextManager[None]:
+    """The product with the bug of this name; without any if it is empty."""
+    return patched(PLANTS[name]() if name else ())
 
 
 def _no_sync() -> Sequence[Patch]:
