@@ -45,11 +45,12 @@ def main() -> int:
     why = "--open was given" if asked.open else enclosure.missing()
     if why:
         print(f"no namespaces of its own: {why}", flush=True)
-    command = [sys.executable, "-m", "tests.thrash", "--inside", "--seed", str(asked.seed), *sys.argv[1:]]
-    return enclosure.run(command, enclose=not why)
+    arguments = ["--inside", "--seed", str(asked.seed), *sys.argv[1:]]
+    return enclosure.run("tests.thrash", arguments, enclose=not why)
 
 
 def _inside(asked: argparse.Namespace) -> int:
+    enclosure.die_with_the_outer_process()
     signal.signal(signal.SIGTERM, _interrupt)
     seconds = SHORT_S if asked.short else asked.minutes * 60
     plan = Plan(

@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from holdfast.admin import Admin
+from holdfast.errors import Error
 from holdfast.testing import LocalCluster, layout, processes, state
 from holdfast.testing.layout import CONFIG_NAME, Node, Shape
 from tests.thrash.enclosure import sh
@@ -24,7 +26,6 @@ VOLUME: Final = "16 MiB"
 """Small, so that volumes are begun and finished under every kind of trouble."""
 DISK_BYTES: Final = 12 * 1024**3
 """Of a sparse file: what a node never writes takes no room."""
-START_ATTEMPTS: Final = 3
 FAKETIME: Final = ("/usr/lib/*/faketime/libfaketimeMT.so.1", "/usr/lib/faketime/libfaketimeMT.so.1")
 
 
@@ -110,6 +111,15 @@ class ThrashCluster(LocalCluster):
         if process is not None:
             process.signal(signal.SIGTERM)
             processes.kill(processes.wait_gone([process], 15.0))
+
+    def is_of_the_map(self, name: str) -> bool:
+        """Whether the store that runs under this name now is the one that the cluster's map names."""
+        try:
+            with self.admin() as admin, Admin(self.layout.node(name).address) as there:
+                held = {node.name: node.store for node in admin.map().nodes}
+                return held.get(name) == there.identify().store
+        except Error:
+            return False
 
     def names(self) -> list[str]:
         return [node.name for node in self.layout.nodes]

@@ -14,9 +14,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 ENCLOSED: Final = "HOLDFAST_THRASH_ENCLOSED"
@@ -26,6 +26,7 @@ GROUPS: Final = Path("/sys/fs/cgroup/cpu")
 """The controller of version 1; a machine with version 2 alone has `GROUPS_UNIFIED`."""
 GROUPS_UNIFIED: Final = Path("/sys/fs/cgroup")
 NAMED: Final = Path("/run/netns")
+DIRECTORIES: Final = "holdfast-thrash-"
 FORWARDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -56,32 +57,63 @@ def root() -> Path:
     return Path(os.environ[ROOT])
 
 
-def run(command: Sequence[str], *, enclose: bool) -> int:
-    """Run a command, enclosed or not, in a directory that goes with it. A first interrupt lets it end in order."""
-    directory = tempfile.mkdtemp(prefix="holdfast-thrash-")
+def run(module: str, arguments: Sequence[str], *, enclose: bool) -> int:
+    """Run a module, enclosed or not, in a directory that goes with it. A first signal lets it end in order; if this
+    process dies, the run dies, too."""
+    _sweep()
+    directory = tempfile.mkdtemp(prefix=f"{DIRECTORIES}{os.getpid()}-")
     environment = {**os.environ, ROOT: directory}
+    command = [sys.executable, "-m", module, *arguments]
     if enclose:
         environment[ENCLOSED] = str(os.getpid())
         command = ["unshare", *KINDS, *command]
     try:
-        child = subprocess.Popen(command, env=environment)
+        child = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)
         for number in FORWARDED:
-            # A terminal tells both; a program tells only this one. The run itself knows what to do.
-            signal.signal(number, _leave_it_to_the_run)
-        return _wait(child)
+            signal.signal(number, lambda number, _: _forward(child.pid, number, enclosed=enclose))
+        return child.wait()
     finally:
-        _remove_groups(f"holdfast-{os.getpid()}")
-        shutil.rmtree(directory, ignore_errors=True)
+        _sweep({os.getpid()})
 
 
-def _leave_it_to_the_run(_number: int, _frame: FrameType | None) -> None:
-    pass
+def _forward(child: int, number: int, *, enclosed: bool) -> None:
+    """A terminal interrupts the run as well as this process; everybody else signals this process alone."""
+    if number == signal.SIGINT and os.isatty(sys.stdout.fileno()):
+        return
+    pids = [child]
+    if enclosed:
+        pids = [int(pid) for pid in Path(f"/proc/{child}/task/{child}/children").read_text().split()]
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
 
 
-def _wait(child: subprocess.Popen[bytes]) -> int:
-    while True:
-        with contextlib.suppress(InterruptedError):
-            return child.wait()
+def _sweep(ours: Collection[int] = ()) -> None:
+    """Remove what is left of this run, or of runs whose outer process was killed."""
+    for base in (GROUPS, GROUPS_UNIFIED):
+        for path in base.glob("holdfast-[0-9]*-*"):
+            if _is_over(path.name.split("-")[1], ours):
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+    for path in Path(tempfile.gettempdir()).glob(f"{DIRECTORIES}[0-9]*-*"):
+        if _is_over(path.name.removeprefix(DIRECTORIES).partition("-")[0], ours):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_over(pid: str, ours: Collection[int]) -> bool:
+    return pid.isdigit() and (int(pid) in ours or not Path(f"/proc/{pid}").exists())
+
+
+def die_with_the_outer_process() -> None:
+    """Inside: standard input is a pipe that only the outer process holds. The first process of a namespace cannot be
+    killed from within; it leaves, and the kernel kills the rest."""
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=watch, name="leash", daemon=True).start()
 
 
 def furnish() -> None:
@@ -127,13 +159,6 @@ def limit_cpu(group: Path, percent: int) -> None:
     else:
         (group / "cpu.cfs_period_us").write_text(str(period))
         (group / "cpu.cfs_quota_us").write_text(str(period * percent // 100))
-
-
-def _remove_groups(prefix: str) -> None:
-    for base in (GROUPS, GROUPS_UNIFIED):
-        for path in base.glob(f"{prefix}-*"):
-            with contextlib.suppress(OSError):
-                path.rmdir()
 
 
 def sh(*command: str) -> str:

@@ -37,6 +37,8 @@ AUDIT_RECORDS_MAX: Final = 1_500_000
 BULK_BYTES_A_SECOND: Final = 1024 * 1024
 OVERTIME_S: Final = 240.0
 SAID_CHARS_MAX: Final = 200
+LINES_MAX: Final = 10
+"""Of one kind, at one time; the table has more."""
 SHORT: Final[tuple[type[Nemesis], ...]] = (KillAll, Pause, WipeNode)
 
 
@@ -231,7 +233,7 @@ class Run:
         if last or not self.verdict.audits or self.verdict.audits[-1].records < AUDIT_RECORDS_MAX:
             said += f", audit: {self._audit()}"
         self._screen.say(f"{said}; {len(self.verdict.wrong)} wrong so far")
-        for line in [*found, *wrong]:
+        for line in [*found, *wrong][:LINES_MAX]:
             self._screen.say(f"WRONG: {line}")
         if not last:
             self._load.gate.open()
@@ -246,6 +248,6 @@ class Run:
         with self._cluster.admin() as admin:
             found = audit(admin, self._load.clients[0], self._cluster.directories(), seed=self._plan.seed)
         self.verdict.audits.append(found)
-        for line in found.disagreements:
+        for line in found.disagreements[:LINES_MAX]:
             self._screen.say(f"AUDIT: {line}")
         return found
