@@ -226,6 +226,8 @@ class ThrashLoad:
         self.losses: list[Loss] = []
         self.excused: set[str] = set()
         self._unjudged: set[str] = set()
+        self._condemned: set[str] = set()
+        """Keys of histories that were found wrong: once is enough."""
         self._bytes_a_second = bytes_a_second
         self._began = time.monotonic()
         self.clients: list[holdfast.Client] = []
@@ -302,7 +304,9 @@ class ThrashLoad:
         wrong: list[str] = []
         undecided: list[str] = []
         keys = sorted(
-            key for key in self._unjudged if not self._is_excused(key) and key in self.record.history
+            key
+            for key in self._unjudged - self._condemned
+            if not self._is_excused(key) and key in self.record.history
         )
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             verdicts = {key: pool.submit(verdict, self.record.history[key]) for key in keys}
@@ -310,8 +314,9 @@ class ThrashLoad:
                 try:
                     if told := verdicts[key].result(JUDGE_LIMIT_S):
                         wrong.append(f"{key}: {told}")
+                        self._condemned.add(key)
                 except TooSlow:
-                    undecided.append(f"{key}: {len(self.record.history[key])} operations")
+                    undecided = keys[keys.index(key) :]
                     for process in (pool._processes or {}).values():
                         process.kill()
                     break

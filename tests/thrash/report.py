@@ -16,7 +16,8 @@ def unused(verdict: Verdict) -> list[str]:
 
 
 def failed(verdict: Verdict) -> bool:
-    return bool(verdict.wrong or unused(verdict) or any(audit.disagreements for audit in verdict.audits))
+    disagreements = any(audit.disagreements for audit in verdict.audits)
+    return bool(verdict.wrong or verdict.undecided or unused(verdict) or disagreements)
 
 
 def table(verdict: Verdict) -> str:
@@ -45,7 +46,7 @@ def table(verdict: Verdict) -> str:
         ("slowest call", f"{load.slowest[0]:.1f} s ({load.slowest[1]})"),
         ("healthy after faults stopped", ", ".join(f"{seconds:.0f}" for seconds in verdict.heal_s) + " s"),
         ("histories judged", verdict.histories),
-        ("  too long to judge", len(verdict.undecided)),
+        ("  not judged in time", len(verdict.undecided)),
         ("  excused by their acks", len(load.excused)),
         *(("nemesis: " + name, count) for name, count in sorted(verdict.counts.items())),
         *(("left out: " + name, why) for name, why in sorted(verdict.missing.items())),
@@ -58,6 +59,7 @@ def table(verdict: Verdict) -> str:
         lines += str(verdict.frozen).splitlines()
     lines += [f"WRONG: {line}" for line in verdict.wrong[:SHOWN_MAX]]
     lines += [f"AUDIT: {line}" for audit in verdict.audits for line in audit.disagreements[:SHOWN_MAX]]
+    lines += [f"NOT JUDGED: {key}" for key in verdict.undecided[:SHOWN_MAX]]
     lines += [f"NEVER STRUCK: {name}" for name in unused(verdict)]
     lines.append("every promise was kept" if not failed(verdict) else "PROMISES WERE BROKEN")
     return "\n".join(lines)
