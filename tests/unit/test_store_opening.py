@@ -375,6 +375,49 @@ def test_unreadable_rot_takes_the_vote_from_every_partition_for_good() -> None:
     run(scenario)
 
 
+def test_rot_is_found_again_if_its_consequences_were_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that dies between finding rot and writing down what it means leaves an index; it must not hide it."""
+
+    async def die(store: Store, opened: object) -> None:
+        raise StoreFailed("the power is gone")
+
+    async def scenario() -> None:
+        bench = Bench()
+        async with bench.store() as store:
+            await put(store, b"k", 1)
+            await put(store, b"other", 1)
+        flip_in(bench, BUCKET + b"k", offset=3)
+        bench.forget_index()
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "_start", die)
+            with pytest.raises(StoreFailed):
+                _ = await stores.open_store(
+                    SimDisk(bench.platter, chooser=bench.random), SimIndex(bench.rows)
+                )
+        async with bench.store() as store:
+            assert store.partition(0, 0).not_voting
+            with pytest.raises(NotVoting):
+                _ = await store.map_vote(1)
+
+    run(scenario)
+
+
+def test_a_log_whose_file_was_cut_in_its_padding_opens() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        async with bench.store() as store:
+            await put(store, b"k", 1)
+        content = bench.platter.files[FIRST_VOLUME].durable
+        offset, header = list(log_format.batch_headers(bytes(content), 0))[-1]
+        del content[offset + header.length :]
+        bench.forget_index()
+        async with bench.store() as store:
+            assert await store.register(BUCKET, b"k") == register(b"k", 1)
+            await put(store, b"k", 2)
+
+    run(scenario)
+
+
 def test_a_lost_volume_is_noticed() -> None:
     async def scenario() -> None:
         bench = Bench()

@@ -42,6 +42,7 @@ class Indexer:
         self._store = store
         self._highest = 0
         self._replayed: Position | None = None
+        self._behind_rot = False
         self._rows = Rows(index.get, index.scan)
         self.tables = Tables()
         self.rotten: set[bytes] = set()
@@ -74,6 +75,7 @@ class Indexer:
         self._rows = Rows(self._index.get, self._index.scan)
         self._highest = 0
         self._replayed = None
+        self._behind_rot = False
         self.tables = Tables()
         self.rotten = set()
 
@@ -82,16 +84,20 @@ class Indexer:
         self._add(logged)
         self._write(position)
 
-    def replay(self, records: Sequence[Record], volume: int, position: Position) -> None:
-        """One batch read back. Rows are written now and then, but never those of the last batch: it may be lost
-        again, until the caller has made it durable and calls `finish`."""
+    def replay(self, records: Sequence[Record], volume: int, position: Position | None) -> None:
+        """One batch read back; no position behind rot. Rows are written now and then, but never those of the last
+        batch: it may be lost again, until the caller has made it durable and calls `finish`."""
         if len(self._rows.puts) > REPLAY_ROWS_MAX and self._replayed is not None:
-            self._write(self._replayed)
+            self._write(None if self._behind_rot else self._replayed)
         self._add([self._logged(record, volume) for record in records])
-        self._replayed = position
+        if position is None:
+            self._behind_rot = True
+        else:
+            self._replayed = position
 
     def finish(self, position: Position) -> None:
-        """Everything replayed is durable."""
+        """Everything replayed is durable, and nothing has to be written down because of rot. If something has, the
+        batch with it finishes the replay: an index that was past the rot before would let a crash forget it."""
         self._write(position)
 
     def mark_rotten(self, key: bytes, sequence: int) -> bool:
@@ -155,8 +161,12 @@ class Indexer:
         if isinstance(body, SmallBody):
             self.tables.put(key, body, sequence=sequence, flags=flags)
 
-    def _write(self, position: Position) -> None:
+    def _write(self, position: Position | None) -> None:
+        """Without a position the index is no state of the log, and a start from it begins anew."""
         rows = self._rows
-        rows.put(POSITION_ROW, encode_position(position))
+        if position is None:
+            rows.delete(POSITION_ROW)
+        else:
+            rows.put(POSITION_ROW, encode_position(position))
         self._rows = Rows(self._index.get, self._index.scan)
         self._index.write(list(rows.puts.items()), list(rows.deletes))

@@ -98,14 +98,15 @@ async def open_log(ports: StorePorts, store: StoreId, mark: Mark, *, volume_byte
     try:
         start = await _start(ports, indexer)
         replayed = await _replay(ports, indexer, start, mark, volume_bytes)
-    except IndexBroken as error:
+    except (IndexBroken, IntegrityError) as error:  # a row that cannot be read, or none of this log
         ports.events.emit("index_rebuilt", reason=str(error))
         indexer.clear()
         start = BEGINNING
         replayed = await _replay(ports, indexer, start, mark, volume_bytes)
     repairs, rotten = _consequences(indexer, replayed.rot)
     await _settle_tail(ports.disk, replayed)
-    indexer.finish(replayed.position)
+    if not repairs:
+        indexer.finish(replayed.position)
     ports.events.emit(
         "log_replayed",
         batches=replayed.batches,
@@ -148,7 +149,7 @@ async def _agrees(disk: Disk, position: Position) -> bool:
 async def _replay(
     ports: StorePorts, indexer: Indexer, start: Position, mark: Mark, volume_bytes: int
 ) -> Replayed:
-    def sink(records: Sequence[Record], volume: int, position: Position) -> None:
+    def sink(records: Sequence[Record], volume: int, position: Position | None) -> None:
         indexer.replay(records, volume, position)
 
     replay = Replay(ports.disk, start, sink, mark=mark, volume_bytes=volume_bytes)
@@ -160,13 +161,27 @@ async def _settle_tail(disk: Disk, replayed: Replayed) -> None:
 
     A process may have died between write and sync: its last batch can be read, and still be lost to a power cut.
     """
-    position = replayed.position
+    position, name = replayed.position, volume_name(replayed.position.volume)
+    if replayed.size_bytes and not await _reads(disk, name, replayed.size_bytes - 1):
+        await disk.create(
+            name, replayed.size_bytes
+        )  # the file was cut short: room for what follows is promised
     if replayed.batches and position.last:
-        name = volume_name(position.volume)
-        data = await disk.read(name, position.last, position.offset - position.last)
-        await disk.commit(name, position.last, [data])
+        length = position.offset - position.last
+        data = await disk.read(name, position.last, length)
+        await disk.commit(
+            name, position.last, [data.ljust(length, b"\0")]
+        )  # of a file cut short, only padding is gone
     if replayed.torn:
-        await disk.commit(volume_name(position.volume), position.offset, [bytes(BLOCK)])
+        await disk.commit(name, position.offset, [bytes(BLOCK)])
+
+
+async def _reads(disk: Disk, name: str, offset: int) -> bool:
+    """Whether the file has this byte; one that the disk cannot give back is there."""
+    try:
+        return bool(await disk.read(name, offset, 1))
+    except IntegrityError:
+        return True
 
 
 def _consequences(

@@ -58,8 +58,9 @@ class Replayed:
     size_bytes: int
 
 
-Sink = Callable[[Sequence[Record], int, Position], None]
-"""Gets the whole records of one batch, their volume, and the position after them."""
+Sink = Callable[[Sequence[Record], int, Position | None], None]
+"""Gets the whole records of one batch, their volume, and the position after them; None behind rot: nobody may begin
+there before what the rot means is written down."""
 
 
 class _Window:
@@ -238,7 +239,7 @@ class Replay:
 
     def _deliver_rot(self, rot: Rot, saved: Sequence[Record]) -> None:
         self._rot.append(rot)
-        self._sink(saved, rot.volume, self._position)
+        self._sink(saved, rot.volume, None)
 
     async def _close_gap(self, window: _Window | None, header: VolumeHeader) -> None:
         """The next volume begins later than the last one ended: something of the last one, or in between, is gone."""
