@@ -4,6 +4,7 @@
 #   make test     everything CI runs          make check    static checks alone
 #   make sim SEEDS=1000    make crashes STATES=50000    make corrupt TIMES=100000    make thrash MINUTES=30    make soak
 #   make bench    make fmt    make proto    make clean
+#   make fuzz MINUTES=5
 
 PYTHON ?= python3
 SEEDS ?= 1000
@@ -11,6 +12,7 @@ STATES ?= 50000
 MINUTES ?= 30
 SEED ?=
 TIMES ?= 100000
+MINUTES ?= 5
 PYTEST_WORKERS ?= 2
 
 VENV := .venv
@@ -18,7 +20,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := test
-.PHONY: venv demo test check sim crashes corrupt soak thrash bench fmt proto lock clean
+.PHONY: venv demo test check sim crashes corrupt soak thrash bench fmt proto lock clean fuzz
 .DELETE_ON_ERROR:
 
 venv: $(STAMP)
@@ -68,6 +70,9 @@ crashes: venv
 
 corrupt: venv
 	$(BIN)/python -m tests.corruption --times $(TIMES)
+
+fuzz: venv
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
 soak: venv
 	$(BIN)/python -m tests.faults.soak

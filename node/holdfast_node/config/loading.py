@@ -49,7 +49,7 @@ def load(path: Path) -> Config:
     text = _read(path)
     try:
         document: dict[str, object] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also for 5000 digits, or 1000 brackets
         raise ConfigError((_syntax(text, str(error)),), path) from error
     reader = _Reader()
     parts = reader.parts(document)

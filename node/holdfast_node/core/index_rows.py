@@ -10,10 +10,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Final, NamedTuple
+from functools import wraps
+from typing import Final, NamedTuple, ParamSpec, TypeVar
 
 from xxhash import xxh3_128_digest
 
+from holdfast_node.core.errors import IntegrityError
 from holdfast_node.core.head import Ballot, Head, HeadKind
 from holdfast_node.core.ids import ID_BYTES, RESERVED_BUCKET, Digest, StoreId
 from holdfast_node.core.index_keys import (
@@ -41,6 +43,9 @@ from holdfast_node.core.records import (
     SealRecord,
     StageRecord,
 )
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # volume, offset, length, sequence, flags, pool, partition
 _REGISTER_ROW: Final = struct.Struct(">QQIQBII")
@@ -162,6 +167,19 @@ class Rows:
         return [(key, value) for key, value in rows.items() if key not in self.deletes]
 
 
+def _checked(decode: Callable[P, R]) -> Callable[P, R]:
+    """The index is ours and may still be wrong: a value that is none raises `IntegrityError`."""
+
+    @wraps(decode)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return decode(*args, **kwargs)
+        except (struct.error, ValueError) as error:
+            raise IntegrityError(f"a row of the index cannot be read: {error}") from error
+
+    return checked
+
+
 # --- values of rows ---------------------------------------------------------------------------------------
 
 
@@ -194,6 +212,7 @@ def _encode_register(entry: Logged, body: RegisterRecord) -> bytes:
     )
 
 
+@_checked
 def decode_register_entry(value: bytes) -> RegisterEntry:
     volume, offset, length, sequence, flags, pool, partition = _REGISTER_ROW.unpack_from(value)
     location = Location(volume, offset, length)
@@ -201,12 +220,14 @@ def decode_register_entry(value: bytes) -> RegisterEntry:
     return RegisterEntry(location, sequence, bool(flags & _ROTTEN), pool, partition, accepted)
 
 
+@_checked
 def scope_of(value: bytes) -> tuple[int, int] | None:
     """Pool and partition of a register row, at the least cost; None if it is rotten and they are not known."""
     pool, partition = _SCOPE.unpack_from(value, _SCOPE_AT)
     return None if pool == _ANY_SCOPE else (pool, partition)
 
 
+@_checked
 def decode_count(value: bytes | None) -> tuple[int, int]:
     """Blobs and bytes of a count row."""
     if value is None:
@@ -215,6 +236,7 @@ def decode_count(value: bytes | None) -> tuple[int, int]:
     return blobs, size
 
 
+@_checked
 def decode_register_row(key: bytes, value: bytes) -> RegisterRow:
     """The summary of an accepted register."""
     pool, partition = _REGISTER_ROW.unpack_from(value)[-2:]
@@ -237,6 +259,7 @@ def decode_register_row(key: bytes, value: bytes) -> RegisterRow:
     )
 
 
+@_checked
 def decode_manifest_row(value: bytes) -> tuple[Location, RecordType, int]:
     """Where the record is, its type and its sequence."""
     sequence, volume, offset, length, kind = _MANIFEST_ROW.unpack(value)
@@ -247,6 +270,7 @@ def encode_shard(entry: ShardEntry) -> bytes:
     return _SHARD_ROW.pack(entry.sealed, entry.staged, entry.dropped, *entry.seal, *entry.stage, entry.cells)
 
 
+@_checked
 def decode_shard(value: bytes | None) -> ShardEntry:
     if value is None:
         return ShardEntry()
@@ -254,11 +278,13 @@ def decode_shard(value: bytes | None) -> ShardEntry:
     return ShardEntry(sealed, staged, dropped, Location(*rest[0:3]), Location(*rest[3:6]), rest[6])
 
 
+@_checked
 def decode_cell(value: bytes) -> CellLocation:
     _, volume, offset, length, checksum = _CELL_ROW.unpack(value)
     return CellLocation(volume, offset, length, Digest(checksum))
 
 
+@_checked
 def decode_small(value: bytes) -> tuple[int, int, bytes]:
     """Sequence, flags and encoded body."""
     sequence, flags = _SMALL_ROW.unpack_from(value)

@@ -103,15 +103,18 @@ def decode_record(data: bytes) -> Bucket:
         record = json.loads(data)
         if record["format"] != _FORMAT:
             raise IntegrityError(f"bucket record of format {record['format']}", hint="upgrade this node")
+        bucket_id = bytes.fromhex(record["id"])
+        if len(bucket_id) != ID_BYTES:
+            raise IntegrityError(f"a bucket id of {len(bucket_id)} bytes")
         return Bucket(
             name=str(record["name"]),
-            id=BucketId(bytes.fromhex(record["id"])),
+            id=BucketId(bucket_id),
             pool=str(record["pool"]),
             undo_seconds=int(record["undo_seconds"]),
             created_ms=int(record["created_ms"]),
             closing=bool(record["closing"]),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise IntegrityError("a bucket record cannot be read") from error
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from holdfast_node.core import index_keys, log_format
-from holdfast_node.core.errors import Overloaded, StoreFailed, StoreFull, TooLarge
+from holdfast_node.core.errors import IntegrityError, Overloaded, StoreFailed, StoreFull, TooLarge
 from holdfast_node.core.head import Manifest
 from holdfast_node.core.ids import ID_BYTES, BlobId, BootId, BucketId, ClusterId, Digest, NodeName, StoreId
 from holdfast_node.core.index_keys import TYPE_OF, RecordBody
@@ -250,8 +250,8 @@ class Store:
     def _committed(self, logged: list[Logged], position: Position) -> None:
         try:
             self._indexer.apply(logged, position)
-        except IndexBroken as error:
-            raise self._log.index_failed(error) from None
+        except (IndexBroken, IntegrityError) as error:
+            raise self._log.index_failed(IndexBroken(str(error))) from None
         for entry in logged:
             if isinstance(entry.body, RegisterRecord):
                 self._registers.put(entry.key, entry.body)
