@@ -5,6 +5,7 @@
 #   make sim SEEDS=1000    make crashes STATES=50000    make corrupt TIMES=100000    make thrash MINUTES=30    make soak
 #   make bench    make fmt    make proto    make clean
 #   make fuzz MINUTES=5
+#   make mutants
 
 PYTHON ?= python3
 SEEDS ?= 1000
@@ -20,7 +21,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := test
-.PHONY: venv demo test check sim crashes corrupt soak thrash bench fmt proto lock clean fuzz
+.PHONY: venv demo test check sim crashes corrupt soak thrash bench fmt proto lock clean fuzz mutants
 .DELETE_ON_ERROR:
 
 venv: $(STAMP)
@@ -73,6 +74,9 @@ corrupt: venv
 
 fuzz: venv
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
+
+mutants: venv
+	$(BIN)/python -m tests.mutants
 
 soak: venv
 	$(BIN)/python -m tests.faults.soak

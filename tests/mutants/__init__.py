@@ -1,0 +1,1 @@
+"""Bugs planted in the source on purpose: each undoes one rule, and some test must go red."""

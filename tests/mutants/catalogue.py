@@ -1,0 +1,20 @@
+"""All planted bugs, in the order of the table."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants import logs, maps, operations, registers, shards
+from tests.mutants.mutant import Mutant
+
+MUTANTS: Final[tuple[Mutant, ...]] = (
+    *registers.MUTANTS,
+    *operations.MUTANTS,
+    *logs.MUTANTS,
+    *shards.MUTANTS,
+    *maps.MUTANTS,
+)
+QUICK: Final = ("promise-twice", "record-unchecked", "map-goes-back")
+"""Caught within a second or two: tried with every run of the tests."""
+QUICK_IN_WORLDS: Final = ("no-sync", "majority-1", "skip-r5", "accept-anything")
+"""Found within a few worlds: tried in worlds with every run of the tests."""

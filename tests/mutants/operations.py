@@ -1,0 +1,231 @@
+"""Bugs in what a register becomes and what a caller is told: requests, versions, floors, lists, failed attempts."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.mutant import Aim, Edit, Mutant
+
+_ACCEPTANCE: Final = "node/holdfast_node/core/acceptance.py"
+_LISTING: Final = "node/holdfast_node/core/listing.py"
+_PROPOSAL: Final = "node/holdfast_node/core/proposal.py"
+_PUT: Final = "node/holdfast_node/services/put.py"
+_READING: Final = "node/holdfast_node/services/reading.py"
+_REGISTER: Final = "node/holdfast_node/core/register.py"
+_REGISTERS: Final = "node/holdfast_node/services/registers.py"
+
+_TEST_ACCEPTANCE: Final = "tests/unit/test_register_acceptance.py"
+_TEST_PROPOSAL: Final = "tests/unit/test_register_proposal.py"
+_TEST_REGISTER: Final = "tests/unit/test_register.py"
+_TEST_SERVICES: Final = "tests/properties/test_register_services.py"
+
+_MESSAGES: Final = Aim(("messages", "partition", "crash", "pause"))
+
+_OPERATION_RULES: Final = (
+    Mutant(
+        "skip-r5",
+        "a request is not looked for among those applied",
+        (Edit(_REGISTER, "for applied in current.recent:", "for applied in current.recent[:0]:"),),
+        _TEST_REGISTER,
+        _MESSAGES,
+    ),
+    Mutant(
+        "dedupe-last",
+        "only the last applied write is remembered",
+        (Edit(_REGISTER, "for applied in current.recent:", "for applied in current.recent[-1:]:"),),
+        _TEST_REGISTER,
+        _MESSAGES,
+    ),
+    Mutant(
+        "no-recent",
+        "applied writes are not written down",
+        (Edit(_REGISTER, "        recent=recent,\n", "        recent=(),\n"),),
+        _TEST_REGISTER,
+        _MESSAGES,
+    ),
+    Mutant(
+        "condition-before-request",
+        "the condition is looked at before the request: its own retry fails it",
+        (
+            Edit(
+                _REGISTER,
+                "    for applied in current.recent:\n",
+                "    if (early := _condition(current, operation)) is not None:\n"
+                "        return Refuse(early, settled=True)\n"
+                "    for applied in current.recent:\n",
+            ),
+        ),
+        _TEST_REGISTER,
+    ),
+    Mutant(
+        "recent-forgotten-early",
+        "an applied write is forgotten once one home, not a majority, refuses its stamp",
+        (Edit(_PROPOSAL, "era=eras[self._roster.quorum - 1]", "era=eras[0]"),),
+        _TEST_PROPOSAL,
+    ),
+    Mutant(
+        "no-stamp-check",
+        "homes take operations of any era",
+        (Edit(_ACCEPTANCE, "if refused(request.stamp, standing.era):", "if False:"),),
+        _TEST_ACCEPTANCE,
+    ),
+    Mutant(
+        "stamp-off-by-one",
+        "the stamp just before the current era is refused, too",
+        (Edit(_REGISTER, "return stamp < era - 1", "return stamp < era"),),
+        _TEST_ACCEPTANCE,
+    ),
+    Mutant(
+        "version-floor-ignored",
+        "an absent key begins at version 1 again",
+        (
+            Edit(
+                _REGISTER,
+                "Version(max(current.version, facts.version_floor) + 1)",
+                "Version(current.version + 1)",
+            ),
+        ),
+        _TEST_REGISTER,
+    ),
+    Mutant(
+        "version-stands-still",
+        "an overwrite keeps the version",
+        (Edit(_REGISTER, "facts.version_floor) + 1)", "facts.version_floor, 1))"),),
+        _TEST_REGISTER,
+    ),
+    Mutant(
+        "fence-off-by-one",
+        "a base at the fence is not above it and is let through",
+        (Edit(_REGISTER, "operation.base <= current.fence", "operation.base < current.fence"),),
+        _TEST_REGISTER,
+    ),
+    Mutant(
+        "floor-off-by-one",
+        "a base at the partition's floor is let through",
+        (Edit(_REGISTER, "operation.base <= facts.ballot_floor", "operation.base < facts.ballot_floor"),),
+        _TEST_REGISTER,
+    ),
+    Mutant(
+        "ballot-floor-off-by-one",
+        "an accept at the ballot floor of a forgotten key is taken",
+        (Edit(_ACCEPTANCE, "request.ballot <= floor", "request.ballot < floor"),),
+        _TEST_ACCEPTANCE,
+    ),
+    Mutant(
+        "prepare-ignores-floor",
+        "a prepare under the ballot floor of a forgotten key is promised",
+        (Edit(_ACCEPTANCE, "for b in (promised, standing.ballot_floor)", "for b in (promised,)"),),
+        _TEST_ACCEPTANCE,
+    ),
+    Mutant(
+        "condition-ignored",
+        "put-if-absent overwrites",
+        (Edit(_REGISTER, "if operation.if_absent and current.kind", "if False and current.kind"),),
+        _TEST_REGISTER,
+    ),
+    Mutant(
+        "no-tombstone",
+        "a delete forgets the key",
+        (
+            Edit(
+                _REGISTER,
+                "    put = operation.kind is OperationKind.PUT\n",
+                "    put = operation.kind is OperationKind.PUT\n"
+                "    if not put:\n"
+                "        return Change(ABSENT_HEAD)\n",
+            ),
+            Edit(_REGISTER, "import Applied, Ballot,", "import ABSENT_HEAD, Applied, Ballot,"),
+        ),
+        _TEST_REGISTER,
+        _MESSAGES,
+    ),
+    Mutant(
+        "absence-is-no-difference",
+        "a key that one home of a LIST lacks is not settled",
+        (Edit(_LISTING, "if alike and len(rows) == reporters.get(first.partition) else", "if alike else"),),
+        "tests/unit/test_listing.py",
+    ),
+    Mutant(
+        "list-believes-the-first",
+        "homes of a LIST that disagree about a key are not settled",
+        (Edit(_LISTING, "first if alike and len(rows)", "first if len(rows)"),),
+        "tests/unit/test_listing.py",
+    ),
+    Mutant(
+        "list-beyond-the-page",
+        "a LIST believes absence beyond the end of an unfinished page",
+        (Edit(_LISTING, "last = min(ends, default=None)", "last = max(ends, default=None)"),),
+        "tests/unit/test_listing.py",
+    ),
+    Mutant(
+        "list-shows-the-deleted",
+        "a LIST shows tombstones",
+        (Edit(_LISTING, "if row.kind != HeadKind.BLOB:", "if row.kind == HeadKind.ABSENT:"),),
+        "tests/unit/test_listing.py",
+    ),
+)
+
+_ATTEMPT_RULES: Final = (
+    Mutant(
+        "drop-after-failure",
+        "staged shards are dropped after a failure although an accept was sent",
+        (Edit(_PUT, "if not staged.attempt.accept_sent:", "if True:"),),
+        "tests/unit/test_put_get.py",
+        _MESSAGES,
+    ),
+    Mutant(
+        "drop-after-handing-on",
+        "staged shards are dropped although a steward that was asked may still name them",
+        (
+            Edit(
+                _REGISTERS,
+                "return self._proposal.accept_sent or self._forwarded",
+                "return self._proposal.accept_sent",
+            ),
+        ),
+        "tests/sim/test_found_bugs.py",
+    ),
+    Mutant(
+        "certain-after-accept",
+        "a failure after an accept was sent is told as certain",
+        (Edit(_PROPOSAL, "if not self.accept_sent:", "if True:"),),
+        _TEST_PROPOSAL,
+    ),
+    Mutant(
+        "refusal-is-final",
+        "a refusal is told as certain although a steward may still carry the write out",
+        (Edit(_REGISTERS, "raise self._refusal(rest.error)", "raise rest.error"),),
+        "tests/sim/test_found_bugs.py",
+    ),
+    Mutant(
+        "read-without-finishing",
+        "a value that too few homes show is answered without being finished",
+        (
+            Edit(
+                _READING,
+                "            polls += 1\n",
+                "            shown = [view for view in poll.views.values() if view.head]\n"
+                "            if shown:\n"
+                "                seen = self._codec.decode(Head, shown[0].head)\n"
+                "                return Reading(seen, shown[0].ballot, {}, frozenset())\n"
+                "            polls += 1\n",
+            ),
+        ),
+        _TEST_SERVICES,
+    ),
+    Mutant(
+        "unread-base",
+        "a long upload does not read its register first: its base is under a fence",
+        (
+            Edit(
+                _PUT,
+                "            await self._path.registers.read(place.pool, place.bucket, place.key)\n"
+                "            staged = self._putter.begin",
+                "            staged = self._putter.begin",
+            ),
+        ),
+        "tests/unit/test_put_get.py",
+    ),
+)
+
+MUTANTS: Final = (*_OPERATION_RULES, *_ATTEMPT_RULES)

@@ -1,0 +1,170 @@
+"""Who may vote, and what a store durably notes of the others so that none of them ever votes from its own past."""
+
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from holdfast_node.core.ids import BootId, StoreId
+from holdfast_node.core.map_changes import mark_suspect
+from holdfast_node.core.messages import Introduce, IntroduceReply
+from holdfast_node.ports import Answered
+from holdfast_node.services.dispatcher import Caller
+from holdfast_node.services.membership import Membership
+from tests.support.atlas import Atlas, Process, founded, play
+from tests.support.maps import CLUSTER, node
+
+
+class Gate:
+    """The membership of n1, and a peer, n2, whose introductions are made up."""
+
+    def __init__(self, atlas: Atlas) -> None:
+        self.atlas = atlas
+        self.membership = Membership(cartographer=atlas["n1"].cartographer, seeds=())
+
+    @property
+    def process(self) -> Process:
+        return self.atlas["n1"].process
+
+    @property
+    def peer(self) -> StoreId:
+        return self.atlas["n2"].store
+
+    async def introduce(self, boot: int, sequence: int, boot_id: bytes = b"") -> IntroduceReply:
+        own = BootId(boot_id.ljust(16, b".") or b"boot %011d" % boot)
+        request = Introduce(node(2).name, self.peer, CLUSTER, boot, own, sequence)
+        serve = self.membership.handlers()[Introduce]
+
+        async def serving(_: object) -> IntroduceReply:
+            reply = await serve(Caller(self.peer, node(2).name), request)
+            assert isinstance(reply, IntroduceReply)
+            return reply
+
+        return await self.atlas.run("n1", serving)
+
+    def noted(self) -> tuple[int, int]:
+        """Boot and record number of the peer, as they are on the disk."""
+        mark = self.process.store.peer(self.peer)
+        return (mark.boot, mark.sequence) if mark is not None else (0, 0)
+
+    def hears(self, name: str, **seen: int) -> None:
+        """This peer answers an introduction of n1; it has seen what is said of n1, by default what n1 is."""
+        block = self.process.store.superblock
+        reply = IntroduceReply(
+            node=node(2).name,
+            store=self.atlas[name].store,
+            cluster_id=block.cluster_id,
+            boot=1,
+            boot_id=block.boot_id,
+            epoch=1,
+            seen_boot=block.boot,
+            seen_boot_id=block.boot_id,
+            seen_sequence=0,
+        )
+        reply = replace(reply, **seen)  # type: ignore[arg-type]
+        self.membership._hear(Answered(self.atlas[name].store, reply))
+
+
+def stage(story: Callable[[Gate], Awaitable[None]]) -> None:
+    async def whole(atlas: Atlas) -> None:
+        await founded(atlas)
+        await story(Gate(atlas))
+
+    _ = play(whole)
+
+
+def test_a_store_votes_once_more_than_half_of_all_stores_know_it() -> None:
+    async def story(gate: Gate) -> None:
+        for name in ("n2", "n3"):
+            assert "needs a majority" in gate.membership.may_vote()
+            gate.hears(name)
+        assert "introduced to 3 of 6" in gate.membership.may_vote(), "half is no majority"
+        gate.hears("n2")
+        assert "introduced to 3 of 6" in gate.membership.may_vote(), "nobody counts twice"
+        gate.hears("n4")
+        assert not gate.membership.may_vote()
+
+    stage(story)
+
+
+def test_one_peer_that_knows_better_takes_the_vote_for_good() -> None:
+    async def story(gate: Gate) -> None:
+        for name in ("n2", "n3", "n4"):
+            gate.hears(name)
+        gate.hears("n5", seen_boot=99)
+        assert gate.membership.may_vote().startswith("suspect")
+        gate.hears("n5")
+        assert gate.membership.may_vote().startswith("suspect")
+
+    stage(story)
+
+
+def test_a_store_that_the_map_calls_suspect_does_not_vote() -> None:
+    async def story(gate: Gate) -> None:
+        for name in ("n2", "n3", "n4"):
+            gate.hears(name)
+        me = gate.atlas["n1"].store
+        await gate.atlas.run("n2", lambda c: c.change(lambda current: mark_suspect(current, me)))
+        await gate.atlas.run("n1", lambda c: c.catch_up(2, gate.peer))
+        assert "suspect" in gate.membership.may_vote()
+
+    stage(story)
+
+
+def test_a_new_boot_is_on_the_disk_before_the_answer() -> None:
+    async def story(gate: Gate) -> None:
+        reply = await gate.introduce(3, 10)
+        assert (reply.seen_boot, reply.seen_sequence) == (0, 0)
+        assert gate.noted() == (3, 10)
+        reply = await gate.introduce(4, 12)
+        assert (reply.seen_boot, reply.seen_sequence) == (3, 10)
+        assert gate.noted() == (4, 12)
+
+    stage(story)
+
+
+def test_a_higher_record_number_is_remembered_at_once_and_rides_with_the_next_write() -> None:
+    async def story(gate: Gate) -> None:
+        await gate.introduce(3, 10)
+        await gate.introduce(3, 20)
+        assert gate.noted() == (3, 10)
+        assert (await gate.introduce(3, 20)).seen_sequence == 20
+        await gate.process.store.append([])
+        assert gate.noted() == (3, 20)
+
+    stage(story)
+
+
+def test_what_was_seen_of_a_store_never_goes_back() -> None:
+    async def story(gate: Gate) -> None:
+        await gate.introduce(3, 10)
+        await gate.introduce(2, 99)
+        assert gate.noted() == (3, 10), "an earlier boot says nothing new"
+        await gate.introduce(4, 5)
+        assert gate.noted() == (4, 10), "a later boot that lost records was rolled back"
+        reply = await gate.introduce(4, 6)
+        assert (reply.seen_boot, reply.seen_sequence) == (4, 10)
+
+    stage(story)
+
+
+def test_a_copy_does_not_take_the_place_of_the_original() -> None:
+    async def story(gate: Gate) -> None:
+        await gate.introduce(3, 10, b"original")
+        await gate.introduce(3, 20, b"copy")
+        assert (await gate.introduce(3, 20, b"copy")).seen_boot_id == b"original".ljust(16, b".")
+        assert gate.noted() == (3, 10)
+
+    stage(story)
+
+
+def test_a_stranger_is_not_noted() -> None:
+    async def story(gate: Gate) -> None:
+        request = Introduce(node(2).name, StoreId(b"stranger".ljust(16)), CLUSTER, 1, BootId(bytes(16)), 5)
+        serve = gate.membership.handlers()[Introduce]
+        await gate.atlas.run("n1", lambda _: serve(Caller(request.store, request.node), request))
+        assert gate.process.store.peer(request.store) is None
+
+    stage(story)
