@@ -17,6 +17,7 @@ _STORE: Final = "node/holdfast_node/services/store.py"
 _TABLES: Final = "node/holdfast_node/services/log/tables.py"
 
 _POWER_CUT: Final = "tests/faults/test_power_cut.py"
+_TEST_CRASHES: Final = "tests/unit/test_store_crashes.py"
 _TEST_FORMAT: Final = "tests/unit/test_log_format.py"
 _TEST_OPENING: Final = "tests/unit/test_store_opening.py"
 _TEST_ROWS: Final = "tests/unit/test_index_rows.py"
@@ -56,7 +57,7 @@ _DURABILITY: Final = (
                 "            if not group.done.done():\n",
             ),
         ),
-        _TEST_STORE,
+        _TEST_CRASHES,
     ),
     Mutant(
         "directory-not-synced",
@@ -67,6 +68,7 @@ _DURABILITY: Final = (
                 "        os.close(descriptor)\n    _sync_directory(directory)\n\n\ndef _replace",
                 "        os.close(descriptor)\n\n\ndef _replace",
             ),
+            Edit(_DISK, "    if directory is not None:\n        _sync_directory(directory)\n", ""),
         ),
         f"{_POWER_CUT}::test_no_power_cut_loses_what_was_acked",
     ),
@@ -101,7 +103,7 @@ _DURABILITY: Final = (
         "tail-not-resynced",
         "the batch that replay read last is not made durable again",
         (Edit(_OPENING, "if replayed.batches and position.last:", "if False:"),),
-        _TEST_OPENING,
+        _TEST_CRASHES,
     ),
     Mutant(
         "torn-batch-stays",
@@ -207,7 +209,7 @@ _CHECKSUMS: Final = (
                 "if False:",
             ),
         ),
-        _TEST_OPENING,
+        _TEST_CRASHES,
     ),
 )
 
@@ -222,7 +224,7 @@ _ROT: Final = (
                 "            if found is None or found:\n                return\n",
             ),
         ),
-        _TEST_OPENING,
+        _TEST_CRASHES,
     ),
     Mutant(
         "mark-ignored",
@@ -234,7 +236,7 @@ _ROT: Final = (
         "torn-is-rot",
         "a torn batch at the end is taken for rot",
         (Edit(_REPLAY, "if position.batch <= mark.batch:", "if position.batch <= mark.batch + 1:"),),
-        _TEST_OPENING,
+        _TEST_CRASHES,
     ),
     Mutant(
         "rotten-key-votes",
@@ -331,7 +333,7 @@ _ROT: Final = (
         "older-fact-wins",
         "replay lets an older record replace a newer fact",
         (Edit(_TABLES, "if known is None or known.sequence <= sequence:", "if True:"),),
-        _TEST_ROWS,
+        _TEST_CRASHES,
     ),
     Mutant(
         "older-register-wins",

@@ -275,18 +275,6 @@ _LEARNING: Final = (
         _TEST_LEARNER,
     ),
     Mutant(
-        "learned-before-durable",
-        "a learner says it has learned before that is durable",
-        (
-            Edit(
-                _LEARNER,
-                "        if entries:\n            await self._store.append(entries)\n",
-                "        if entries:\n            self._store.append(entries)\n",
-            ),
-        ),
-        _TEST_LEARNER,
-    ),
-    Mutant(
         "retained-not-learned",
         "a learner does not take the manifests of older versions",
         (Edit(_LEARNER, "        if manifests:\n            await self._store.append(manifests)\n", ""),),
@@ -359,7 +347,7 @@ _DOORS: Final = (
             Edit(
                 _BUCKETS,
                 "            if errors:\n                who",
-                "            if errors and not acknowledged:\n                who",
+                "            if errors:\n                return\n            if errors:\n                who",
             ),
         ),
         "tests/unit/test_buckets.py",

@@ -170,7 +170,7 @@ _ATTEMPT_RULES: Final = (
         "drop-after-failure",
         "staged shards are dropped after a failure although an accept was sent",
         (Edit(_PUT, "if not staged.attempt.accept_sent:", "if True:"),),
-        "tests/unit/test_put_get.py",
+        "tests/unit/test_put_outcomes.py",
         _MESSAGES,
     ),
     Mutant(
@@ -183,7 +183,7 @@ _ATTEMPT_RULES: Final = (
                 "return self._proposal.accept_sent",
             ),
         ),
-        "tests/sim/test_found_bugs.py",
+        "tests/unit/test_forwarding.py",
     ),
     Mutant(
         "certain-after-accept",
@@ -224,7 +224,7 @@ _ATTEMPT_RULES: Final = (
                 "            staged = self._putter.begin",
             ),
         ),
-        "tests/unit/test_put_get.py",
+        "tests/unit/test_put_outcomes.py",
     ),
 )
 

@@ -32,6 +32,8 @@ _TEST_HEAL: Final = "tests/unit/test_heal.py"
 _TEST_HOLDERS: Final = "tests/properties/test_holders.py"
 _TEST_KEEPER: Final = "tests/unit/test_keeper.py"
 _TEST_MARGIN: Final = "tests/properties/test_margin.py"
+_TEST_MENDING: Final = "tests/unit/test_mending.py"
+_TEST_OUTCOMES: Final = "tests/unit/test_put_outcomes.py"
 _TEST_PUT_GET: Final = "tests/unit/test_put_get.py"
 
 _RIGHT_BYTES: Final = (
@@ -138,7 +140,7 @@ _RIGHT_BYTES: Final = (
                 "if True:",
             ),
         ),
-        _TEST_HEAL,
+        _TEST_MENDING,
     ),
     Mutant(
         "frame-unchecked",
@@ -192,7 +194,7 @@ _RIGHT_BYTES: Final = (
         "long-key",
         "a key may be one byte longer than the limit",
         (Edit(_PUT, "if not 1 <= len(key) <= KEY_BYTES_MAX:", "if not 1 <= len(key) <= KEY_BYTES_MAX + 1:"),),
-        _TEST_PUT_GET,
+        _TEST_OUTCOMES,
     ),
     Mutant(
         "memory-over-budget",
@@ -241,7 +243,7 @@ _PLACES: Final = (
         "ack-unchecked",
         "a put of one stripe is acked whatever was sealed",
         (Edit(_PUT, "                staging.placing.check_ack()\n", ""),),
-        _TEST_PUT_GET,
+        _TEST_OUTCOMES,
     ),
     Mutant(
         "long-ack-unchecked",
@@ -253,7 +255,7 @@ _PLACES: Final = (
                 "        return digests",
             ),
         ),
-        _TEST_PUT_GET,
+        _TEST_OUTCOMES,
     ),
     Mutant(
         "handoff-in-the-same-domain",
@@ -379,13 +381,13 @@ _PLACES: Final = (
                 "held = {at: dict(enumerate(part.holders)) for at, part in enumerate(kept.parts)}",
             ),
         ),
-        _TEST_PUT_GET,
+        _TEST_OUTCOMES,
     ),
     Mutant(
         "undelete-unchecked",
         "an undelete is acked however few shards are left",
         (Edit(_UNDELETE, "        self._check_ack(place, manifest)\n", ""),),
-        _TEST_PUT_GET,
+        _TEST_OUTCOMES,
     ),
 )
 
@@ -426,7 +428,7 @@ _HEAL: Final = (
         "drop-under-a-newer-map",
         "a surplus copy is dropped although the map has changed",
         (Edit(_MENDING, "if self._path.topology is not part.topology or not", "if not"),),
-        _TEST_HEAL,
+        _TEST_MENDING,
     ),
     Mutant(
         "healed-too-early",
@@ -438,7 +440,7 @@ _HEAL: Final = (
                 "if ward.looked_epoch > ward.healed_epoch:",
             ),
         ),
-        _TEST_HEAL,
+        _TEST_MENDING,
     ),
     Mutant(
         "healthy-without-looking",
@@ -462,7 +464,7 @@ _HEAL: Final = (
                 "return Census(found, frozenset())",
             ),
         ),
-        _TEST_HEAL,
+        _TEST_MENDING,
     ),
     Mutant(
         "gravest-last",

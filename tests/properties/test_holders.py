@@ -127,3 +127,20 @@ def test_the_choice_is_the_same_on_every_node() -> None:
 def test_an_excluded_store_gets_nothing() -> None:
     topology = Topology(cluster(nodes(7)))
     assert store_id(1) not in choose(topology, 0, 0, lambda _: True, {store_id(1)})
+
+
+def test_a_home_whose_domain_is_full_is_not_the_replacement_while_there_is_another() -> None:
+    topology = build(list("abbcdaaec"))
+    homes = topology.entry(0, 0).homes
+    assert homes[0] == store_id(1)
+    holders = dict(enumerate(homes)) | {1: store_id(6), 2: store_id(7)}
+    holders[5] = store_id(2)
+    chosen = replacement(topology, 0, 0, index=0, holders=holders, usable=lambda s: s != store_id(3))
+    assert chosen is not None
+    assert topology.domain_by_store("san")[chosen] != "a"
+
+
+def test_doubles_are_even_also_where_a_code_could_lose_many_at_once() -> None:
+    topology = Topology(cluster(nodes(6), code="rs:2+4"))
+    chosen = choose(topology, 0, 0, lambda store: store in topology.stores[:3])
+    assert sorted(Counter(chosen).values()) == [2, 2, 2]

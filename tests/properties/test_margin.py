@@ -142,3 +142,13 @@ def test_the_least_of_margins_is_the_least_of_each_entry() -> None:
     assert least([one, other]) == other
     assert least([one, one]).full
     assert least([]).full
+
+
+def test_shards_at_stores_that_are_down_are_no_margin() -> None:
+    """Where register and voters could stand more: the shards alone decide."""
+    topology = Topology(cluster([node(number) for number in range(1, 9)]))
+    holders = dict(enumerate([(store,) for store in topology.entry(0, 0).homes]))
+    holders[0], holders[1] = (store_id(7),), (store_id(8),)
+    down = {store_id(7), store_id(8)}
+    margin = margin_of(topology, 0, [0], [holders], lambda store: store not in down)
+    assert dict(margin.entries)["node"] == 0
