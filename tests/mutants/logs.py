@@ -109,7 +109,7 @@ _DURABILITY: Final = (
         "torn-batch-stays",
         "a torn batch stays on the disk, half readable",
         (Edit(_OPENING, "    if replayed.torn:\n", "    if False:\n"),),
-        _TEST_OPENING,
+        f"{_POWER_CUT}::test_no_power_cut_loses_what_was_acked",
     ),
     Mutant(
         "boot-stands-still",

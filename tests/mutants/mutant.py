@@ -21,13 +21,16 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """Simulated worlds that bring the bug out: the kinds of trouble in them (fields of `Trouble`), and how much is
-    going on. None of it: worlds as they are drawn."""
+    """Simulated worlds that bring the bug out: the kinds of trouble in them (fields of `Trouble`), how much is going
+    on, how long a disk takes at most (0: as long as usual), and the pool's code (empty: as drawn). No trouble: worlds
+    as they are drawn."""
 
     trouble: tuple[str, ...] = ()
     clients: int = 4
     keys: int = 2
     rounds: int = 10
+    disk_s: float = 0.0
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ _TEST_PROPOSAL: Final = "tests/unit/test_register_proposal.py"
 _TEST_QUORUM: Final = "tests/unit/test_quorum.py"
 
 _MESSAGES: Final = Aim(("messages", "partition", "crash", "pause"))
+_SLOW_DISKS: Final = Aim(("power_cut", "messages"), clients=6, keys=1, rounds=20, disk_s=0.3)
+"""A power cut finds something on its way to most disks."""
 _LOSSES: Final = Aim(("wipe", "messages", "pause"))
 
 _BALLOT_RULES: Final = (
@@ -60,7 +62,7 @@ _BALLOT_RULES: Final = (
             ),
         ),
         _TEST_ACCEPTOR,
-        _MESSAGES,
+        _SLOW_DISKS,
     ),
     Mutant(
         "weak-accept",

@@ -1,4 +1,4 @@
-"""`python -m tests.mutants.worlds --seeds N [--trouble KIND ...]`: aimed worlds, until the first that goes wrong.
+"""`python -m tests.mutants.worlds --seeds N --aim JSON`: aimed worlds, until the first that goes wrong.
 
 Prints one line of JSON: how many worlds there were, and what was wrong in the last. Run in a copy of the sources with
 a bug in it. A cluster that is merely late to converge proves no bug.
@@ -7,13 +7,15 @@ a bug in it. A cluster that is merely late to converge proves no bug.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from tests.mutants.mutant import Aim
+from tests.sim.loop import nobody_listening
 from tests.sim.nemesis import Trouble
-from tests.sim.world import Plan, run_world
+from tests.sim.world import TOPOLOGIES, Outcome, Plan, World, run_world, small_numbers
 
 PATIENCE_S = 120.0
 """For convergence, whose lateness is not counted: a bug that keeps a cluster from it should cost no time."""
@@ -21,14 +23,13 @@ PATIENCE_S = 120.0
 
 def arguments_of(aim: Aim, seeds: int) -> list[str]:
     """This program's, for `aim`."""
-    numbers = [f"--seeds={seeds}", f"--clients={aim.clients}", f"--keys={aim.keys}", f"--rounds={aim.rounds}"]
-    return ["-m", "tests.mutants.worlds", *numbers, "--trouble", *aim.trouble]
+    return ["-m", "tests.mutants.worlds", f"--seeds={seeds}", "--aim", json.dumps(asdict(aim))]
 
 
 def first_wrong(aim: Aim, seeds: int) -> tuple[int, str]:
     """Worlds run, and what was wrong in the last of them; empty if nothing was wrong in any."""
     for seed in range(seeds):
-        outcome = run_world(seed, _plan(aim, seed))
+        outcome = _run(aim, seed)
         wrong = [said for said in outcome.violations if not said.startswith("NOT CONVERGED")]
         if wrong:
             return seed + 1, wrong[0].splitlines()[0]
@@ -39,18 +40,37 @@ def _plan(aim: Aim, seed: int) -> Plan:
     drawn = replace(Plan.drawn(seed), patience_s=PATIENCE_S)
     if not aim.trouble:
         return drawn
+    topology = next((known for known in TOPOLOGIES if known.code == aim.code), drawn.topology)
     trouble = Trouble(**dict.fromkeys(aim.trouble, True))
-    return replace(drawn, trouble=trouble, clients=aim.clients, keys=aim.keys, rounds=aim.rounds)
+    return replace(
+        drawn, topology=topology, trouble=trouble, clients=aim.clients, keys=aim.keys, rounds=aim.rounds
+    )
+
+
+def _run(aim: Aim, seed: int) -> Outcome:
+    if not aim.disk_s:
+        return run_world(seed, _plan(aim, seed))
+    gc.disable()
+    try:
+        with small_numbers():
+            world = World(seed, _plan(aim, seed))
+            world.cluster.disk_delay_s = (0.0, aim.disk_s)
+            outcome = world.run()
+        with nobody_listening():
+            del world
+            gc.collect()
+    finally:
+        gc.enable()
+    return outcome
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants.worlds", description=__doc__)
     parser.add_argument("--seeds", type=int, required=True)
-    parser.add_argument("--trouble", nargs="*", default=())
-    for name in ("clients", "keys", "rounds"):
-        parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--aim", required=True, help="the fields of `Aim`, as JSON")
     asked = parser.parse_args(arguments)
-    aim = Aim(tuple(asked.trouble), asked.clients, asked.keys, asked.rounds)
+    fields = json.loads(asked.aim)
+    aim = replace(Aim(**fields), trouble=tuple(fields["trouble"]))
     worlds, wrong = first_wrong(aim, asked.seeds)
     print(json.dumps({"worlds": worlds, "wrong": wrong}))
 

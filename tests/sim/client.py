@@ -102,7 +102,8 @@ class SimClient:
         self._chooser = chooser
         self._bucket = bucket
         self._node = ""
-        self._era = 0
+        self._era = 1
+        """Every cluster's first, until a node says more. Never none: a write without a stamp must not be retried."""
         self._written = 0
         self.busy = ""
         """What it is doing now, for a person who looks at a world that hangs."""
