@@ -83,7 +83,7 @@ def _ordered(mutant: Mutant) -> Iterator[str]:
     yield from DEARER
 
 
-def red_test(tree: Tree, tests: str) -> str:
+def red_test(tree: Tree, *tests: str) -> str:
     """The first test of these that fails, without its parameters; empty if none does."""
     ran = tree.run(
         (
@@ -96,14 +96,14 @@ def red_test(tree: Tree, tests: str) -> str:
             "-p",
             "no:cacheprovider",
             f"--timeout={HANG_S}",
-            tests,
+            *tests,
         )
     )
     if ran.status == 0:
         return ""
     found = _RED.search(ran.output)
     if ran.status != 1 or found is None:
-        raise BrokenMutantError(f"{tests}: status {ran.status}\n{ran.output[-2000:]}")
+        raise BrokenMutantError(f"{' '.join(tests)}: status {ran.status}\n{ran.output[-2000:]}")
     return found.group(1)
 
 
@@ -123,7 +123,8 @@ def _told(ran: Ran) -> dict[str, str | int]:
 def healthy(tree: Tree, verdicts: list[Verdict]) -> list[str]:
     """Which of the tests and worlds that noticed something also notice it where nothing is planted."""
     tests = sorted({verdict.by_test.by for verdict in verdicts if verdict.by_test.by})
-    wrong = [f"{test} is red without any bug" for test in tests if red_test(tree, test)]
+    red = red_test(tree, *tests) if tests else ""
+    wrong = [f"{red} is red without any bug"] if red else []
     aims: dict[Aim, int] = {}
     for verdict in verdicts:
         if verdict.in_worlds is not None and verdict.in_worlds.by:

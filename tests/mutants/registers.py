@@ -22,6 +22,8 @@ _MESSAGES: Final = Aim(("messages", "partition", "crash", "pause"))
 _SLOW_DISKS: Final = Aim(("power_cut", "messages"), clients=6, keys=1, rounds=20, disk_s=0.3)
 """A power cut finds something on its way to most disks."""
 _LOSSES: Final = Aim(("wipe", "messages", "pause"))
+_BLANK_STORES: Final = Aim(("wipe", "messages"), keys=8, rounds=40, disk_s=0.3, code="rs:2+1")
+"""A lost home of three, another that missed the last write, and learning that takes a while."""
 
 _BALLOT_RULES: Final = (
     Mutant(
@@ -179,7 +181,7 @@ _QUORUM_RULES: Final = (
             Edit(_ACCEPTOR, "if self._me in entry.learners:", "if False:"),
         ),
         "tests/unit/test_topology.py",
-        _LOSSES,
+        _BLANK_STORES,
     ),
     Mutant(
         "learner-answers",

@@ -50,7 +50,7 @@ _RIGHT_BYTES: Final = (
             ),
         ),
         _TEST_PUT_GET,
-        Aim(("rot",)),
+        Aim(("rot",), keys=24, rounds=15),
     ),
     Mutant(
         "cell-anywhere",
