@@ -21,7 +21,6 @@ _TEST_QUORUM: Final = "tests/unit/test_quorum.py"
 _MESSAGES: Final = Aim(("messages", "partition", "crash", "pause"))
 _SLOW_DISKS: Final = Aim(("power_cut", "messages"), clients=6, keys=1, rounds=20, disk_s=0.3)
 """A power cut finds something on its way to most disks."""
-_LOSSES: Final = Aim(("wipe", "messages", "pause"))
 _BLANK_STORES: Final = Aim(("wipe", "messages"), keys=8, rounds=40, disk_s=0.3, code="rs:2+1")
 """A lost home of three, another that missed the last write, and learning that takes a while."""
 
@@ -222,7 +221,6 @@ _GENERATION_RULES: Final = (
         "messages of any generation count",
         (Edit(_ACCEPTANCE, "if scope.generation != standing.generation:", "if False:"),),
         _TEST_ACCEPTANCE,
-        _LOSSES,
     ),
     Mutant(
         "newer-generation",
