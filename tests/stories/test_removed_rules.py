@@ -5,7 +5,6 @@ What a story is said to hold, it holds. Nothing on disk changes; a removal lasts
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,12 +23,10 @@ from holdfast_node.ports import Codec
 from holdfast_node.services import membership, striping
 from holdfast_node.services.learner import Learner
 from holdfast_node.services.log.replay import Replay
-from tests.sim.planted import PLANTS, Patch
-from tests.stories import cluster_stage, register_stage
+from tests.stories import cluster_stage, register_stage, removals
+from tests.stories.removals import Patch, always, everywhere
 
 HERE: Final = Path(__file__).parent
-_KNOWN: Final = {plant.name: plant.patches for plant in PLANTS}
-"""Removals that the simulator tries as well."""
 
 
 @dataclass(frozen=True)
@@ -54,29 +51,6 @@ def removed(patches: Sequence[Patch]) -> Generator[None]:
             setattr(where, name, was)
 
 
-def _everywhere(function: object, change: Callable[[Any], Any]) -> Sequence[Patch]:
-    """By whatever name the product, or a register story's homes, know this function."""
-    known = [
-        module
-        for name, module in sorted(sys.modules.items())
-        if name.startswith(("holdfast_node", "tests.stories", "tests.unit.test_register_proposal"))
-    ]
-    return [
-        (module, name, change)
-        for module in known
-        for name, value in sorted(vars(module).items())
-        if value is function
-    ]
-
-
-def _always(value: object) -> Callable[[object], Callable[..., object]]:
-    def constant(*about: object, **more: object) -> object:
-        del about, more
-        return value
-
-    return lambda _: constant
-
-
 def _homes_without(**known: object) -> Callable[[], Sequence[Patch]]:
     """Homes that never heard of something."""
 
@@ -86,7 +60,7 @@ def _homes_without(**known: object) -> Callable[[], Sequence[Patch]]:
 
         return forgetful
 
-    return lambda: [*_everywhere(acceptance.prepare, change), *_everywhere(acceptance.accept, change)]
+    return lambda: [*everywhere(acceptance.prepare, change), *everywhere(acceptance.accept, change)]
 
 
 def _generations_do_not_matter() -> Sequence[Patch]:
@@ -102,7 +76,7 @@ def _generations_do_not_matter() -> Sequence[Patch]:
         return (Ballot, name, change)
 
     return [
-        *_everywhere(acceptance.check_generation, _always(None)),
+        *everywhere(acceptance.check_generation, always(None)),
         *(compared(name) for name in ("__lt__", "__le__", "__gt__", "__ge__")),
     ]
 
@@ -114,7 +88,7 @@ def _one_home_less_agrees() -> Sequence[Patch]:
 
         return hasty
 
-    return _everywhere(quorum.agreement, change)
+    return everywhere(quorum.agreement, change)
 
 
 def _versions_begin_anew() -> Sequence[Patch]:
@@ -129,7 +103,7 @@ def _versions_begin_anew() -> Sequence[Patch]:
 
 def _any_stamp() -> Sequence[Patch]:
     """Homes take operations of any era; proposers still forget what they think will be refused."""
-    return [(acceptance, "refused", _always(False))]
+    return [(acceptance, "refused", always(False))]
 
 
 def _the_first_bad_record_is_the_end() -> Sequence[Patch]:
@@ -150,7 +124,7 @@ def _fewer_listed() -> Sequence[Patch]:
     def change(overlap: Callable[[int], int]) -> Callable[[int], int]:
         return lambda homes: overlap(homes) - 1
 
-    return _everywhere(quorum.overlap, change)
+    return everywhere(quorum.overlap, change)
 
 
 def _one_parity_cell_is_checked() -> Sequence[Patch]:
@@ -167,15 +141,15 @@ def _one_parity_cell_is_checked() -> Sequence[Patch]:
 
 
 def _floorless() -> Sequence[Patch]:
-    return _everywhere(holders.ack_allowed, _always(True))
+    return everywhere(holders.ack_allowed, always(True))
 
 
 def _no_fence() -> Sequence[Patch]:
-    return [(register, "_expired", _always(None))]
+    return [(register, "_expired", always(None))]
 
 
 def _no_later_life() -> Sequence[Patch]:
-    return _everywhere(membership.later_life_seen, _always(""))
+    return everywhere(membership.later_life_seen, always(""))
 
 
 REMOVALS: Final = (
@@ -188,8 +162,13 @@ REMOVALS: Final = (
     Removal(
         "register/read-finishes-a-value", "majority", _one_home_less_agrees, "> read 0 1\n  decided: v1=u1"
     ),
-    Removal("register/ce2-retry-after-delete", "R5", _KNOWN["skip-r5"], "v4=u1 over 3,2,1"),
-    Removal("register/ce3-superseded-on-one-home", "R4", _KNOWN["skip-r4"], "accept 1.2 of p2 v2=u2 over 1"),
+    Removal("register/ce2-retry-after-delete", "R5", removals.no_dedupe, "v4=u1 over 3,2,1"),
+    Removal(
+        "register/ce3-superseded-on-one-home",
+        "R4",
+        removals.incomplete_is_complete,
+        "accept 1.2 of p2 v2=u2 over 1",
+    ),
     Removal(
         "register/ce7-versions-and-floors",
         "ballot floor",
@@ -202,13 +181,13 @@ REMOVALS: Final = (
     Removal(
         "cluster/ce1-shards-outlive-a-failed-commit",
         "drop before accept only",
-        _KNOWN["drop-after-failure"],
+        removals.drop_after_failure,
         "Unavailable: 0 of the 4 shards needed",
     ),
     Removal(
         "cluster/ce4-a-wiped-home-does-not-vote",
         "learners do not vote",
-        _KNOWN["learner-votes"],
+        removals.learners_vote,
         "v1=B | n1' n2' n5 n6 accepted",
     ),
     Removal(
@@ -229,15 +208,17 @@ REMOVALS: Final = (
         _one_parity_cell_is_checked,
         "IntegrityError: the bytes do not hash to what was stored",
     ),
-    Removal("cluster/no-majority-is-unavailable", "majority", _KNOWN["majority-1"], "ack v3, deleted"),
+    Removal(
+        "cluster/no-majority-is-unavailable", "majority", removals.one_less_than_a_majority, "ack v3, deleted"
+    ),
     Removal(
         "cluster/bucket-closes-before-it-goes",
         "closed door",
         _homes_without(closing=False),
         "the put on n1: ack v3",
     ),
-    Removal("cluster/acked-survives-a-power-cut", "sync", _KNOWN["no-sync"], "Unavailable: "),
-    Removal("cluster/retry-is-applied-once", "R5", _KNOWN["skip-r5"], "ack v3"),
+    Removal("cluster/acked-survives-a-power-cut", "sync", removals.no_sync, "Unavailable: "),
+    Removal("cluster/retry-is-applied-once", "R5", removals.no_dedupe, "ack v3"),
     Removal("cluster/list-settles-a-disagreement", "enough listed", _fewer_listed, "\n  other v1\n"),
     Removal("cluster/below-the-floor-unavailable", "floor", _floorless, "ack v1"),
     Removal("cluster/undelete-below-the-floor", "floor", _floorless, "ack v3"),
@@ -255,10 +236,13 @@ REMOVALS: Final = (
     ),
     Removal("cluster/fenced-upload-expires", "fence", _no_fence, "v2 = B, 20000 bytes"),
     Removal(
-        "cluster/flipped-cell-is-an-erasure", "cell checksums", _KNOWN["no-cell-checksum"], "IntegrityError:"
+        "cluster/flipped-cell-is-an-erasure", "cell checksums", removals.no_cell_checksum, "IntegrityError:"
     ),
     Removal(
-        "cluster/read-finishes-a-half-accepted-put", "majority", _KNOWN["majority-1"], "BlobNotFound: there"
+        "cluster/read-finishes-a-half-accepted-put",
+        "majority",
+        removals.one_less_than_a_majority,
+        "BlobNotFound: there",
     ),
 )
 
