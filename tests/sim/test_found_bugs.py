@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from holdfast_node.core.api import Condition
-from holdfast_node.core.messages import Commit, CopyRegisters
+from holdfast_node.core.messages import Commit, CopyRegisters, FindShards
+from holdfast_node.core.report import ExplainReply
+from holdfast_node.services.admin import Admin
+from holdfast_node.services.datapath import KeyPlace
 from tests.sim.client import SimClient
 from tests.sim.cluster import Cluster, Topology
 from tests.sim.history import History
@@ -74,6 +78,45 @@ def test_a_steward_that_lost_its_memory_calls_nothing_healthy_before_it_has_look
         assert not await stage.nemesis.unhealthy(60.0)
 
     stage.play(story)
+
+
+def test_a_steward_that_was_busy_while_it_was_cut_off_looks_again() -> None:
+    """A steward waited ten seconds for answers to a repair. Meanwhile it was cut off and came back, and others wrote
+    without it. It compared who was up before and after, saw no difference, and went on saying that all was well.
+    Found by a live run."""
+    stage = Stage()
+    keys = [b"k%d" % number for number in range(12)]
+    machines, network = stage.cluster.machines, stage.cluster.network
+    others = [f"n{number}" for number in range(2, 7)]
+
+    async def story() -> None:
+        assert await stage.caller.put(b"old", 8192, Condition()) is not None
+        node, life = machines["n1"].node, machines["n1"].life
+        assert node is not None
+        assert life is not None
+        bucket, pool = await stage.cluster.run_in(life, lambda: node.buckets.resolve(BUCKET), timeout_s=5.0)
+        network.losing = lambda request: isinstance(request, FindShards)
+        node.healer.report(KeyPlace(pool, bucket.id, b"old"))
+        await asyncio.sleep(0.5)
+        for name in others:
+            network.block(machines["n1"].address, machines[name].address)
+            network.block(machines[name].address, machines["n1"].address)
+        await asyncio.sleep(3.0)
+        for key in keys:
+            assert await stage.caller.put(key, 8192, Condition()) is not None
+        network.unblock_all()
+        network.losing = None
+        await asyncio.sleep(12.0)
+        assert not await stage.nemesis.unhealthy(60.0)
+        for key in keys:
+            told = await stage.cluster.admin(machines["n2"], partial(explained, key=key))
+            assert told.margin.full, f"healthy, but {key!r} has {told.margin}"
+
+    stage.play(story)
+
+
+async def explained(admin: Admin, *, key: bytes) -> ExplainReply:
+    return await admin.explain(BUCKET, key)
 
 
 def test_a_refusal_is_not_final_while_a_steward_that_was_asked_may_still_begin() -> None:

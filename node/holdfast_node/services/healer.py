@@ -57,6 +57,8 @@ WAIT_S: Final = 60.0
 TRIES_MAX: Final = 8
 """After so many failures a key is in quarantine: shown, and tried rarely."""
 QUARANTINE_S: Final = 600.0
+WATCH_S: Final = 0.25
+"""Between looks at who is up: much less than the two seconds of silence after which somebody is not."""
 HOLD_S: Final = 1.0
 """Before a partition that could not be looked through is tried again."""
 BACKOFF_S: Final = 0.5
@@ -93,6 +95,8 @@ class Healer:
         self._wards: dict[tuple[int, int], Ward] = {}
         self._damaged: dict[ShardName, None] = {}
         self._up: frozenset[StoreId] = frozenset()
+        self._returned = False
+        """Somebody came back, and the work has not taken note of it yet."""
         self._state = Work.IDLE
         self._last_error = ""
         self._done = 0
@@ -101,7 +105,9 @@ class Healer:
         self.wake: Final = asyncio.Event()
 
     async def run(self) -> None:
-        await run_forever(self, self.wake, IDLE_S, events=self._path.events)
+        async with asyncio.TaskGroup() as group:
+            _ = group.create_task(self._watch_peers())
+            await run_forever(self, self.wake, IDLE_S, events=self._path.events)
 
     # --- hearing --------------------------------------------------------------------------------------------
 
@@ -148,6 +154,21 @@ class Healer:
             ward.looked_epoch = 0
             ward.next_look_s = 0.0
 
+    async def _watch_peers(self) -> None:
+        """Beside the work, a piece of which may take longer than somebody is away."""
+        while True:
+            topology = self._path.maps.topology
+            if topology is not None:
+                self._see_who_is_up(topology)
+            await asyncio.sleep(WATCH_S)
+
+    def _see_who_is_up(self, topology: Topology) -> None:
+        up = frozenset(store for store in topology.stores if self._path.links.is_up(store))
+        if up - self._up:
+            self._returned = True
+            self.wake.set()
+        self._up = up
+
     # --- working --------------------------------------------------------------------------------------------
 
     async def work_once(self) -> Work:
@@ -181,12 +202,12 @@ class Healer:
     def _note_returns(self, topology: Topology) -> None:
         """Somebody is back: what waited need not wait any longer, and what was written on the far side of a partition
         may be news here."""
-        up = frozenset(store for store in topology.stores if self._path.links.is_up(store))
-        if up - self._up:
+        self._see_who_is_up(topology)
+        if self._returned:
+            self._returned = False
             self._order.hasten()
             for ward in self._wards.values():
                 ward.look_again()
-        self._up = up
 
     def _take_wards(self, topology: Topology) -> None:
         """Stewardship follows who is up. What comes here is looked through: its last steward may have known more."""
@@ -328,7 +349,7 @@ class Healer:
                     partition=ward.partition,
                     blobs=blobs,
                     bytes=size,
-                    healed_epoch=ward.healed_epoch if ward.seen else 0,
+                    healed_epoch=ward.healed_epoch if ward.seen and not self._returned else 0,
                     exceptions=count,
                     least_margin=margin,
                 )
