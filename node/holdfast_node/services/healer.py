@@ -56,7 +56,9 @@ WAIT_S: Final = 60.0
 """Before a key whose store is down is looked at again, unless a store comes up before that."""
 TRIES_MAX: Final = 8
 """After so many failures a key is in quarantine: shown, and tried rarely."""
-QUARANTINE_S: Final = 600.0
+QUARANTINE_S: Final = 60.0
+"""A key that is written all the time, while its home's disk is full, gets there in seconds; a minute after there is
+room again it must be whole."""
 WATCH_S: Final = 0.25
 """Between looks at who is up: much less than the two seconds of silence after which somebody is not."""
 HOLD_S: Final = 1.0
