@@ -224,6 +224,7 @@ BAD_HEADERS: dict[str, dict[str, object]] = {
     "bad size": {"size": -2},
     "bad hash": {"hash": b"short"},
     "bad request id": {"call": blob_pb2.Call(request_id=b"short")},
+    "request id without an era": {"call": blob_pb2.Call(request_id=bytes(16))},
     "much metadata": {"metadata": {"k": "v" * 8192}},
     "long content type": {"content_type": "x" * 2000},
 }

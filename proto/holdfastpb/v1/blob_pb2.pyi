@@ -29,7 +29,7 @@ class Call(_message.Message):
     request_id: _builtins.bytes
     """16 bytes, minted by the client; empty: the coordinator mints one and the call must not be retried"""
     stamp: _builtins.int
-    """the era the client knew at its first attempt; 0: the coordinator's"""
+    """the era the client knew at its first attempt; required with a request id, else 0"""
     def __init__(
         self,
         *,

@@ -41,6 +41,11 @@ def page_token_of(token: bytes) -> bytes:
 def call_of(call: blob_pb2.Call) -> api.Call:
     if len(call.request_id) not in (0, ID_BYTES):
         raise InvalidArgument(f"a request id has {ID_BYTES} bytes, not {len(call.request_id)}")
+    if call.request_id and not call.stamp:
+        raise InvalidArgument(
+            "a request id comes with the era of its first attempt, or its retries could be applied twice",
+            hint="send the `era` of any earlier answer (or of GetMap) as `stamp`, the same on every retry",
+        )
     return api.Call(RequestId(call.request_id) if call.request_id else None, call.stamp)
 
 
