@@ -2,18 +2,16 @@
 #
 #   make demo     a real cluster: write, lose a SAN while writing, read everything back, heal
 #   make test     everything CI runs          make check    static checks alone
-#   make sim SEEDS=1000    make crashes STATES=50000    make corrupt TIMES=100000    make thrash MINUTES=30    make soak
-#   make bench    make fmt    make proto    make clean
-#   make fuzz MINUTES=5
-#   make mutants
+#   make sim SEEDS=20000    make crashes STATES=50000    make corrupt TIMES=100000    make fuzz MINUTES=5
+#   make thrash MINUTES=30    make mutants    make soak    make bench
+#   make fmt    make proto    make lock    make clean
 
 PYTHON ?= python3
 SEEDS ?= 1000
 STATES ?= 50000
-MINUTES ?= 30
+MINUTES ?=
 SEED ?=
 TIMES ?= 100000
-MINUTES ?= 5
 PYTEST_WORKERS ?= 2
 
 VENV := .venv
@@ -21,7 +19,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := test
-.PHONY: venv demo test check sim crashes corrupt soak thrash bench fmt proto lock clean fuzz mutants
+.PHONY: venv demo test check sim crashes corrupt fuzz thrash mutants soak bench fmt proto lock clean
 .DELETE_ON_ERROR:
 
 venv: $(STAMP)
@@ -73,7 +71,7 @@ corrupt: venv
 	$(BIN)/python -m tests.corruption --times $(TIMES)
 
 fuzz: venv
-	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
+	$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),5)
 
 mutants: venv
 	$(BIN)/python -m tests.mutants
@@ -82,7 +80,7 @@ soak: venv
 	$(BIN)/python -m tests.faults.soak
 
 thrash: venv
-	$(BIN)/python -m tests.thrash --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.thrash --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
 
 bench: venv
 	$(BIN)/python -m benchmarks.run
