@@ -24,6 +24,9 @@ _SLOW_DISKS: Final = Aim(("power_cut", "messages"), clients=6, keys=1, rounds=20
 _BLANK_STORES: Final = Aim(("wipe", "messages"), keys=8, rounds=40, disk_s=0.3, code="rs:2+1")
 """A lost home of three, another that missed the last write, and learning that takes a while."""
 
+_GENERATIONS: Final = Aim(("wipe", "messages"), clients=6, keys=2, rounds=8, disk_s=0.3, code="rs:2+1")
+"""Generations that change while commits take a second."""
+
 _BALLOT_RULES: Final = (
     Mutant(
         "promise-twice",
@@ -167,6 +170,28 @@ _QUORUM_RULES: Final = (
         "a read believes what a single home says",
         (Edit(_QUORUM, "if len(stores) >= roster.quorum:", "if stores:"),),
         _TEST_QUORUM,
+    ),
+    Mutant(
+        "promises-over-generation",
+        "promises of an earlier generation are kept in a new one",
+        (
+            Edit(
+                _PROPOSAL,
+                """        self._reset(ballot, roster)
+        self._phase = _Phase.PREPARING
+        return [SendPrepare(ballot)]""",
+                """        same = self.ballot is None or ballot.generation == self.ballot.generation
+        kept = {} if same else dict(self._promises)
+        self._reset(ballot, roster)
+        self._phase = _Phase.PREPARING
+        if len(kept) >= roster.quorum:
+            self._promises = kept
+            return self._decide()
+        return [SendPrepare(ballot)]""",
+            ),
+        ),
+        "tests/unit/test_register_proposal.py",
+        _GENERATIONS,
     ),
     Mutant(
         "learner-votes",

@@ -263,6 +263,19 @@ def test_a_newer_generation_ends_the_ballot_and_names_who_knows() -> None:
     assert homes.prepare(proposal, 0, 1) == [Again(Reason.STALE, store(0))]
 
 
+def test_promises_of_an_earlier_generation_are_forgotten_in_a_new_one() -> None:
+    """Also when a quorum had promised and only the accept came too late: others may have decided since."""
+    homes = Homes()
+    proposal = begun(put("u1"), homes)
+    effect = homes.prepare(proposal, 0, 1)[-1]
+    assert isinstance(effect, SendAccept)
+    stale = StaleGeneration("adopted a newer one")
+    assert proposal.not_accepted(effect.ballot, store(0), stale) == []
+    assert proposal.not_accepted(effect.ballot, store(1), stale) == [Again(Reason.STALE, store(0))]
+    again = replace(ballot(1, 1), generation=2)
+    assert proposal.begin(again, homes.roster) == [SendPrepare(again)]
+
+
 def test_an_old_stamp_is_final_before_an_accept_and_unknown_after() -> None:
     homes = Homes()
     for at in (0, 1):
