@@ -448,7 +448,7 @@ _HEAL: Final = (
         (
             Edit(
                 _HEALER,
-                "healed_epoch=ward.healed_epoch if ward.seen else 0",
+                "healed_epoch=ward.healed_epoch if ward.seen and not self._returned else 0",
                 "healed_epoch=ward.healed_epoch",
             ),
         ),
