@@ -1,0 +1,1 @@
+"""What earlier versions wrote, byte by byte, and what must be read from it for ever."""
