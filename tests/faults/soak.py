@@ -1,4 +1,4 @@
-"""`python -m tests.faults.soak [--what lose-san|kill-all|two-dead|big|all]`: the fault scenarios, at length.
+"""`python -m tests.faults.soak [--what lose-san|kill-all|two-dead|flips|big|all]`: the fault scenarios, at length.
 
 Prints what each did and saw, how many rounds there were and how many went wrong. Exit status 1 if any did.
 """
@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Final
 
 from tests.faults.big import big
+from tests.faults.flips import flips
 from tests.faults.scenarios import Report, kill_all, lose_san, two_dead
 
 GIB: Final = 1024**3
-KINDS: Final = ("lose-san", "kill-all", "two-dead", "big")
+KINDS: Final = ("lose-san", "kill-all", "two-dead", "flips", "big")
 
 
 def _arguments() -> argparse.Namespace:
@@ -26,6 +27,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000, help="the first seed")
     parser.add_argument("--losses", type=int, default=10, help="SANs lost, one after another")
     parser.add_argument("--kills", type=int, default=20, help="times all nodes are killed")
+    parser.add_argument("--flips", type=int, default=1000, help="single bytes flipped")
     parser.add_argument("--gib", type=float, default=5.0, help="size of the big blob")
     return parser.parse_args()
 
@@ -36,6 +38,7 @@ def main() -> int:
         "lose-san": lambda root: lose_san(root, seed=asked.seed, rounds=asked.losses),
         "kill-all": lambda root: kill_all(root, seed=asked.seed, rounds=asked.kills),
         "two-dead": lambda root: two_dead(root, seed=asked.seed),
+        "flips": lambda root: flips(root, seed=asked.seed, places=asked.flips),
         "big": lambda root: big(root, seed=asked.seed, size=int(asked.gib * GIB)),
     }
     rounds = failed = 0
