@@ -125,7 +125,8 @@ def check(seed: Seed) -> None:
     """Raises `InvalidArgument` with every mistake in the seed."""
     wrong = [*_nodes_wrong(seed.nodes), *_pools_wrong(seed.pools, len(seed.nodes))]
     if wrong:
-        raise InvalidArgument(f"the seed has {len(wrong)} mistakes", evidence=wrong)
+        count = f"{len(wrong)} mistakes" if len(wrong) > 1 else "a mistake"
+        raise InvalidArgument(f"the seed has {count}", evidence=wrong)
 
 
 def _nodes_wrong(nodes: tuple[SeedNode, ...]) -> list[Evidence]:
