@@ -97,15 +97,18 @@ def unpack(archive: Path, directory: Path) -> None:
         files.extractall(directory, filter="data")
 
 
-def record_types(directory: Path) -> list[int]:
-    """Of the whole records in all volumes."""
-    found: set[int] = set()
+def _read_volumes(directory: Path) -> Json:
+    """Types of whole records, and batches that are right. A store saves the records of one that is not, and if none is
+    lost it has nothing to report."""
+    types: set[int] = set()
+    right: list[int] = []
     for volume in sorted(directory.glob("volume-*")):
         content = memoryview(volume.read_bytes())
         for at, header in log_format.batch_headers(content, 0):
-            records, _ = log_format.read_batch(content[at:], at, header)
-            found.update(record.kind for record in records if record.whole)
-    return sorted(found)
+            records, whole = log_format.read_batch(content[at:], at, header)
+            types.update(record.kind for record in records if record.whole)
+            right += [header.number] * whole
+    return {"record_types": sorted(types), "whole_batches": right}
 
 
 def read_store(directory: Path, facts: Sequence[Fact]) -> Json:
@@ -114,12 +117,12 @@ def read_store(directory: Path, facts: Sequence[Fact]) -> Json:
 
 
 async def _read_store(directory: Path, facts: Sequence[Fact]) -> Json:
-    types = record_types(directory)
+    volumes = _read_volumes(directory)
     disk, index = FileDisk(directory), RocksIndex(directory / "index")
     try:
         store = await stores.open_store(disk, index, settings=stores.SMALL)
         try:
-            return {"record_types": types, **await _tell(store, facts)}
+            return {**volumes, **await _tell(store, facts)}
         finally:
             await store.close()
     finally:

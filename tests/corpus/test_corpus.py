@@ -89,6 +89,9 @@ def test_the_newest_generation_has_everything_there_is() -> None:
 def test_rot_and_torn_tails_are_among_the_stores() -> None:
     told = manifest(HERE / "v1", "stores.json")
     assert not told["closed"]["rotten"]
+    batches = told["closed"]["whole_batches"]
+    assert batches == list(range(1, len(batches) + 1))
+    assert len(told["rotten_vote"]["whole_batches"]) == len(batches) - 1
     assert not told["torn"]["rotten"]
     assert told["torn"]["store_time_s"] == 1234
     torn = {
