@@ -33,12 +33,13 @@ from tests.faults.places import KINDS, Flip, choose, flip, places, put_back, sup
 from tests.faults.scenarios import HEAL_LIMIT_S, Report
 
 BUCKET: Final = "flips"
-WAYS: Final = ("live", "index kept", "index removed", "superblock")
-AT_ONCE: Final = (1, 20, 40, 60)
+WAYS: Final = ("index kept", "superblock", "live", "index removed")
+AT_ONCE: Final = (1, 40, 80, 120)
 """How many bytes a round flips."""
 SOME_KINDS: Final = 3
 OTHER_ENDPOINTS: Final = 2
-BY_ITSELF_S: Final = 20.0
+BY_ITSELF_S: Final = 5.0
+"""A store that lost records it cannot name waits for the operator, however long."""
 WIPE_EVERY: Final = 5
 MOVING_SIZES: Final = (50, 9000, 300_000)
 READ_TIMEOUT: Final = holdfast.Timeout(total=30.0)
@@ -73,13 +74,13 @@ class _Run:
         return self.kinds.total()
 
     def begin(self) -> None:
-        """Everything is stored, and nothing is hurt: every question has its answer through every endpoint."""
+        """Everything is stored, and nothing is hurt: every question has its answer."""
         self.cluster.connect().create_bucket(BUCKET)
         for node in self.cluster.layout.nodes:
             client = self.stack.enter_context(holdfast.connect(node.address, timeout=READ_TIMEOUT))
             self.buckets[node.name] = client.bucket(BUCKET)
         self.known.store(next(iter(self.buckets.values())))
-        self._ask_everything(sorted(self.buckets), "before any damage")
+        self._ask_everything(sorted(self.buckets)[-OTHER_ENDPOINTS:], "before any damage")
         assert not self.errors, f"nothing is hurt, yet {self.errors}"
 
     def round(self, count: int) -> None:
@@ -169,8 +170,7 @@ class _Run:
     def _heals_by_itself(self) -> bool:
         try:
             self.cluster.wait_healthy(BY_ITSELF_S)
-        except holdfast.Unavailable as error:
-            self.counts[f"not by itself: {str(error).partition(': ')[2]}"] += 1
+        except holdfast.Unavailable:
             return False
         return True
 
