@@ -24,9 +24,6 @@ _SLOW_DISKS: Final = Aim(("power_cut", "messages"), clients=6, keys=1, rounds=20
 _BLANK_STORES: Final = Aim(("wipe", "messages"), keys=8, rounds=40, disk_s=0.3, code="rs:2+1")
 """A lost home of three, another that missed the last write, and learning that takes a while."""
 
-_GENERATIONS: Final = Aim(("wipe", "messages"), clients=6, keys=2, rounds=8, disk_s=0.3, code="rs:2+1")
-"""Generations that change while commits take a second."""
-
 _BALLOT_RULES: Final = (
     Mutant(
         "promise-twice",
@@ -191,7 +188,6 @@ _QUORUM_RULES: Final = (
             ),
         ),
         "tests/unit/test_register_proposal.py",
-        _GENERATIONS,
     ),
     Mutant(
         "learner-votes",

