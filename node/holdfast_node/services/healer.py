@@ -57,8 +57,7 @@ WAIT_S: Final = 60.0
 TRIES_MAX: Final = 8
 """After so many failures a key is in quarantine: shown, and tried rarely."""
 QUARANTINE_S: Final = 60.0
-"""A key that is written all the time, while its home's disk is full, gets there in seconds; a minute after there is
-room again it must be whole."""
+"""A home whose disk was full or unreadable for long has room again: a minute later its keys must be whole."""
 WATCH_S: Final = 0.25
 """Between looks at who is up: much less than the two seconds of silence after which somebody is not."""
 HOLD_S: Final = 1.0
