@@ -22,8 +22,8 @@ class Edit:
 @dataclass(frozen=True, slots=True)
 class Aim:
     """Simulated worlds that bring the bug out: the kinds of trouble in them (fields of `Trouble`), how much is going
-    on, how long a disk takes at most (0: as long as usual), and the pool's code (empty: as drawn). No trouble: worlds
-    as they are drawn."""
+    on, how long a disk takes at most (0: as long as usual), the pool's code (empty: as drawn), and into how few
+    partitions its keys fall (0: as drawn). No trouble: worlds as they are drawn."""
 
     trouble: tuple[str, ...] = ()
     clients: int = 4
@@ -31,6 +31,7 @@ class Aim:
     rounds: int = 10
     disk_s: float = 0.0
     code: str = ""
+    partitions: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,10 @@ _SLOW_DISKS: Final = Aim(("power_cut", "messages"), clients=6, keys=1, rounds=20
 """A power cut finds something on its way to most disks."""
 _BLANK_STORES: Final = Aim(("wipe", "messages"), keys=8, rounds=40, disk_s=0.3, code="rs:2+1")
 """A lost home of three, another that missed the last write, and learning that takes a while."""
+_NEW_GENERATIONS: Final = Aim(
+    ("wipe", "messages"), clients=6, keys=2, rounds=8, disk_s=0.3, code="rs:2+1", partitions=1
+)
+"""Many writers on their way in the one partition whose home is replaced."""
 
 _BALLOT_RULES: Final = (
     Mutant(
@@ -188,6 +192,7 @@ _QUORUM_RULES: Final = (
             ),
         ),
         "tests/unit/test_register_proposal.py",
+        _NEW_GENERATIONS,
     ),
     Mutant(
         "learner-votes",

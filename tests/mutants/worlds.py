@@ -41,6 +41,7 @@ def _plan(aim: Aim, seed: int) -> Plan:
     if not aim.trouble:
         return drawn
     topology = next((known for known in TOPOLOGIES if known.code == aim.code), drawn.topology)
+    topology = replace(topology, partitions=aim.partitions or topology.partitions)
     trouble = Trouble(**dict.fromkeys(aim.trouble, True))
     return replace(
         drawn, topology=topology, trouble=trouble, clients=aim.clients, keys=aim.keys, rounds=aim.rounds
