@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from holdfast_node.core.errors import HoldfastError
+from holdfast_node.core.head import Manifest
 from holdfast_node.core.ids import StoreId
 from holdfast_node.core.messages import Introduce, IntroduceReply, Reply, Request
 
@@ -162,4 +163,8 @@ class Bodies(Protocol):
 
     def decode(self, cls: type[R], data: bytes) -> R:
         """Raises `IntegrityError` on bytes that are not a `cls`."""
+        ...
+
+    def manifest_of(self, head: bytes) -> Manifest | None:
+        """As `decode(Head, head).manifest`, without making what else is in the head."""
         ...

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from holdfast_node.adapters.records import ProtobufBodies
 from holdfast_node.core.errors import Unavailable
 from holdfast_node.core.heal_order import NO_MARGIN_KNOWN, Ailing, HealOrder
-from holdfast_node.core.ids import RESERVED_BUCKET, BucketId
+from holdfast_node.core.ids import RESERVED_BUCKET, BlobId, BucketId
 from holdfast_node.core.messages import (
     DropShards,
     FindShards,
@@ -179,6 +179,38 @@ def test_degraded_writes_come_home_when_the_nodes_are_back() -> None:
             await small.cluster.boot(small.machine(name))
         await until_healthy(small)
         await everything_is_home(small)
+
+    run_story(story)
+
+
+def test_what_only_silent_homes_lack_is_left_alone_until_one_is_back() -> None:
+    """With one node frozen, every write was degraded and mended in vain: healing took the CPU from the callers."""
+
+    async def story(small: SmallCluster) -> None:
+        await until_healthy(small)
+        homes = await small.homes(b"300")
+        away = homes[-1]
+        small.cluster.stop_at_once(small.machine(away))
+        await pass_time(5)
+        asked: list[BlobId] = []
+
+        async def note(usual: Serve, caller: Caller, request: Request) -> Reply:
+            assert isinstance(request, FindShards)
+            asked.extend(request.seed_ids)
+            return await usual(caller, request)
+
+        for machine in small.cluster.running():
+            small.twist(machine.name, FindShards, note)
+        await small.put(b"300", payload_of(300))
+        manifest = (await small.head(b"300")).manifest
+        assert manifest is not None
+        await pass_time(20)
+        status = await small.cluster.admin(small.machine("n1"), lambda admin: admin.status())
+        assert status.exceptions == 1
+        assert manifest.seed_id not in asked
+        await small.cluster.boot(small.machine(away))
+        await until_healthy(small)
+        assert manifest.seed_id in asked
 
     run_story(story)
 

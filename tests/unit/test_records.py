@@ -223,7 +223,15 @@ def test_a_remembered_head_is_the_same_value_and_memory_is_bounded() -> None:
         value = replace(a_head(), version=Version(version))
         assert bodies.decode(Head, bodies.encode(value)) == value
         assert bodies.decode(Head, bodies.encode(value)) == value
-    assert len(bodies._heads) == 1024  # pyright: ignore[reportPrivateUsage]
+    assert len(bodies._heads) == 256  # pyright: ignore[reportPrivateUsage]
+
+
+def test_the_manifest_of_a_head_is_read_alone() -> None:
+    older = tuple(Retained(Version(n), HeadKind.BLOB, BlobId(ID), 5, 0) for n in range(3))
+    for value in (replace(a_head(), retained=older), Head(Version(8), HeadKind.TOMBSTONE, retained=older)):
+        assert BODIES.manifest_of(BODIES.encode(value)) == value.manifest
+    with pytest.raises(IntegrityError):
+        BODIES.manifest_of(BODIES.encode(a_head())[:-1])
 
 
 def test_a_class_and_a_message_that_disagree_are_refused() -> None:

@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError, Message
 
 from holdfast_node.core import ids
 from holdfast_node.core.errors import IntegrityError
-from holdfast_node.core.head import Head
+from holdfast_node.core.head import Head, Manifest
 from holdfastpb.v1 import admin_pb2, blob_pb2, peer_pb2, records_pb2, types_pb2
 
 R = TypeVar("R")
@@ -36,9 +36,10 @@ _ID_LENGTHS: Final = frozenset({0, ids.ID_BYTES})
 _SHARED: Final = (types_pb2, records_pb2, blob_pb2, admin_pb2)
 _PEER_FIRST: Final = (peer_pb2, *_SHARED)
 
-HEAD_MEMO_ENTRIES: Final = 1024
-HEAD_MEMO_BYTES_MAX: Final = 4096
-"""Heads larger than this are decoded each time: at most 4 MiB are remembered."""
+HEAD_MEMO_ENTRIES: Final = 256
+HEAD_MEMO_BYTES_MAX: Final = 16 * 1024
+"""Heads larger than this are decoded each time: at most 4 MiB are remembered. One with all the versions and retries
+that it may keep at an ordinary rate of writes fits."""
 
 
 class ProtobufBodies:
@@ -59,6 +60,10 @@ class ProtobufBodies:
         if cls is Head:
             return cast("R", self._decode_head(data))
         return _decode(cls, data)
+
+    def manifest_of(self, head: bytes) -> Manifest | None:
+        """Of an old head only the manifest matters; the many versions and retries in it would cost far more."""
+        return cast("Manifest | None", _parsed(Head, head, _READ_MANIFEST))
 
     def _decode_head(self, data: bytes) -> Head:
         """The same few heads come again with every read: each is a value, so all may share one."""
@@ -153,11 +158,14 @@ def _nested(cls: type, descriptor: Descriptor) -> _Shape:
 
 
 def _decode(cls: type[R], data: bytes) -> R:
-    shape = _shape(cls)
-    message = shape.new()
+    return cast("R", _parsed(cls, data, _shape(cls).read))
+
+
+def _parsed(cls: type, data: bytes, read: Read) -> object:
+    message = _shape(cls).new()
     try:
         message.ParseFromString(data)
-        return cast("R", shape.read(message))
+        return read(message)
     except (DecodeError, _Malformed) as error:
         raise IntegrityError(f"{len(data)} bytes are not a {cls.__name__}: {error}") from error
 
@@ -365,3 +373,6 @@ def _or_default(name: str, read: Read, default: object) -> Read:
 
 def _no_payload(_message: Message) -> object:
     return b""
+
+
+_READ_MANIFEST: Final = _optional_message("manifest", _nested(Manifest, types_pb2.Manifest.DESCRIPTOR))[1]

@@ -35,15 +35,14 @@ from holdfast_node.services.mending import Census, Mended, Mender, take_census
 from holdfast_node.services.store import Entry
 from holdfast_node.services.versions import retained_manifest
 from holdfast_node.services.wards import (
+    WAIT_S,
     Doors,
     Found,
     Looker,
     Ward,
-    ailing_of,
+    ailing_as_named,
     joined_epoch,
-    named_margin,
     stewarded,
-    strays,
 )
 from holdfast_node.services.worker import Work, run_forever
 
@@ -52,8 +51,6 @@ BATCH: Final = 16
 """Keys mended at once; the repair budget bounds their bytes."""
 AILING_ENOUGH: Final = 5_000
 """With this many known, mending goes before looking for more."""
-WAIT_S: Final = 60.0
-"""Before a key whose store is down is looked at again, unless a store comes up before that."""
 TRIES_MAX: Final = 8
 """After so many failures a key is in quarantine: shown, and tried rarely."""
 QUARANTINE_S: Final = 60.0
@@ -143,10 +140,12 @@ class Healer:
         if ward is None or topology is None:
             return
         head = self._bodies.decode(Head, request.head)
-        place = KeyPlace(ward.pool, request.bucket, request.key)
-        if head.manifest is not None and strays(topology, place, head.manifest):
-            found = Found(place, head, (head.manifest,))
-            self._add(ailing_of(ward.partition, found, named_margin(topology, self._path, found)))
+        if head.manifest is None:
+            return
+        found = Found(KeyPlace(ward.pool, request.bucket, request.key), head, (head.manifest,))
+        ailing = ailing_as_named(topology, self._path, ward.partition, found)
+        if ailing is not None:
+            self._add(ailing)
 
     def _add(self, ailing: Ailing) -> None:
         if self._order.add(ailing):

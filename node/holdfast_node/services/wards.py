@@ -35,6 +35,8 @@ INCONCLUSIVE_MAX_S: Final = 60.0
 """However long that look took: waiting for the silent is not work."""
 CLOSED_PATIENCE_S: Final = 30.0
 """How long a deletion of a bucket may keep a look from its end."""
+WAIT_S: Final = 60.0
+"""Before a key whose store is down is looked at again, unless a store comes up before that."""
 LOOK_SHARE: Final = 20
 """A look may take at most about this fraction of the time."""
 
@@ -234,29 +236,37 @@ class Looker:
 
     async def _read(self, topology: Topology, ward: Ward, found: Sequence[Found]) -> list[Ailing]:
         """Believe manifests: who was named a holder and is not the home."""
-        return [
-            ailing_of(ward.partition, key, named_margin(topology, self._path, key))
-            for key in found
-            if any(strays(topology, key.place, manifest) for manifest in key.manifests)
-        ]
+        named = [ailing_as_named(topology, self._path, ward.partition, key) for key in found]
+        return [ailing for ailing in named if ailing is not None]
 
 
-def ailing_of(partition: int, key: Found, margin: int) -> Ailing:
+def ailing_of(partition: int, key: Found, margin: int, due_s: float = 0.0) -> Ailing:
     place = key.place
-    return Ailing(place.pool, partition, place.bucket, place.key, margin, since=key.head.created_ms)
-
-
-def strays(topology: Topology, place: KeyPlace, manifest: Manifest) -> bool:
-    """Whether some shard was sealed away from its home, or nowhere."""
-    return any(
-        away_from_home(
-            topology,
-            place.pool,
-            topology.part_partition(place.pool, place.bucket, place.key, manifest.seed_id, number),
-            part.holders,
-        )
-        for number, part in enumerate(manifest.parts)
+    return Ailing(
+        place.pool, partition, place.bucket, place.key, margin, since=key.head.created_ms, due_s=due_s
     )
+
+
+def ailing_as_named(topology: Topology, path: DataPath, partition: int, key: Found) -> Ailing | None:
+    """Whether some shard was sealed away from its home, or nowhere. Nothing can be mended while every home that lacks
+    one is down: such a key is due when somebody comes back."""
+    lacking = {
+        home for manifest in key.manifests for home in homes_without_shard(topology, key.place, manifest)
+    }
+    if not lacking:
+        return None
+    up = any(path.links.is_up(home) for home in lacking)
+    due_s = 0.0 if up else asyncio.get_running_loop().time() + WAIT_S
+    return ailing_of(partition, key, named_margin(topology, path, key), due_s)
+
+
+def homes_without_shard(topology: Topology, place: KeyPlace, manifest: Manifest) -> Iterator[StoreId]:
+    """The homes of shards that were sealed elsewhere, or nowhere."""
+    for number, part in enumerate(manifest.parts):
+        partition = topology.part_partition(place.pool, place.bucket, place.key, manifest.seed_id, number)
+        homes = topology.entry(place.pool, partition).homes
+        for index in away_from_home(topology, place.pool, partition, part.holders):
+            yield homes[index]
 
 
 def named_margin(topology: Topology, path: DataPath, key: Found) -> int:

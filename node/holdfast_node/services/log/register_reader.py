@@ -128,7 +128,7 @@ class RegisterReader:
         if kind == RecordType.MANIFEST:
             return self._log.bodies.decode(Manifest, self._log.bodies.decode(ManifestRecord, body).manifest)
         record = self._log.bodies.decode(RegisterRecord, body)
-        return self._log.bodies.decode(Head, record.head).manifest
+        return self._log.bodies.manifest_of(record.head)
 
     async def _copy(self, bucket: BucketId, key: bytes) -> RegisterCopy | None:
         record = await self.register(bucket, key)
