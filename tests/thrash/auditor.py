@@ -77,14 +77,14 @@ def audit(admin: Admin, client: holdfast.Client, directories: Mapping[str, Path]
     found.disagreements += [line for store in stores for line in store.wrong]
     found.disagreements += picture.strangers()
     found.records = sum(store.records for store in stores)
-    recounts: dict[tuple[str, bytes], dict[str, int]] = {}
+    recounts: dict[tuple[bytes, bytes], dict[str, int]] = {}
     for line in listing:
-        recounts[line.bucket, line.key] = _blob(picture, line, found)
+        recounts[line.bucket_id, line.key] = _blob(picture, line, found)
     _nothing_else(picture, listing, found)
     chosen = random.Random(seed).sample(listing, min(EXPLAINED_MAX, len(listing)))
     for line in chosen:
-        _explained(picture, admin, line, recounts[line.bucket, line.key], found)
-    _claims(admin, found, list(recounts.values()))
+        _explained(picture, admin, line, recounts[line.bucket_id, line.key], found)
+    _claims(picture, admin, recounts, found)
     return found
 
 
@@ -158,6 +158,30 @@ class Disks:
 
     def tags(self) -> list[str]:
         return [NODE_TAG, *sorted(self.pool.protected_tags)]
+
+    def tell(self, bucket: bytes, key: bytes) -> str:
+        """Where a blob is, for whoever must find out why it is not where it should be."""
+        partition = self.partition(bucket + key)
+        homes = self.homes(partition)
+        at, head = self.accepted(bucket + key)
+        shards = {
+            f"{part}.{index}": [
+                store.node for store in self.by_store.values() if store.sealed(name) is not None
+            ]
+            for part in range(len(head.manifest.parts))
+            for index in range(len(head.manifest.parts[part].checksums))
+            for name in [SHARD.pack(head.manifest.seed_id, part, index)]
+        }
+        voting = [store for store in homes if self.votes(store, partition)]
+        return (
+            f"{key!r} version {head.version} {head.manifest.code}: partition {partition} of epoch {self.map.epoch}, "
+            f"voters {self.names(self.map.voters)}, homes {self.names(homes)}, voting {self.names(voting)}, newest "
+            f"head at {self.names(at)}, shards {shards}, sealed at "
+            f"{[self.names(part.holders) for part in head.manifest.parts]}"
+        )
+
+    def names(self, stores: Iterable[bytes]) -> str:
+        return " ".join(self.name(store) for store in stores)
 
     def name(self, store: bytes) -> str:
         return self.nodes[store].name if store in self.nodes else store.hex()[:8]
@@ -365,11 +389,14 @@ def _margin_claim(said: str, claim: blob_pb2.Margin, recount: Mapping[str, int],
             )
 
 
-def _claims(admin: Admin, found: Audit, recounts: Sequence[Mapping[str, int]]) -> None:
+def _claims(
+    disks: Disks, admin: Admin, recounts: Mapping[tuple[bytes, bytes], Mapping[str, int]], found: Audit
+) -> None:
     """What `clusterctl status` and `clusterctl prove` say of all blobs together."""
     if not recounts:
         return
-    least = {tag: min(recount[tag] for recount in recounts) for tag in recounts[0]}
+    before = len(found.disagreements)
+    least = {tag: min(recount[tag] for recount in recounts.values()) for tag in disks.tags()}
     status = admin.status()
     _margin_claim("status", status.least_margin, least, found)
     for reply in admin.prove():
@@ -377,3 +404,6 @@ def _claims(admin: Admin, found: Audit, recounts: Sequence[Mapping[str, int]]) -
             _margin_claim("prove", reply.least_margin, least, found)
             if reply.blobs != len(recounts):
                 found.disagreements.append(f"prove examined {reply.blobs} blobs, {len(recounts)} are listed")
+    if len(found.disagreements) > before:
+        thinnest = min(recounts, key=lambda name: sum(recounts[name].values()))
+        found.disagreements.append(f"the thinnest: {disks.tell(*thinnest)}: {recounts[thinnest]}")

@@ -23,11 +23,16 @@ from tests.faults.workload import KIB, MIB, Caller, Record, check_key, shared_by
 from tests.sim.checker import Kind, Op, Result, linearizable, smallest_violation, tell
 
 BUCKET: Final = "thrash"
-CALLERS: Final = 8
-KEYS: Final = 8
+"""Keeps what is overwritten and deleted: every wiped node must get its shards of all that back."""
+LAST_BUCKET: Final = "thrash-last"
+"""Keeps the last version alone, so that healing does not grow with every operation of a long run."""
+CALLERS: Final = 16
+KEYS: Final = 16
 """Contended at one time."""
-TURN_S: Final = 8.0
-"""Then others are: at 150 operations a second that is some 150 a key."""
+KEPT_KEYS: Final = 3
+"""So many of them are in the first bucket."""
+TURN_S: Final = 10.0
+"""Then others are: at 150 operations a second that is some 100 a key."""
 KNOWN_MAX: Final = 24
 BULK_KEYS: Final = 4
 SIZES: Final = (4 * KIB, 4 * KIB, 16 * KIB, 64 * KIB, 64 * KIB, 300_000, MIB, MIB + 1, 4 * MIB, 16 * MIB)
@@ -80,14 +85,20 @@ class Keys:
         return f"turn{self.turn:05d}/"
 
     def all(self) -> list[str]:
-        return [f"{self.prefix}{number}" for number in range(KEYS)]
+        return [f"{self.prefix}{'kept' if number < KEPT_KEYS else 'last'}{number}" for number in range(KEYS)]
+
+
+def keeps_versions(key: str) -> bool:
+    """Whether a contended key is in `BUCKET`."""
+    return "/kept" in key
 
 
 class Thrasher(Caller):
     """One caller with a client of its own."""
 
-    def __init__(self, number: int, bucket: holdfast.Bucket, load: ThrashLoad, seed: str) -> None:
-        super().__init__(number, bucket, load.record, load.ended, seed)
+    def __init__(self, number: int, client: holdfast.Client, load: ThrashLoad, seed: str) -> None:
+        super().__init__(number, client.bucket(BUCKET), load.record, load.ended, seed)
+        self._last_bucket = client.bucket(LAST_BUCKET)
         self._load = load
         self._lives: Counter[int] = Counter()
 
@@ -118,11 +129,14 @@ class Thrasher(Caller):
         if roll < 0.93:
             self._shared_delete(key)
             return "delete"
-        if roll < 0.97:
+        if roll < 0.97 and keeps_versions(key):
             self._undelete(key)
             return "undelete"
-        self._list()
+        self._list(key)
         return "list"
+
+    def _bucket_of(self, key: str) -> holdfast.Bucket:
+        return self._bucket if keeps_versions(key) else self._last_bucket
 
     def _new_content(self) -> str:
         content = super()._new_content()
@@ -150,13 +164,13 @@ class Thrasher(Caller):
             return self._write_failed(key, op, error)
         return self._note(key, op, Result.DONE, receipt.version)
 
-    def _list(self) -> None:
-        """One page is a read of every key."""
-        keys = self._load.keys
-        prefix, names, hashes = keys.prefix, keys.all(), self._load.hashes
+    def _list(self, key: str) -> None:
+        """One page is a read of every key in the bucket of `key`."""
+        keys, bucket, hashes = self._load.keys, self._bucket_of(key), self._load.hashes
+        names = [name for name in keys.all() if keeps_versions(name) == keeps_versions(key)]
         op = Op(Kind.READ, time.monotonic(), 0, Result.DONE, who=self._who)
         try:
-            found = {info.name: info for info in self._bucket.list(prefix=prefix)}
+            found = {info.name: info for info in bucket.list(prefix=keys.prefix)}
         except holdfast.Error as error:
             return self._failed(error)
         for name in names:
@@ -172,7 +186,7 @@ class Thrasher(Caller):
         """When faults have stopped; why it cannot be read, if it cannot."""
         op = Op(Kind.READ, time.monotonic(), 0, Result.DONE, who="last")
         try:
-            blob = self._bucket.get(key)
+            blob = self._bucket_of(key).get(key)
             data = blob.read()
         except holdfast.BlobNotFound:
             self._note(key, op, Result.ABSENT)
@@ -235,9 +249,9 @@ class ThrashLoad:
             turned = [*endpoints[number % len(endpoints) :], *endpoints[: number % len(endpoints)]]
             self.clients.append(holdfast.connect(turned, timeout=TIMEOUT))
         self.bucket = self.clients[0].create_bucket(BUCKET, exist_ok=True)
+        self.clients[0].create_bucket(LAST_BUCKET, exist_ok=True, undo=0)
         self.callers = [
-            Thrasher(number, client.bucket(BUCKET), self, str(seed))
-            for number, client in enumerate(self.clients)
+            Thrasher(number, client, self, str(seed)) for number, client in enumerate(self.clients)
         ]
 
     def start(self) -> None:

@@ -26,6 +26,8 @@ from tests.thrash.network import Network
 from tests.thrash.screen import Screen
 
 HEAL_LIMIT_S: Final = 180.0
+SLOW_HEAL_S: Final = 20.0
+"""In a calm; after so long the run says what is not healthy yet."""
 HEALTHY_UNDER_LOAD_S: Final = 45.0
 CALM_EVERY: Final = 5
 """Nemeses between two calms."""
@@ -36,7 +38,7 @@ AUDIT_RECORDS_MAX: Final = 1_500_000
 """Beyond so many records on all disks only the last calm is audited: reading them takes a minute."""
 BULK_BYTES_A_SECOND: Final = 1024 * 1024
 OVERTIME_S: Final = 240.0
-SAID_CHARS_MAX: Final = 200
+SAID_CHARS_MAX: Final = 600
 LINES_MAX: Final = 10
 """Of one kind, at one time; the table has more."""
 SHORT: Final[tuple[type[Nemesis], ...]] = (KillAll, Pause, WipeNode)
@@ -85,6 +87,7 @@ class Run:
         self._stage = Stage(cluster, network, self._chooser, self._about_to_lose)
         self._active: list[Nemesis] = []
         self._healthy_at = 0.0
+        self._last_problem = ""
         self._wait = threading.Event().wait
 
     def play(self) -> Verdict:
@@ -217,6 +220,8 @@ class Run:
         self._load.gate.close()
         began = time.monotonic()
         self._start_what_is_down()
+        if not self._healthy_within(SLOW_HEAL_S):
+            self._screen.say(f"calm: after {SLOW_HEAL_S:g} s {self._last_problem[:SAID_CHARS_MAX]}")
         try:
             self._cluster.wait_healthy(HEAL_LIMIT_S)
         except holdfast.Unavailable as error:

@@ -13,6 +13,7 @@ from holdfast_node.core.errors import Unavailable
 from holdfast_node.core.heal_order import NO_MARGIN_KNOWN, Ailing, HealOrder
 from holdfast_node.core.ids import RESERVED_BUCKET, BlobId, BucketId
 from holdfast_node.core.messages import (
+    Accept,
     DropShards,
     FindShards,
     ReadCells,
@@ -24,7 +25,7 @@ from holdfast_node.core.messages import (
 )
 from holdfast_node.services.dispatcher import Caller
 from holdfast_node.services.mending import take_census
-from holdfast_node.services.wards import CLOSED_PATIENCE_S, INCONCLUSIVE_MAX_S, Looker, Ward
+from holdfast_node.services.wards import CLOSED_PATIENCE_S, INCONCLUSIVE_MAX_S, WAIT_S, Looker, Ward
 from tests.support.small_clusters import TWELVE, Serve, SmallCluster, pass_time, payload_of, run_story
 
 SIZES = (300, 8000, 50_000)
@@ -211,6 +212,64 @@ def test_what_only_silent_homes_lack_is_left_alone_until_one_is_back() -> None:
         await small.cluster.boot(small.machine(away))
         await until_healthy(small)
         assert manifest.seed_id in asked
+
+    run_story(story)
+
+
+def test_a_steward_that_stood_still_looks_at_what_was_written_meanwhile() -> None:
+    """Others were stewards while it was stopped. It had missed nobody, and claimed a full margin of what it missed."""
+
+    async def story(small: SmallCluster) -> None:
+        for size in SIZES:
+            await small.put(b"%d" % size, payload_of(size))
+        await until_healthy(small)
+        steward, writer = (await small.homes(b"300"))[:2]
+        lost = True
+
+        async def lose(usual: Serve, caller: Caller, request: Request) -> Reply:
+            if lost:
+                raise Unavailable("the connection was given up")
+            return await usual(caller, request)
+
+        small.twist(steward, Accept, lose)
+        small.cluster.pause(small.machine(steward))
+        await pass_time(15)
+        receipt = await small.put(b"300", payload_of(300), at=writer)
+        assert not receipt.margin.full
+        small.cluster.resume(small.machine(steward))
+        await pass_time(0.5)
+        lost = False
+        await until_healthy(small)
+        await everything_is_home(small)
+
+    run_story(story, topology=TWELVE)
+
+
+def test_a_question_that_was_lost_is_asked_again_soon() -> None:
+    """The store that should have answered is up: nobody will notice its return."""
+
+    async def story(small: SmallCluster) -> None:
+        await until_healthy(small)
+        homes = await small.homes(b"300")
+        away = homes[-1]
+        small.cluster.stop_at_once(small.machine(away))
+        await pass_time(5)
+        await small.put(b"300", payload_of(300))
+        manifest = (await small.head(b"300")).manifest
+        assert manifest is not None
+        lost: list[str] = []
+
+        async def lose_two(usual: Serve, caller: Caller, request: Request) -> Reply:
+            assert isinstance(request, FindShards)
+            if manifest.seed_id in request.seed_ids and len(lost) < 2:
+                lost.append(away)
+                raise Unavailable("lost on the way")
+            return await usual(caller, request)
+
+        await small.cluster.boot(small.machine(away))
+        small.twist(away, FindShards, lose_two)
+        await until_healthy(small, WAIT_S / 2)
+        assert len(lost) == 2
 
     run_story(story)
 

@@ -57,6 +57,8 @@ QUARANTINE_S: Final = 60.0
 """A home whose disk was full or unreadable for long has room again: a minute later its keys must be whole."""
 WATCH_S: Final = 0.25
 """Between looks at who is up: much less than the two seconds of silence after which somebody is not."""
+STOOD_STILL_S: Final = 1.0
+"""A node that stood still so long may have been counted as down, and others as stewards in its place."""
 HOLD_S: Final = 1.0
 """Before a partition that could not be looked through is tried again."""
 BACKOFF_S: Final = 0.5
@@ -93,6 +95,7 @@ class Healer:
         self._wards: dict[tuple[int, int], Ward] = {}
         self._damaged: dict[ShardName, None] = {}
         self._up: frozenset[StoreId] = frozenset()
+        """As seen last: whoever is not among them is noticed when it comes back."""
         self._returned = False
         """Somebody came back, and the work has not taken note of it yet."""
         self._state = Work.IDLE
@@ -143,7 +146,7 @@ class Healer:
         if head.manifest is None:
             return
         found = Found(KeyPlace(ward.pool, request.bucket, request.key), head, (head.manifest,))
-        ailing = ailing_as_named(topology, self._path, ward.partition, found)
+        ailing = ailing_as_named(topology, self._path, ward.partition, found, self._up)
         if ailing is not None:
             self._add(ailing)
 
@@ -155,12 +158,17 @@ class Healer:
             ward.next_look_s = 0.0
 
     async def _watch_peers(self) -> None:
-        """Beside the work, a piece of which may take longer than somebody is away."""
+        """Beside the work, a piece of which may take longer than somebody is away. Who stood still itself was away."""
+        loop = asyncio.get_running_loop()
         while True:
             topology = self._path.maps.topology
             if topology is not None:
                 self._see_who_is_up(topology)
+            asleep_s = loop.time()
             await asyncio.sleep(WATCH_S)
+            if loop.time() - asleep_s > WATCH_S + STOOD_STILL_S:
+                self._returned = True
+                self.wake.set()
 
     def _see_who_is_up(self, topology: Topology) -> None:
         up = frozenset(store for store in topology.stores if self._path.links.is_up(store))
@@ -244,7 +252,7 @@ class Healer:
         if not ward.looking:
             ward.begin(joined_epoch(topology))
         try:
-            for ailing in await self._looker.look(ward):
+            for ailing in await self._looker.look(ward, self._up):
                 self._add(ailing)
         except HoldfastError as error:
             ward.hold(asyncio.get_running_loop().time() + HOLD_S)
@@ -310,12 +318,20 @@ class Healer:
         margin = min((result.margin for result in results), default=NO_MARGIN_KNOWN)
         if failure := next((result.failed for result in results if result.failed), ""):
             self._failed(ailing, failure, margin)
-        elif any(result.waiting for result in results):
-            due_s = asyncio.get_running_loop().time() + WAIT_S
-            self._order.put_off(ailing, margin=margin, due_s=due_s, tries=ailing.tries)
+        elif waiting := {store for result in results for store in result.waiting}:
+            self._wait(ailing, waiting, margin)
         else:
             self._done += 1
             self._order.remove(ailing)
+
+    def _wait(self, ailing: Ailing, waiting: set[StoreId], margin: int) -> None:
+        """For a store that is down: its return is noticed. What asked one that is up in vain is tried again soon."""
+        if waiting <= self._up:
+            names = ", ".join(sorted(map(self._path.name, waiting)))
+            self._failed(ailing, f"{names} did not say what they hold", margin)
+        else:
+            due_s = asyncio.get_running_loop().time() + WAIT_S
+            self._order.put_off(ailing, margin=margin, due_s=due_s, tries=ailing.tries)
 
     def _failed(self, ailing: Ailing, why: str, margin: int) -> None:
         tries = ailing.tries + 1

@@ -42,9 +42,9 @@ class Census:
 
 @dataclass(slots=True)
 class Mended:
-    """What became of one blob. In order if nothing is `waiting` for a store and nothing `failed`."""
+    """What became of one blob. In order if it is `waiting` for no store and nothing `failed`."""
 
-    waiting: bool = False
+    waiting: set[StoreId] = field(default_factory=set[StoreId])
     failed: str = ""
     margin: int = 0
     bytes_written: int = 0
@@ -99,14 +99,16 @@ def plans_of(topology: Topology, place: KeyPlace, manifest: Manifest, census: Ce
     return plans
 
 
-def _waits(topology: Topology, place: KeyPlace, manifest: Manifest, number: int, *, plan: PartPlan) -> bool:
-    """Whether some shard may be missing at a home that did not say. One that was sealed at this very home, and never
-    seen elsewhere, is only as unknown as everything else at a store that is down. One whose holder was replaced is not:
-    the store that took its place began empty."""
+def _waited_for(
+    topology: Topology, place: KeyPlace, manifest: Manifest, number: int, *, plan: PartPlan
+) -> set[StoreId]:
+    """The homes that did not say and may lack their shard. One that was sealed at this very home, and never seen
+    elsewhere, is only as unknown as everything else at a store that is down. One whose holder was replaced is not: the
+    store that took its place began empty."""
     partition = topology.part_partition(place.pool, place.bucket, place.key, manifest.seed_id, number)
     homes = topology.entry(place.pool, partition).homes
     named = manifest.parts[number].holders
-    return any(named[index] != homes[index] or index in plan.elsewhere for index in plan.waiting)
+    return {homes[index] for index in plan.waiting if named[index] != homes[index] or index in plan.elsewhere}
 
 
 class Mender:
@@ -125,7 +127,7 @@ class Mender:
         plans = plans_of(topology, place, manifest, census)
         result.margin = min((plan.margin for plan in plans), default=0)
         for number, plan in enumerate(plans):
-            result.waiting = result.waiting or _waits(topology, place, manifest, number, plan=plan)
+            result.waiting |= _waited_for(topology, place, manifest, number, plan=plan)
             if plan.in_order and not deep:
                 continue
             part = _Part(
@@ -236,7 +238,7 @@ class Mender:
     async def _drop(self, part: _Part, index: int, store: StoreId, result: Mended) -> None:
         """A copy whose home was just read back. Not under a newer map: it may call this store home."""
         if self._path.topology is not part.topology or not self._path.links.is_up(store):
-            result.waiting = True
+            result.waiting.add(store)
             return
         name = ShardName(part.manifest.seed_id, part.number, index)
         request = DropShards((name,))

@@ -161,8 +161,9 @@ class Looker:
             await self._doors.reopen(bucket)
         return False
 
-    async def look(self, ward: Ward) -> list[Ailing]:
-        """The next page: which of its keys ail. Ends the look after the last. Raises `ClusterError` to be repeated."""
+    async def look(self, ward: Ward, up: frozenset[StoreId]) -> list[Ailing]:
+        """The next page: which of its keys ail. Ends the look after the last. The return of a store that is not `up`
+        will be noticed. Raises `ClusterError` to be repeated."""
         began_s = asyncio.get_running_loop().time()
         topology = self._path.topology
         pages = await self._pages(topology, ward)
@@ -172,7 +173,11 @@ class Looker:
         for copy in window.known:
             place = KeyPlace(ward.pool, copy.bucket, copy.key)
             found.append(await self._settled(place, copy, disputed=(copy.bucket, copy.key) in disputed))
-        ailing = await (self._ask(topology, ward, found) if ward.full else self._read(topology, ward, found))
+        if ward.full:
+            ailing = await self._ask(topology, ward, found)
+        else:
+            named = [ailing_as_named(topology, self._path, ward.partition, key, up) for key in found]
+            ailing = [each for each in named if each is not None]
         now_s = asyncio.get_running_loop().time()
         ward.spend(now_s - began_s)
         if window.end is None:
@@ -234,11 +239,6 @@ class Looker:
                 ailing.append(ailing_of(ward.partition, key, min(plan.margin for plan in plans)))
         return ailing
 
-    async def _read(self, topology: Topology, ward: Ward, found: Sequence[Found]) -> list[Ailing]:
-        """Believe manifests: who was named a holder and is not the home."""
-        named = [ailing_as_named(topology, self._path, ward.partition, key) for key in found]
-        return [ailing for ailing in named if ailing is not None]
-
 
 def ailing_of(partition: int, key: Found, margin: int, due_s: float = 0.0) -> Ailing:
     place = key.place
@@ -247,16 +247,17 @@ def ailing_of(partition: int, key: Found, margin: int, due_s: float = 0.0) -> Ai
     )
 
 
-def ailing_as_named(topology: Topology, path: DataPath, partition: int, key: Found) -> Ailing | None:
-    """Whether some shard was sealed away from its home, or nowhere. Nothing can be mended while every home that lacks
-    one is down: such a key is due when somebody comes back."""
+def ailing_as_named(
+    topology: Topology, path: DataPath, partition: int, key: Found, up: frozenset[StoreId]
+) -> Ailing | None:
+    """Believe manifests: was some shard sealed away from its home, or nowhere? Nothing can be mended while every home
+    that lacks one is down: such a key is due when somebody comes back."""
     lacking = {
         home for manifest in key.manifests for home in homes_without_shard(topology, key.place, manifest)
     }
     if not lacking:
         return None
-    up = any(path.links.is_up(home) for home in lacking)
-    due_s = 0.0 if up else asyncio.get_running_loop().time() + WAIT_S
+    due_s = 0.0 if lacking & up else asyncio.get_running_loop().time() + WAIT_S
     return ailing_of(partition, key, named_margin(topology, path, key), due_s)
 
 
