@@ -44,7 +44,8 @@ class Links(Protocol):
     def send(
         self, to: StoreId, request: Request, *, timeout_s: float, done: Callable[[Answer], None]
     ) -> None:
-        """Send and return at once. `done` is called exactly once, on the loop, never before `send` returns."""
+        """Send and return at once. `done` is called exactly once, on the loop, never before `send` returns. The far
+        end runs the request at most once (ADR 0074)."""
         ...
 
     async def introduce(self, address: str, me: Introduce, *, timeout_s: float) -> IntroduceReply:

@@ -143,6 +143,18 @@ _RIGHT_BYTES: Final = (
         _TEST_MENDING,
     ),
     Mutant(
+        "request-run-twice",
+        "a link runs a request that comes a second time",
+        (
+            Edit(
+                "node/holdfast_node/services/link/inbound.py",
+                "        if frame.request_id <= self._last_request:\n",
+                "        if frame.request_id < 0:\n",
+            ),
+        ),
+        "tests/unit/test_link_strangers.py",
+    ),
+    Mutant(
         "frame-unchecked",
         "a frame of a link is believed unchecked",
         (

@@ -22,7 +22,7 @@ from holdfast_node.core.errors import (
     error_from_code,
 )
 from holdfast_node.core.ids import NodeName, StoreId
-from holdfast_node.core.messages import REPLY_TO, Introduce, IntroduceReply, Reply, Request
+from holdfast_node.core.messages import REPLY_TO, Commit, Introduce, IntroduceReply, Reply, Request
 from holdfast_node.ports import Answer, Answered, Bodies, Failed
 from holdfast_node.services.dispatcher import Caller
 from tests.sim.coverage import Coverage
@@ -31,6 +31,8 @@ from tests.sim.loop import Life, SimLoop
 DOWN_AFTER_S: Final = 2.0
 PATIENCE_FLOOR_S: Final = 0.2
 RESET_S: Final = 0.0005
+AT_MOST_ONCE: Final = (Commit,)
+"""A link runs no request twice (ADR 0074). All but these must bear it all the same."""
 
 M = TypeVar("M")
 
@@ -193,9 +195,10 @@ class Network:
             return True
         return False
 
-    def deliveries(self) -> int:
+    def deliveries(self, request: Request) -> int:
+        """How often it may arrive. Links promise more than the network does for `AT_MOST_ONCE`."""
         self.tally.sent += 1
-        if self._chooser.random() < self.weather.duplicates:
+        if self._chooser.random() < self.weather.duplicates and not isinstance(request, AT_MOST_ONCE):
             self.tally.doubled += 1
             return 2
         return 1
@@ -235,7 +238,7 @@ class _Exchange:
         name = type(request).__name__
         self._timer = network.loop.call_later(timeout_s, self._time_out, name, context=me.life.context)
         epoch = me.resident.epoch()
-        for _ in range(network.deliveries()):
+        for _ in range(network.deliveries(request)):
             aimed = network.losing is not None and network.losing(request)
             if aimed or network.lost(me.address, self.address):
                 network.note(f"{me.node} -> {self.address} {name} lost")

@@ -45,8 +45,10 @@ class Desk:
         self.gate: asyncio.Event | None = None
         self.working = 0
         self.working_max = 0
+        self.handled = 0
 
     async def __call__(self, _: Caller, request: Request) -> Reply:
+        self.handled += 1
         self.working += 1
         self.working_max = max(self.working, self.working_max)
         try:

@@ -168,13 +168,28 @@ def test_more_than_was_granted_ends_the_stream() -> None:
         street.desk.gate = asyncio.Event()
         carrier = await greet(street, bulk=True)
         body = BODIES.encode(cell(0))
-        for number in range(3):
+        for number in range(1, 4):
             await carrier.write(
                 encode(Frame(FrameType.STAGE_CELL, number, 1000, body=body, payload=bytes(3 << 20)))
             )
         await carrier.read()
         assert street.far.events.count("frame_refused") == 1
         street.desk.gate.set()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("again", [5, 4])
+def test_no_request_is_run_twice(again: int) -> None:
+    """A commit that a steward refused would succeed once the key has changed."""
+
+    async def scenario(street: Street) -> None:
+        carrier = await greet(street)
+        await reply_to(carrier, request(5))
+        await carrier.write(encode(request(again)))
+        await carrier.read()
+        assert street.far.events.count("frame_refused") == 1
+        assert street.desk.handled == 1
 
     run(scenario)
 

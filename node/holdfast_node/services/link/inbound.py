@@ -138,6 +138,7 @@ class _Inbound:
         self._outbox = Outbox(carrier, message_bytes_max=self._frame_bytes_max)
         self._large_replies = asyncio.Semaphore(limits.READS_PER_STREAM_MAX)
         self._ended = False
+        self._last_request = 0
         self._in_work = 0
         self._unanswered_bytes = 0
         self._idle: asyncio.Future[None] | None = None
@@ -187,6 +188,9 @@ class _Inbound:
             if frame.must_understand:
                 self._refuse(frame, Unimplemented(f"this node does not know frames of type {frame.type}"))
             return
+        if frame.request_id <= self._last_request:
+            raise FrameError(f"{self._caller.node} sent request {frame.request_id} again, or out of order")
+        self._last_request = frame.request_id
         if self._unanswered_bytes + frame.size > self._window_bytes:
             raise FrameError(
                 f"{self._caller.node} sent more than the {self._window_bytes} bytes it was granted"
