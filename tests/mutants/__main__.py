@@ -63,7 +63,7 @@ def main() -> int:
     verdicts = run(chosen(asked.names), jobs=asked.jobs, seeds=asked.seeds)
     with copy_of_sources() as tree:
         tree.check_imports()
-        wrong = healthy(tree, verdicts)
+        wrong = healthy(tree, verdicts, jobs=asked.jobs)
     print("\n".join(wrong))
     if asked.write_table:
         table.write(DOCUMENT, MUTANTS, verdicts)

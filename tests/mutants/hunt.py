@@ -9,7 +9,9 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from tests.mutants.mutant import Aim, Mutant, plant
@@ -120,7 +122,7 @@ def _told(ran: Ran) -> dict[str, str | int]:
     return told
 
 
-def healthy(tree: Tree, verdicts: list[Verdict]) -> list[str]:
+def healthy(tree: Tree, verdicts: list[Verdict], *, jobs: int) -> list[str]:
     """Which of the tests and worlds that noticed something also notice it where nothing is planted."""
     tests = sorted({verdict.by_test.by for verdict in verdicts if verdict.by_test.by})
     red = red_test(tree, *tests) if tests else ""
@@ -130,7 +132,8 @@ def healthy(tree: Tree, verdicts: list[Verdict]) -> list[str]:
         if verdict.in_worlds is not None and verdict.in_worlds.by:
             aim = verdict.mutant.aim or ANY_WORLD
             aims[aim] = max(aims.get(aim, 0), verdict.in_worlds.worlds)
-    for aim, worlds in aims.items():
-        if (found := in_worlds(tree, aim, worlds)).by:
-            wrong.append(f"world {found.worlds} of {aim} is wrong without any bug: {found.by}")
+    with ThreadPoolExecutor(jobs) as pool:
+        for aim, found in zip(aims, pool.map(partial(in_worlds, tree), aims, aims.values()), strict=True):
+            if found.by:
+                wrong.append(f"world {found.worlds} of {aim} is wrong without any bug: {found.by}")
     return wrong
