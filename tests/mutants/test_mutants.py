@@ -47,7 +47,7 @@ def test_the_quickest_are_noticed_and_nothing_is_noticed_without_a_bug() -> None
         BY_NAME[n].catcher for n in QUICK
     ]
     with copy_of_sources() as tree:
-        assert healthy(tree, verdicts) == []
+        assert healthy(tree, verdicts, jobs=1) == []
 
 
 @pytest.mark.timeout(240)
