@@ -194,13 +194,12 @@ class SimClient:
         return None
 
     def _refused(self, key: bytes, op: Op, effort: _Effort, error: HoldfastError) -> None:
-        """The condition failed. Final for the whole call, unless an earlier attempt may still be running somewhere."""
+        """The condition failed. Final for the whole call, unless an earlier attempt may still be running somewhere. An
+        undelete that finds nothing says nothing about the key."""
         result = Result.ABSENT if isinstance(error, BlobNotFound) else Result.CONDITION_FAILED
-        if op.kind is Kind.PUT and result is Result.ABSENT:
-            return
         if effort.uncertain:
             self._history.add(key, replace(op, returned=UNKNOWN_END, result=Result.UNKNOWN))
-        else:
+        elif op.kind is Kind.DELETE or result is Result.CONDITION_FAILED:
             self._history.add(key, replace(op, returned=self._history.moment(), result=result))
 
     # --- reads
