@@ -109,7 +109,7 @@ _DURABILITY: Final = (
         "torn-batch-stays",
         "a torn batch stays on the disk, half readable",
         (Edit(_OPENING, "    if replayed.torn:\n", "    if False:\n"),),
-        f"{_POWER_CUT}::test_no_power_cut_loses_what_was_acked",
+        _TEST_OPENING,
     ),
     Mutant(
         "boot-stands-still",
