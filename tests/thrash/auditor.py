@@ -136,19 +136,23 @@ class Disks:
         )
 
     def accepted(self, key: bytes) -> tuple[list[bytes], types_pb2.Head]:
-        """The homes that hold the highest accepted head of a key, and that head."""
-        newest: tuple[tuple[int, int, bytes, int, int], bytes] | None = None
-        at: list[bytes] = []
-        for home in self.homes(self.partition(key)):
+        """The newest head that a majority of a key's homes hold, and where. What fewer accepted later is undecided, as
+        after a write whose outcome nobody knows. The newest at all if no head has a majority."""
+        homes = self.homes(self.partition(key))
+        at: dict[bytes, list[bytes]] = {}
+        newest: dict[bytes, tuple[int, int, bytes, int, int]] = {}
+        for home in homes:
             record = self.registers.get(key, {}).get(home)
-            if record is None or not record.head:
-                continue
-            shown = (_order(record.accepted), record.head)
-            if newest is None or shown > newest:
-                newest, at = shown, []
-            if shown == newest:
-                at.append(home)
-        return at, types_pb2.Head.FromString(newest[1]) if newest else types_pb2.Head()
+            if record is not None and record.head:
+                at.setdefault(record.head, []).append(home)
+                order = _order(record.accepted)
+                newest[record.head] = max(newest.get(record.head, order), order)
+        heads = sorted(at, key=lambda head: newest[head], reverse=True)
+        decided = [head for head in heads if len(at[head]) >= _majority(len(homes))]
+        if not heads:
+            return [], types_pb2.Head()
+        head = (decided or heads)[0]
+        return at[head], types_pb2.Head.FromString(head)
 
     def domains(self, tag: str) -> dict[bytes, str]:
         return {

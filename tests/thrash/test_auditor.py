@@ -9,9 +9,9 @@ import pytest
 
 import holdfast
 from holdfast.testing import LocalCluster
-from holdfastpb.v1 import records_pb2
+from holdfastpb.v1 import records_pb2, types_pb2
 from tests.thrash import volumes
-from tests.thrash.auditor import Audit, audit
+from tests.thrash.auditor import Audit, Disks, audit
 from tests.thrash.volumes import Found, Store, read_store
 
 
@@ -110,3 +110,20 @@ def test_a_head_that_most_homes_have_lost_is_noticed(cluster: LocalCluster) -> N
         for found in lost:
             _flip(found, found.payload_at - 1)
     assert "no majority" in told
+
+
+@pytest.mark.parametrize(("newer", "version", "held"), [(1, 19, 5), (2, 19, 4), (3, 20, 3), (4, 20, 4)])
+def test_what_a_minority_accepted_is_undecided(newer: int, version: int, held: int) -> None:
+    """A write that was cut off had reached one home of six; the auditor took it for the head, and all else for lost."""
+    homes = [bytes([number]) * 16 for number in range(6)]
+    pool = types_pb2.Pool(partitions=[types_pb2.PartitionEntry(homes=homes)])
+    picture = Disks(types_pb2.ClusterMap(pools=[pool]), {})
+    key = bytes(16) + b"k"
+    for number, home in enumerate(homes):
+        written = 20 if number < newer else 19
+        picture.registers.setdefault(key, {})[home] = records_pb2.RegisterRecord(
+            accepted=types_pb2.Ballot(counter=written),
+            head=types_pb2.Head(version=written).SerializeToString(),
+        )
+    at, head = picture.accepted(key)
+    assert (head.version, len(at)) == (version, held)
