@@ -109,7 +109,7 @@ _DURABILITY: Final = (
         "torn-batch-stays",
         "a torn batch stays on the disk, half readable",
         (Edit(_OPENING, "    if replayed.torn:\n", "    if False:\n"),),
-        _TEST_OPENING,
+        _TEST_CRASHES,
     ),
     Mutant(
         "boot-stands-still",

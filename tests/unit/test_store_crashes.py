@@ -119,6 +119,25 @@ def test_the_first_batch_after_a_start_may_be_torn() -> None:
     run(scenario)
 
 
+def test_a_torn_batch_is_unreadable_for_good_once_the_store_was_opened() -> None:
+    """What read as torn may read whole the next time; by then the store has answered without it."""
+
+    async def scenario() -> None:
+        bench = Bench()
+        async with bench.store(clean=False) as store:
+            await put(store, b"k", 1)
+            await put(store, b"k", 2)
+        torn = BODIES.encode(stores.head(2))
+        at = bytes(bench.platter.files[FIRST_VOLUME].durable).index(torn)
+        for _ in range(2):
+            bench.platter.flip(FIRST_VOLUME, at)
+            bench.forget_index()
+            async with bench.store(clean=False) as store:
+                assert await store.register(BUCKET, b"k") == register(b"k", 1)
+
+    run(scenario)
+
+
 def test_a_batch_does_not_follow_one_that_it_was_not_written_after() -> None:
     """A write that the disk said it had made and had not: an earlier try of the same batch is still there."""
 

@@ -291,25 +291,6 @@ def test_a_torn_tail_is_cut_off_and_overwritten() -> None:
     run(scenario)
 
 
-def test_a_torn_batch_is_unreadable_for_good_once_the_store_was_opened() -> None:
-    """What read as torn may read whole the next time; by then the store has answered without it."""
-
-    async def scenario() -> None:
-        bench = Bench()
-        async with bench.store(clean=False) as store:
-            await put(store, b"k", 1)
-            await put(store, b"k", 2)
-        torn = BODIES.encode(stores.head(2))
-        at = bytes(bench.platter.files[FIRST_VOLUME].durable).index(torn)
-        for _ in range(2):
-            bench.platter.flip(FIRST_VOLUME, at)
-            bench.forget_index()
-            async with bench.store(clean=False) as store:
-                assert await store.register(BUCKET, b"k") == register(b"k", 1)
-
-    run(scenario)
-
-
 @pytest.mark.parametrize("index", ["kept", "lost"])
 def test_a_rotten_register_does_not_vote_until_it_is_learned_again(index: str) -> None:
     async def scenario() -> None:
