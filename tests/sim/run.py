@@ -57,7 +57,7 @@ def _arguments() -> argparse.Namespace:
 
 def _outcomes(seeds: range, workers: int) -> Iterator[Outcome]:
     """Until Ctrl-C, or SIGTERM: what was found by then is worth telling."""
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if workers == 1:
             yield from map(run_world, seeds)
