@@ -12,6 +12,7 @@ STATES ?= 50000
 MINUTES ?=
 SEED ?=
 TIMES ?= 100000
+# One more than the cores of a small machine: many tests wait for real clusters.
 PYTEST_WORKERS ?= 3
 
 VENV := .venv

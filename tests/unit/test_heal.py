@@ -166,6 +166,23 @@ async def everything_is_home(small: SmallCluster) -> None:
         assert await small.get(key) == payload_of(size)
 
 
+async def stop_last_home(small: SmallCluster, key: bytes) -> str:
+    """Of a healthy cluster, so that the key's steward stays; returns once the others count it as down."""
+    await until_healthy(small)
+    away = (await small.homes(key))[-1]
+    small.cluster.stop_at_once(small.machine(away))
+    await pass_time(5)
+    return away
+
+
+async def put_for_seed(small: SmallCluster, key: bytes) -> BlobId:
+    """What names the shards of the blob that was put."""
+    await small.put(key, payload_of(300))
+    manifest = (await small.head(key)).manifest
+    assert manifest is not None
+    return manifest.seed_id
+
+
 def test_degraded_writes_come_home_when_the_nodes_are_back() -> None:
     async def story(small: SmallCluster) -> None:
         for name in ("n5", "n6"):
@@ -188,11 +205,7 @@ def test_what_only_silent_homes_lack_is_left_alone_until_one_is_back() -> None:
     """With one node frozen, every write was degraded and mended in vain: healing took the CPU from the callers."""
 
     async def story(small: SmallCluster) -> None:
-        await until_healthy(small)
-        homes = await small.homes(b"300")
-        away = homes[-1]
-        small.cluster.stop_at_once(small.machine(away))
-        await pass_time(5)
+        away = await stop_last_home(small, b"300")
         asked: list[BlobId] = []
 
         async def note(usual: Serve, caller: Caller, request: Request) -> Reply:
@@ -202,16 +215,14 @@ def test_what_only_silent_homes_lack_is_left_alone_until_one_is_back() -> None:
 
         for machine in small.cluster.running():
             small.twist(machine.name, FindShards, note)
-        await small.put(b"300", payload_of(300))
-        manifest = (await small.head(b"300")).manifest
-        assert manifest is not None
+        seed_id = await put_for_seed(small, b"300")
         await pass_time(20)
         status = await small.cluster.admin(small.machine("n1"), lambda admin: admin.status())
         assert status.exceptions == 1
-        assert manifest.seed_id not in asked
+        assert seed_id not in asked
         await small.cluster.boot(small.machine(away))
         await until_healthy(small)
-        assert manifest.seed_id in asked
+        assert seed_id in asked
 
     run_story(story)
 
@@ -249,19 +260,13 @@ def test_a_question_that_was_lost_is_asked_again_soon() -> None:
     """The store that should have answered is up: nobody will notice its return."""
 
     async def story(small: SmallCluster) -> None:
-        await until_healthy(small)
-        homes = await small.homes(b"300")
-        away = homes[-1]
-        small.cluster.stop_at_once(small.machine(away))
-        await pass_time(5)
-        await small.put(b"300", payload_of(300))
-        manifest = (await small.head(b"300")).manifest
-        assert manifest is not None
+        away = await stop_last_home(small, b"300")
+        seed_id = await put_for_seed(small, b"300")
         lost: list[str] = []
 
         async def lose_two(usual: Serve, caller: Caller, request: Request) -> Reply:
             assert isinstance(request, FindShards)
-            if manifest.seed_id in request.seed_ids and len(lost) < 2:
+            if seed_id in request.seed_ids and len(lost) < 2:
                 lost.append(away)
                 raise Unavailable("lost on the way")
             return await usual(caller, request)

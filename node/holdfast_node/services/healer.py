@@ -325,10 +325,11 @@ class Healer:
             self._order.remove(ailing)
 
     def _wait(self, ailing: Ailing, waiting: set[StoreId], margin: int) -> None:
-        """For a store that is down: its return is noticed. What asked one that is up in vain is tried again soon."""
+        """For a store that is down: its return is noticed. One that is up missed a question, or the map changed before
+        a copy was dropped there: that is tried again soon."""
         if waiting <= self._up:
             names = ", ".join(sorted(map(self._path.name, waiting)))
-            self._failed(ailing, f"{names} did not say what they hold", margin)
+            self._failed(ailing, f"to be asked again: {names}", margin)
         else:
             due_s = asyncio.get_running_loop().time() + WAIT_S
             self._order.put_off(ailing, margin=margin, due_s=due_s, tries=ailing.tries)
