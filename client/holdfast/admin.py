@@ -62,6 +62,14 @@ class Admin:
         request = admin_pb2.ReplaceLostRequest(selector=selector)
         return self._call(lambda stub, limit_s: stub.ReplaceLost(request, timeout=limit_s))
 
+    def change(self, asked: admin_pb2.ChangeRequest) -> admin_pb2.PlanReply:
+        """Plans a change of nodes; with `apply` set, begins it."""
+        return self._call(lambda stub, limit_s: stub.Change(asked, timeout=limit_s))
+
+    def plan(self) -> admin_pb2.PlanReply:
+        """How far the last change is."""
+        return self._call(lambda stub, limit_s: stub.GetPlan(admin_pb2.GetPlanRequest(), timeout=limit_s))
+
     def explain(self, bucket: str, key: bytes) -> admin_pb2.ExplainReply:
         request = admin_pb2.ExplainRequest(bucket=bucket, key=key)
         return self._call(lambda stub, limit_s: stub.Explain(request, timeout=limit_s))

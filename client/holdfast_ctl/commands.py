@@ -11,7 +11,8 @@ import click
 
 from holdfast.cli.shell import EXIT_FINE, EXIT_REFUSED, EXIT_USAGE, Usage
 from holdfast_ctl import documents, report
-from holdfast_ctl.session import Session, confirm, json_option, session_of
+from holdfast_ctl.changes import create, node, plan
+from holdfast_ctl.session import Session, json_option, session_of
 
 if TYPE_CHECKING:
     from holdfastpb.v1 import admin_pb2
@@ -178,36 +179,6 @@ def prove(context: click.Context, /, *, selectors: tuple[str, ...], as_json: boo
 
 
 @click.group()
-def node() -> None:
-    """Changes to nodes."""
-
-
-@node.command(name="replace")
-@click.option(
-    "--lost", "selector", required=True, metavar="SEL", help="A node or TAG=VALUE whose stores are gone."
-)
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@json_option
-@click.pass_context
-def node_replace(context: click.Context, /, *, selector: str, yes: bool, as_json: bool) -> None:
-    """Declare stores lost for good; the new, empty ones that run under their names take their places and are healed.
-    A store declared lost never votes again, also if it comes back."""
-    session = session_of(context, as_json=as_json)
-    with session.admin() as admin:
-        confirm(session.output, selector, yes=yes, verb="declare lost for good the stores of")
-        reply = admin.replace_lost(selector)
-    if session.output.as_json:
-        session.output.document(
-            {"replaced": list(reply.nodes), "epoch": reply.epoch, "warnings": list(reply.warnings)}
-        )
-        return
-    for warning in reply.warnings:
-        session.output.note(f"warning: {warning}")
-    session.output.line(f"replaced: {' '.join(reply.nodes) or 'nothing'} (epoch {reply.epoch})")
-    session.output.note("next: clusterctl heal status")
-
-
-@click.group()
 def heal() -> None:
     """Restoring redundancy."""
 
@@ -253,7 +224,27 @@ def config_check(context: click.Context, /, *, path: Path | None, as_json: bool)
     return EXIT_FINE if done.returncode == 0 else EXIT_USAGE
 
 
-CLUSTER_COMMANDS: Final = (init, status, nodes, pools, map_group, explain, prove, node, heal, config)
+@click.group()
+def pool() -> None:
+    """Changes to pools."""
+
+
+pool.add_command(create)
+
+CLUSTER_COMMANDS: Final = (
+    init,
+    status,
+    nodes,
+    pools,
+    map_group,
+    explain,
+    prove,
+    node,
+    pool,
+    plan,
+    heal,
+    config,
+)
 
 
 def _status(session: Session) -> admin_pb2.StatusReply:

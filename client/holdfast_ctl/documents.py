@@ -47,6 +47,31 @@ def worker(message: admin_pb2.WorkerStatus) -> Document:
     }
 
 
+def plan(message: admin_pb2.PlanReply) -> Document:
+    return {
+        "kind": message.kind,
+        "nodes": list(message.nodes),
+        "epoch": message.epoch,
+        "applied": message.applied,
+        "partitions": message.partitions,
+        "open": message.open,
+        "settled": message.settled,
+        "pools": [
+            {
+                "pool": moves.pool,
+                "slots": moves.slots,
+                "least_slots": moves.least_slots,
+                "all_slots": moves.all_slots,
+                "bytes": moves.bytes,
+            }
+            for moves in message.pools
+        ],
+        "margin": margin(message.margin),
+        "eta_s": None if message.eta_s < 0 else message.eta_s,
+        "warnings": list(message.warnings),
+    }
+
+
 def pool(message: admin_pb2.PoolStatus) -> Document:
     return {
         "name": message.name,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from holdfast.cli.shell import EXIT_FINE, EXIT_REFUSED, Json, Output, Usage
-from holdfast_ctl import report
+from holdfast_ctl import documents, report
+from holdfast_ctl.changes import tags_of
 from holdfast_ctl.session import Session, confirm, json_option, session_of
 
 if TYPE_CHECKING:
@@ -138,6 +139,37 @@ def start(context: click.Context, /, *, selectors: tuple[str, ...], root: str | 
     """Start what is stopped, all or SEL. A node that was lost comes up with a new, empty store."""
     session = session_of(context, as_json=as_json, root=root)
     _say(session.output, "started", session.local().start(*selectors))
+
+
+@local.command()
+@click.option(
+    "--tag", "pairs", multiple=True, metavar="TAG=VALUE", help="Its tags beside its host, as san=d."
+)
+@dir_option
+@json_option
+@click.pass_context
+def add(context: click.Context, /, *, pairs: tuple[str, ...], root: str | None, as_json: bool) -> None:
+    """Start one more node and let it take its share. `clusterctl plan --wait` waits for that."""
+    session = session_of(context, as_json=as_json, root=root)
+    plan = session.local().add(**tags_of(pairs))
+    if session.output.as_json:
+        session.output.document(documents.plan(plan))
+    else:
+        report.plan(session.output, plan)
+
+
+@local.command()
+@click.argument("name")
+@dir_option
+@yes_option
+@json_option
+@click.pass_context
+def remove(context: click.Context, /, *, name: str, root: str | None, yes: bool, as_json: bool) -> None:
+    """Take a drained node out, end it and delete its data."""
+    session = session_of(context, as_json=as_json, root=root)
+    confirm(session.output, name, yes=yes, verb="remove and delete")
+    session.local().remove(name)
+    _say(session.output, "removed", (name,))
 
 
 @local.command()

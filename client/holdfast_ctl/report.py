@@ -5,7 +5,8 @@ Everything that others wrote (names, tags, problems) is escaped before it is pri
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from holdfast.cli.shell import Output, size_text
@@ -24,6 +25,8 @@ STYLES = {
     "stopped": "red",
     "replaced": "yellow",
     "suspect": "red",
+    "draining": "yellow",
+    "drained": "yellow",
 }
 
 
@@ -134,6 +137,71 @@ def at_risk(output: Output, found: Sequence[admin_pb2.AtRisk]) -> None:
         cells = [name, str(item.version), item.lose, item.what, str(item.left), str(item.needed)]
         _row(table, cells, "down")
     output.console().print(table)
+
+
+Ask = Callable[[], "admin_pb2.PlanReply"]
+
+
+def plan(output: Output, found: admin_pb2.PlanReply) -> None:
+    """What a change would move, or has begun to move."""
+    console = output.console()
+    if not found.pools:
+        console.print("nothing to do: that is how it is already" if not found.applied else "done")
+        return
+    did = f"applied, epoch {found.epoch}" if found.applied else "nothing has changed yet"
+    console.print(f"[bold]{found.kind} {_safe(' '.join(found.nodes))}[/] · {did}")
+    for moves in found.pools:
+        console.print(
+            f"pool {_safe(moves.pool)}   {moves.slots} of {moves.all_slots} shard slots move, at least "
+            f"{moves.least_slots} must; {size_text(moves.bytes)} of what is stored now"
+        )
+    console.print(f"until then blobs survive the loss of   {_entries_text(found.margin)}")
+    for warning in found.warnings:
+        console.print(f"[yellow]![/] {_safe(warning)}")
+    if found.applied and not found.settled:
+        output.note("next: clusterctl plan --wait")
+
+
+def progress(output: Output, found: admin_pb2.PlanReply) -> None:
+    """How far the last change is."""
+    console = output.console()
+    if not found.kind:
+        console.print("no change of nodes was ever made")
+        return
+    moved = found.partitions - found.open
+    left = f", about {_time(found.eta_s)} left" if found.eta_s >= 0 else ""
+    how = "done" if found.settled else "shards follow" if not found.open else "under way"
+    console.print(
+        f"[bold]{found.kind} {_safe(' '.join(found.nodes))}[/] · {how} · {moved} of {found.partitions} partitions "
+        f"have moved{left}"
+    )
+    if not found.settled:
+        console.print(f"until then blobs survive the loss of   {_entries_text(found.margin)}")
+
+
+@contextmanager
+def moving(output: Output, found: admin_pb2.PlanReply) -> Generator[Callable[[admin_pb2.PlanReply], None]]:
+    """A bar on a terminal, nothing in a pipe."""
+    if not output.bars:
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed} of {task.total}"))
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("partitions moved", total=found.partitions)
+
+        def show(now: admin_pb2.PlanReply) -> None:
+            what = "partitions moved" if now.open else "shards follow"
+            bars.update(task, completed=now.partitions - now.open, total=now.partitions, description=what)
+
+        show(found)
+        yield show
+
+
+def _entries_text(margin: blob_pb2.Margin) -> str:
+    return printable(", ".join(f"{max(entry.survives, 0)} {entry.tag}" for entry in margin.entries))
 
 
 def margin_text(margin: blob_pb2.Margin) -> str:

@@ -1,4 +1,4 @@
-"""`python -m tests.faults.soak [--what lose-san|kill-all|two-dead|flips|big|all]`: the fault scenarios, at length.
+"""`python -m tests.faults.soak [--what NAME|all]`: the fault scenarios of `KINDS`, at length.
 
 Prints what each did and saw, how many rounds there were and how many went wrong. Exit status 1 if any did.
 """
@@ -15,10 +15,12 @@ from typing import Final
 
 from tests.faults.big import big
 from tests.faults.flips import flips
+from tests.faults.grow import grow
+from tests.faults.indexes import lose_indexes
 from tests.faults.scenarios import Report, kill_all, lose_san, two_dead
 
 GIB: Final = 1024**3
-KINDS: Final = ("lose-san", "kill-all", "two-dead", "flips", "big")
+KINDS: Final = ("lose-san", "kill-all", "two-dead", "flips", "big", "grow", "indexes")
 
 
 def _arguments() -> argparse.Namespace:
@@ -28,7 +30,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--losses", type=int, default=10, help="SANs lost, one after another")
     parser.add_argument("--kills", type=int, default=20, help="times all nodes are killed")
     parser.add_argument("--flips", type=int, default=1000, help="single bytes flipped")
-    parser.add_argument("--gib", type=float, default=5.0, help="size of the big blob")
+    parser.add_argument(
+        "--gib", type=float, default=5.0, help="size of the big blob, and five times the indexed"
+    )
     return parser.parse_args()
 
 
@@ -39,6 +43,8 @@ def main() -> int:
         "kill-all": lambda root: kill_all(root, seed=asked.seed, rounds=asked.kills),
         "two-dead": lambda root: two_dead(root, seed=asked.seed),
         "flips": lambda root: flips(root, seed=asked.seed, places=asked.flips),
+        "grow": lambda root: grow(root, seed=asked.seed),
+        "indexes": lambda root: lose_indexes(root, seed=asked.seed, size=int(asked.gib * GIB / 5)),
         "big": lambda root: big(root, seed=asked.seed, size=int(asked.gib * GIB)),
     }
     rounds = failed = 0

@@ -376,10 +376,17 @@ class Load:
     """Callers at work, as a context. Afterwards `record` says what they saw."""
 
     def __init__(
-        self, client: holdfast.Client, *, seed: int, callers: int = 4, largest: int = max(SIZES)
+        self,
+        client: holdfast.Client,
+        *,
+        seed: int,
+        callers: int = 4,
+        largest: int = max(SIZES),
+        pool: str = "main",
+        undo: int | None = None,
     ) -> None:
         self.record = Record()
-        self.bucket = client.create_bucket(BUCKET, exist_ok=True)
+        self.bucket = client.create_bucket(f"{BUCKET}-{pool}", pool=pool, undo=undo, exist_ok=True)
         self._stop = threading.Event()
         self.callers = [
             Caller(number, self.bucket, self.record, self._stop, str(seed)) for number in range(callers)

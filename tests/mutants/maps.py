@@ -136,7 +136,7 @@ _VOTES: Final = (
     Mutant(
         "homes-without-generation",
         "homes may change without a new generation",
-        (Edit(_CHANGES, "if now.generation < was.generation + changed:", "if False:"),),
+        (Edit(_CHANGES, "if now.generation < was.generation + votes_change:", "if False:"),),
         _TEST_CHANGES,
     ),
     Mutant(
@@ -145,8 +145,8 @@ _VOTES: Final = (
         (
             Edit(
                 _CHANGES,
-                "PartitionEntry(Generation(entry.generation + 1), homes, learners)",
-                "PartitionEntry(entry.generation, homes, learners)",
+                "Generation(entry.generation + 1), homes, learners, former",
+                "entry.generation, homes, learners, former",
             ),
         ),
         _TEST_CHANGES,
@@ -303,14 +303,14 @@ _LIVES: Final = (
     ),
     Mutant(
         "votes-unintroduced",
-        "a store votes before a majority of the stores knows it",
-        (Edit(_MEMBERSHIP, "if 2 * met <= len(stores):", "if not met:"),),
+        "a store votes before a majority of the voters knows it",
+        (Edit(_MEMBERSHIP, "if 2 * met <= len(voters):", "if not met:"),),
         "tests/unit/test_introductions.py",
     ),
     Mutant(
         "half-is-introduced",
-        "a store votes when half of the stores know it",
-        (Edit(_MEMBERSHIP, "if 2 * met <= len(stores):", "if 2 * met < len(stores):"),),
+        "a store votes when half of the voters know it",
+        (Edit(_MEMBERSHIP, "if 2 * met <= len(voters):", "if 2 * met < len(voters):"),),
         "tests/unit/test_introductions.py",
     ),
     Mutant(

@@ -117,7 +117,7 @@ _BALLOT_RULES: Final = (
         (
             Edit(
                 _PROPOSAL,
-                "ballot != self.ballot or store not in self._roster.voters",
+                "ballot != self.ballot or store not in self._roster.everyone",
                 "ballot != self.ballot",
             ),
         ),
@@ -147,17 +147,14 @@ _QUORUM_RULES: Final = (
     Mutant(
         "majority-1",
         "one less than a majority decides",
-        (
-            Edit(_TOPOLOGY, "return count // 2 + 1", "return max(1, count // 2)"),
-            Edit(_QUORUM, "return homes // 2 + 1", "return max(1, homes // 2)"),
-        ),
+        (Edit(_QUORUM, "return homes // 2 + 1", "return max(1, homes // 2)"),),
         _TEST_QUORUM,
         _MESSAGES,
     ),
     Mutant(
         "majority+1",
         "one more than a majority is asked for",
-        (Edit(_TOPOLOGY, "return count // 2 + 1", "return min(count, count // 2 + 2)"),),
+        (Edit(_QUORUM, "return homes // 2 + 1", "return min(homes, homes // 2 + 2)"),),
         _TEST_QUORUM,
     ),
     Mutant(
@@ -169,7 +166,7 @@ _QUORUM_RULES: Final = (
     Mutant(
         "read-trusts-any",
         "a read believes what a single home says",
-        (Edit(_QUORUM, "if len(stores) >= roster.quorum:", "if stores:"),),
+        (Edit(_QUORUM, "if roster.decided(sight[0], stores):", "if stores:"),),
         _TEST_QUORUM,
     ),
     Mutant(
@@ -203,7 +200,7 @@ _QUORUM_RULES: Final = (
                 "for store in entry.homes if store in active and store not in entry.learners",
                 "for store in entry.homes if store in active",
             ),
-            Edit(_ACCEPTOR, "if self._me in entry.learners:", "if False:"),
+            Edit(_ACCEPTOR, "if self._me in entry.homes and self._me in entry.learners:", "if False:"),
         ),
         "tests/unit/test_topology.py",
         _BLANK_STORES,
@@ -211,13 +208,13 @@ _QUORUM_RULES: Final = (
     Mutant(
         "learner-answers",
         "a learner answers what only voters may",
-        (Edit(_ACCEPTOR, "if self._me in entry.learners:", "if False:"),),
+        (Edit(_ACCEPTOR, "if self._me in entry.homes and self._me in entry.learners:", "if False:"),),
         _TEST_ACCEPTOR,
     ),
     Mutant(
         "stranger-answers",
         "a store that is no home answers what only voters may",
-        (Edit(_ACCEPTOR, "if self._me not in entry.homes:", "if False:"),),
+        (Edit(_ACCEPTOR, "if self._me not in (*entry.homes, *entry.moving):", "if False:"),),
         _TEST_ACCEPTOR,
     ),
     Mutant(
@@ -235,7 +232,7 @@ _QUORUM_RULES: Final = (
     Mutant(
         "skip-r4",
         "a head is changed before it is complete at a majority",
-        (Edit(_PROPOSAL, "return alike >= self._roster.quorum", "return alike >= 0"),),
+        (Edit(_PROPOSAL, "return self._roster.decides(alike)", "return True"),),
         _TEST_PROPOSAL,
         _MESSAGES,
     ),

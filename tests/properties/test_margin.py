@@ -113,7 +113,7 @@ def test_a_missing_shard_a_home_that_is_down_and_a_lost_voter_are_each_not_full(
     topology = Topology(cluster(entries))
     homes = topology.entry(0, 0).homes
     assert partition_margin(topology, 0, 0, lambda _: True).full
-    assert not partition_margin(topology, 0, 0, lambda _: True, lambda store: store != homes[5]).full
+    assert not partition_margin(topology, 0, 0, lambda _: True, holding=lambda store: store != homes[5]).full
     assert not partition_margin(topology, 0, 0, lambda store: store != homes[5]).full
     assert partition_margin(topology, 0, 0, lambda store: store != store_id(8)).full
     assert not partition_margin(topology, 0, 3, lambda store: store != store_id(1)).full

@@ -71,6 +71,8 @@ class Machine:
     boots: int = 0
     wiped: bool = False
     """Empty, or with a store the map does not know: it needs `replace --lost`."""
+    stranger: bool = False
+    """Nobody is known to have made it a member yet."""
 
 
 class _Resident:
@@ -114,6 +116,7 @@ class Cluster:
             loop, self.bodies, chooser=random.Random(f"network {seed}"), note=note, coverage=self.coverage
         )
         self.machines = {name: Machine(name, f"{name}:1", san) for name, san in topology.nodes()}
+        self.made = len(self.machines)
         self.disk_delay_s = (0.0, 0.002)
         self.slow_disks: dict[str, float] = {}
         self.clock = SimClock(loop.time)
@@ -216,6 +219,19 @@ class Cluster:
         if machine.index.crash(self.chooser):
             self.coverage.saw("an index fell back")
 
+    def add_machine(self, san: str) -> Machine:
+        """One more, with nothing on it yet."""
+        self.made += 1
+        name = f"n{self.made}"
+        machine = self.machines[name] = Machine(name, f"{name}:1", san, stranger=True)
+        return machine
+
+    def retire(self, machine: Machine) -> None:
+        """It is switched off and taken away for good."""
+        self.stop_at_once(machine)
+        self.note(f"RETIRE {machine.name}")
+        del self.machines[machine.name]
+
     def wipe(self, machine: Machine) -> None:
         """Kill it and lose its disk."""
         self.stop_at_once(machine)
@@ -237,7 +253,8 @@ class Cluster:
     # --- the door for callers
 
     def running(self) -> list[Machine]:
-        return [machine for machine in self.machines.values() if machine.node is not None]
+        """Members whose process is up."""
+        return [m for m in self.machines.values() if m.node is not None and not m.stranger]
 
     def choices(self) -> list[str]:
         return [machine.name for machine in self.running()]

@@ -96,6 +96,7 @@ _EVENTS: Final[dict[str, str]] = {
     "rot_found": "a store found rot",
     "index_rebuilt": "an index was rebuilt",
     "map_not_fetched": "a map could not be fetched",
+    "partitions_entered": "a newcomer began blank",
     "partition_healed": "a partition was healed",
     "key_quarantined": "a key was put into quarantine",
     "shard_not_intact": "a keeper found a shard that is not intact",
@@ -122,6 +123,7 @@ _OTHER: Final = (
     "a wrong clock was set back",
     "a write won the race for a door",
     "a bucket was deleted under a writer",
+    "partitions moved to other homes",
 )
 
 

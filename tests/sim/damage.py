@@ -52,7 +52,7 @@ class Damage:
         """A SAN or a part of it is wiped; now and then once more while the new stores are still learning."""
         if not await self._settle():
             return
-        machines = list(self._cluster.machines.values())
+        machines = [machine for machine in self._cluster.machines.values() if not machine.stranger]
         san = self._chooser.choice(sorted({machine.san for machine in machines}))
         victims = [machine for machine in machines if machine.san == san]
         if self._chooser.random() < 0.3:

@@ -20,6 +20,7 @@ from tests.sim.client import ConnectionLost
 from tests.sim.cluster import Cluster, Machine
 from tests.sim.damage import Damage
 from tests.sim.loop import Life
+from tests.sim.moves import Moves
 
 PATIENCE_S: Final = 400.0
 """How long a cluster without faults may take until it calls itself healthy."""
@@ -56,6 +57,8 @@ class Trouble:
     lies: bool = False
     """One disk loses writes or puts them elsewhere, and says they are durable."""
     read_errors: bool = False
+    move: bool = False
+    """Nodes are added, drained, removed, and changes of homes cancelled."""
 
     @property
     def damages(self) -> bool:
@@ -65,7 +68,7 @@ class Trouble:
     @staticmethod
     def drawn(chooser: random.Random) -> Trouble:
         """Each kind in about every third world; one kind that destroys, at most."""
-        names = [name for name in Trouble.__dataclass_fields__ if name not in _DESTROYS]
+        names = [name for name in Trouble.__dataclass_fields__ if name not in (*_DESTROYS, "move")]
         drawn = {name: chooser.random() < (0.05 if name == "late" else 0.35) for name in names}
         destroys = chooser.choice((*_DESTROYS, "wipe", "wipe", "", ""))
         if destroys:
@@ -95,6 +98,7 @@ class Nemesis:
         self._chooser = chooser
         self._stopped = False
         self.done: Counter[str] = Counter()
+        self._moves = Moves(cluster, chooser=chooser)
         self._damage = Damage(
             cluster,
             chooser=chooser,
@@ -137,6 +141,7 @@ class Nemesis:
             ("lost write", trouble.lies, self._damage.lose_write),
             ("misdirected write", trouble.lies, self._damage.misdirect_write),
             ("read errors", trouble.read_errors, self._damage.fail_reads),
+            *((name, trouble.move, act) for name, act in self._moves.acts()),
         ]
         return [(name, act) for name, on, act in known if on]
 
@@ -359,6 +364,7 @@ class Nemesis:
         except (HoldfastError, ConnectionLost) as error:
             return repr(error)
         assert status.healthy != bool(status.problems), "healthy is when there is no problem, and only then"
+        await self._moves.go_on(machine, status)
         return "; ".join(status.problems)
 
     async def replace_lost(self) -> str:

@@ -9,7 +9,9 @@ from functools import partial
 
 from holdfast_node.core.api import Condition
 from holdfast_node.core.messages import Commit, CopyRegisters, FindShards
-from holdfast_node.core.report import ExplainReply
+from holdfast_node.core.node_changes import AddNode
+from holdfast_node.core.report import ExplainReply, PlanReply
+from holdfast_node.core.seed import SeedNode
 from holdfast_node.services.admin import Admin
 from holdfast_node.services.datapath import KeyPlace
 from tests.sim.client import SimClient
@@ -138,3 +140,41 @@ def test_a_refusal_is_not_final_while_a_steward_that_was_asked_may_still_begin()
                 await stage.caller.get(key)
 
         stage.play(story)
+
+
+def test_an_unevenly_grown_cluster_votes_after_the_loss_of_its_largest_domain() -> None:
+    """Two nodes were added on the SAN of two others, and that SAN was lost: half of all stores were gone, and a store
+    had to be known to more than half of them before it voted. Found by seed 76 of worlds with moves."""
+    stage = Stage()
+    cluster, nemesis = stage.cluster, stage.nemesis
+
+    async def story() -> None:
+        assert await stage.caller.put(b"old", 8192, Condition()) is not None
+        for _ in range(2):
+            machine = cluster.add_machine("s0")
+            await cluster.boot(machine, format_if_empty=True)
+            node = SeedNode(machine.name, machine.address, (("host", machine.name), ("san", machine.san)))
+            change = partial(added, node=node)
+            reply = await cluster.admin(cluster.machines["n1"], change)
+            assert reply.applied
+            machine.stranger = False
+            assert not await nemesis.unhealthy(120.0)
+        stage.history.note_loss("san")
+        lost = [machine for machine in cluster.machines.values() if machine.san == "s0"]
+        assert len(lost) == len(cluster.machines) // 2
+        for machine in lost:
+            cluster.wipe(machine)
+        for machine in cluster.running():
+            cluster.stop_at_once(machine)
+            await cluster.boot(machine)
+        await asyncio.sleep(5.0)
+        assert await stage.caller.put(b"new", 8192, Condition()) is not None
+        assert await stage.caller.get(b"old") is not None
+        assert not await nemesis.replace_lost()
+        assert not await nemesis.unhealthy(200.0)
+
+    stage.play(story)
+
+
+async def added(admin: Admin, *, node: SeedNode) -> PlanReply:
+    return await admin.change(AddNode(node), apply=True)

@@ -13,7 +13,7 @@ import random
 from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from holdfast_node.core import geometry
@@ -62,7 +62,7 @@ class Plan:
         chooser = random.Random(f"plan {seed}")
         return Plan(
             topology=chooser.choice(TOPOLOGIES),
-            trouble=Trouble.drawn(chooser),
+            trouble=replace(Trouble.drawn(chooser), move=random.Random(f"moves {seed}").random() < 0.25),
             clients=chooser.randint(2, 4),
             keys=chooser.randint(1, 6),
             rounds=chooser.randint(3, 9),

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from holdfast_node.core import checksums, proposal, quorum, register, topology
+from holdfast_node.core import checksums, proposal, quorum, register
 from holdfast_node.core.head import Head
 from holdfast_node.core.ids import Digest
 from holdfast_node.core.operation import Operation
@@ -62,7 +62,7 @@ def one_less_than_a_majority() -> Sequence[Patch]:
     def change(majority: Callable[[int], int]) -> Callable[[int], int]:
         return lambda homes: max(1, majority(homes) - 1)
 
-    return [*everywhere(quorum.majority, change), *everywhere(topology.majority, change)]
+    return everywhere(quorum.majority, change)
 
 
 def incomplete_is_complete() -> Sequence[Patch]:

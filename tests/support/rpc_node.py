@@ -35,6 +35,7 @@ from holdfast_node.core.errors import (
     PreconditionFailed,
 )
 from holdfast_node.core.ids import BucketId, ClusterId, Digest, Epoch, Era
+from holdfast_node.core.node_changes import NodeChange
 from holdfast_node.core.report import (
     AtRisk,
     ExplainReply,
@@ -42,6 +43,8 @@ from holdfast_node.core.report import (
     IdentifyReply,
     InitReply,
     NodeReport,
+    PlanReply,
+    PoolMoves,
     ProveReply,
     ReplaceLostReply,
     StatusReply,
@@ -159,6 +162,7 @@ class DictBuckets:
 class ConstantAdmin:
     def __init__(self) -> None:
         self.seed: Seed | None = None
+        self.asked: NodeChange | None = None
 
     async def identify(self) -> IdentifyReply:
         return IdentifyReply("n1", ID, b"", 0, 1, False, "not introduced", "0.1.0")
@@ -178,6 +182,14 @@ class ConstantAdmin:
 
     async def replace_lost(self, selector: str) -> ReplaceLostReply:
         return ReplaceLostReply((selector,), 2, ())
+
+    async def plan(self) -> PlanReply:
+        return PlanReply("add", ("n7",), 3, False, 4, 2, False, (), MARGIN, -1.0, ())
+
+    async def change(self, asked: NodeChange, *, apply: bool) -> PlanReply:
+        self.asked = asked
+        moves = (PoolMoves("main", 3, 2, 24, 99),)
+        return PlanReply("add", ("n7",), 3, apply, 4, 4, False, moves, MARGIN, -1.0, ())
 
     async def explain(self, bucket: str, key: bytes) -> ExplainReply:
         info = BlobInfo(key, 1, 1, Digest(ID), "", (), 1, "rs:4+2")

@@ -27,6 +27,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000)
     parser.add_argument("--nodes", type=int, default=6)
     parser.add_argument("--sans", type=int, default=3)
+    parser.add_argument("--spare", type=int, default=1, help="nodes beside them, which come and go")
     parser.add_argument(
         "--frozen", type=float, default=10.0, help="seconds of each part of that measurement; 0: none"
     )
@@ -62,6 +63,7 @@ def _inside(asked: argparse.Namespace) -> int:
         sans=asked.sans,
         frozen_s=0.0 if asked.short else asked.frozen,
         hold_share=0.4 if asked.short else 1.0,
+        spare=0 if asked.short else asked.spare,
     )
     try:
         return thrash(plan, Screen(plan.seconds))
@@ -79,10 +81,15 @@ def thrash(plan: Plan, screen: Screen) -> int:
     network = None
     if enclosure.inside():
         enclosure.furnish()
-        network = Network([f"n{number + 1}" for number in range(plan.nodes)])
+        network = Network([f"n{number + 1}" for number in range(plan.nodes + plan.spare)])
         network.build()
     cluster = ThrashCluster(
-        plan.root, nodes=plan.nodes, sans=plan.sans, network=network, disks=enclosure.inside()
+        plan.root,
+        nodes=plan.nodes,
+        sans=plan.sans,
+        network=network,
+        disks=enclosure.inside(),
+        spare=plan.spare,
     )
     plan.root.mkdir(parents=True)
     cluster.prepare()

@@ -127,7 +127,7 @@ class Disks:
         """By the map, and by what the store's own disk says of itself."""
         entry = self.pool.partitions[partition]
         node = self.nodes.get(store)
-        if node is None or store in entry.learners or node.state != types_pb2.STORE_STATE_ACTIVE:
+        if node is None or store in entry.learners or node.state == types_pb2.STORE_STATE_SUSPECT:
             return False
         held = self.by_store.get(store)
         row = held.newest.get((volumes.PARTITION, PARTITION.pack(0, partition))) if held else None

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -18,6 +19,8 @@ from holdfast.admin import Admin
 from holdfast.errors import Error
 from holdfast.testing import LocalCluster, layout, processes, state
 from holdfast.testing.layout import CONFIG_NAME, Node, Shape
+from holdfast.testing.local import seed_of
+from holdfastpb.v1 import admin_pb2
 from tests.thrash.enclosure import sh
 from tests.thrash.network import Network
 
@@ -42,10 +45,14 @@ def _path(program: str) -> str:
 
 
 class ThrashCluster(LocalCluster):
-    """`network` None: all nodes share 127.0.0.1. `disks`: each data directory is on a file system of its own."""
+    """`network` None: all nodes share 127.0.0.1. `disks`: each data directory is on a file system of its own. `spare`:
+    so many nodes run beside the cluster, each on a SAN of its own, until they are added."""
 
-    def __init__(self, root: Path, *, nodes: int, sans: int, network: Network | None, disks: bool) -> None:
+    def __init__(
+        self, root: Path, *, nodes: int, sans: int, network: Network | None, disks: bool, spare: int = 0
+    ) -> None:
         super().__init__(root, nodes=nodes, sans=sans)
+        self.spare = spare
         self.network = network
         self.disks = disks
         self.clock_library = faketime_library()
@@ -55,6 +62,9 @@ class ThrashCluster(LocalCluster):
         """Write the cluster's file and make the disks. `up` does the rest."""
         nodes, sans = self._size
         planned = layout.build(Shape(nodes, sans, port_first=self._shape.port_first), self.root, "thrash")
+        for number in range(self.spare):
+            extra = layout.newcomer(planned, self.root, {"san": f"spare{number}"})
+            planned = replace(planned, nodes=(*planned.nodes, extra))
         places = self.network.places if self.network else {}
         moved = tuple(
             replace(
@@ -69,6 +79,14 @@ class ThrashCluster(LocalCluster):
             self.clock_file(node.name).write_text("+0\n")
         text = layout.to_toml(replace(planned, nodes=moved))
         (self.root / CONFIG_NAME).write_text(text.replace(json.dumps(layout.VOLUME), json.dumps(VOLUME)))
+
+    def _found(self) -> None:
+        """The spare nodes are not asked to the birth."""
+        planned = self.layout
+        founders = planned.nodes[: len(planned.nodes) - self.spare]
+        with self.admin() as admin:
+            admin.init(seed_of(replace(planned, nodes=founders)))
+        self.wait_healthy()
 
     def _make_disk(self, node: Node) -> None:
         at = node.data_dir.parent
@@ -123,6 +141,27 @@ class ThrashCluster(LocalCluster):
 
     def names(self) -> list[str]:
         return [node.name for node in self.layout.nodes]
+
+    def members(self) -> list[str]:
+        """Those of the map. All nodes if nobody can say."""
+        try:
+            with self.admin() as admin:
+                return [node.name for node in admin.map().nodes]
+        except Error:
+            return self.names()
+
+    def renew(self, name: str) -> None:
+        """It has left the cluster: it starts again with an empty store, as somebody who may be added."""
+        self.lose(name)
+        self.start(name)
+
+    def go_on(self) -> None:
+        """What a lost store has interrupted is not taken up by itself: the operator says it again."""
+        with contextlib.suppress(Error), self.admin() as admin:
+            status = admin.status()
+            draining = [node.name for node in status.nodes if node.state == "draining"]
+            if draining and not admin.plan().open:
+                admin.change(admin_pb2.ChangeRequest(drain=draining[0], apply=True))
 
     def domain(self, selector: str) -> list[str]:
         return [node.name for node in self.layout.select([selector])]

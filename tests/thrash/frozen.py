@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import holdfast
-from holdfast.testing import LocalCluster
+from tests.thrash.cluster import ThrashCluster
 
 NOTICED_WITHIN_S: Final = 2.0
 SLOWER_MAX: Final = 3.0
@@ -117,9 +117,9 @@ class _Clock(threading.Thread):
             self.calls += 1
 
 
-def measure(cluster: LocalCluster, bucket_name: str, *, seed: int, seconds: float) -> Frozen:
+def measure(cluster: ThrashCluster, bucket_name: str, *, seed: int, seconds: float) -> Frozen:
     """Freeze one node and compare; as often as it takes to tell a slow product from a busy machine."""
-    nodes = [node.name for node in cluster.layout.nodes]
+    nodes = cluster.members()
     result = _once(cluster, bucket_name, random.Random(seed).choice(nodes), seconds)
     for attempt in range(1, TRIES):
         if not result.slow:
@@ -131,8 +131,9 @@ def measure(cluster: LocalCluster, bucket_name: str, *, seed: int, seconds: floa
     return result
 
 
-def _once(cluster: LocalCluster, bucket_name: str, node: str, seconds: float) -> Frozen:
-    others = [each.address for each in cluster.layout.nodes if each.name != node]
+def _once(cluster: ThrashCluster, bucket_name: str, node: str, seconds: float) -> Frozen:
+    members = cluster.members()
+    others = [each.address for each in cluster.layout.nodes if each.name in members and each.name != node]
     clients = [holdfast.connect([*others[n:], *others[:n]]) for n in range(CALLERS)]
     healthy, noticing, frozen, warm = Times(), Times(), Times(), Times()
     bucket = clients[0].create_bucket(bucket_name, exist_ok=True)

@@ -20,7 +20,10 @@ from pathlib import Path
 from typing import Final
 
 import holdfast
+from holdfast.admin import Admin
+from holdfast.testing.local import seed_node
 from holdfast.testing.refusals import LocalRefused
+from holdfastpb.v1 import admin_pb2
 from tests.faults.support.wait import until
 from tests.thrash import enclosure
 from tests.thrash.cluster import ThrashCluster
@@ -35,6 +38,7 @@ START_ATTEMPTS: Final = 3
 NETWORK: Final = "network"
 PROCESS: Final = "process"
 DISK: Final = "disk"
+MAP: Final = "map"
 
 
 @dataclass
@@ -331,14 +335,16 @@ class WipeNode(_Wipe):
     name = "wipe a node"
 
     def choose(self, stage: Stage) -> tuple[str, str]:
-        return "node", stage.node()
+        return "node", stage.chooser.choice(stage.cluster.members())
 
 
 class WipeSan(_Wipe):
     name = "wipe a SAN"
 
     def choose(self, stage: Stage) -> tuple[str, str]:
-        return "san", stage.chooser.choice(stage.cluster.sans())
+        members = set(stage.cluster.members())
+        sans = [san for san in stage.cluster.sans() if members.issuperset(stage.cluster.domain(san))]
+        return "san", stage.chooser.choice(sans)
 
 
 class FullDisk(Nemesis):
@@ -417,6 +423,50 @@ class FailedSync(Nemesis):
         _start_all(stage)
 
 
+# --- the map
+
+
+class ComeAndGo(Nemesis):
+    """An operator's next step with a spare node: it is added; then somebody is drained, taken out and started anew as
+    the next spare; now and then what was begun is undone. A refusal is an answer."""
+
+    name = "nodes come and go"
+    hits = MAP
+    hold_s = 10.0
+
+    def missing(self, stage: Stage) -> str:
+        return "" if stage.cluster.spare else "no node to spare"
+
+    def strike(self, stage: Stage) -> str:
+        try:
+            with stage.cluster.admin() as admin:
+                return self._step(stage, admin)
+        except (holdfast.Error, LocalRefused) as error:
+            return f"not now: {str(error)[:120]}"
+
+    def _step(self, stage: Stage, admin: Admin) -> str:
+        states = {node.name: node.state for node in admin.status().nodes}
+        drained = [name for name, state in states.items() if state == "drained"]
+        outside = [name for name in stage.cluster.names() if name not in states]
+        if drained:
+            admin.change(admin_pb2.ChangeRequest(remove=drained[0], apply=True))
+            stage.cluster.renew(drained[0])
+            return f"{drained[0]} is taken out"
+        if admin.plan().open and stage.chooser.random() < 0.5:
+            admin.change(admin_pb2.ChangeRequest(cancel=True, apply=True))
+            return "what was begun is undone"
+        if outside:
+            node = seed_node(stage.cluster.layout.node(outside[0]))
+            admin.change(admin_pb2.ChangeRequest(add=node, apply=True))
+            return f"{outside[0]} is added"
+        name = stage.chooser.choice(sorted(states))
+        admin.change(admin_pb2.ChangeRequest(drain=name, apply=True))
+        return f"{name} is drained"
+
+    def undo(self, stage: Stage) -> None:
+        """What it began comes to its end by itself."""
+
+
 ALL: Final[tuple[type[Nemesis], ...]] = (
     KillOne,
     KillSan,
@@ -434,6 +484,7 @@ ALL: Final[tuple[type[Nemesis], ...]] = (
     WipeSan,
     FullDisk,
     FailedSync,
+    ComeAndGo,
 )
 
 

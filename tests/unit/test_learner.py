@@ -2,168 +2,20 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 from xxhash import xxh3_128_digest
 
 from holdfast_node.adapters.records import ProtobufBodies
-from holdfast_node.core.errors import HoldfastError
-from holdfast_node.core.head import Ballot, Head, HeadKind, Manifest
-from holdfast_node.core.ids import BlobId, BucketId, Digest, Era, RequestId
+from holdfast_node.core.head import Ballot, Head
+from holdfast_node.core.ids import BucketId, Digest
 from holdfast_node.core.messages import RegisterCopy
-from holdfast_node.core.operation import Operation, OperationKind
 from holdfast_node.core.records import BucketRecord
-from holdfast_node.services.acceptor import Acceptor, Helpers
-from holdfast_node.services.ballots import Ballots
-from holdfast_node.services.eras import Eras
-from holdfast_node.services.learner import Learner
-from holdfast_node.services.registers import Outcome, Registers
+from holdfast_node.services.acceptor import Learned
 from holdfast_node.services.store import Entry
-from tests.sim.loop import SimLoop
-from tests.support.atlas import Atlas, Process, pass_time, until
-from tests.support.maps import seed
-
-BUCKET = BucketId(b"bucket-of-tests!")
-
-
-class OpenDoors:
-    """Buckets that are always open."""
-
-    def forget(self, bucket: BucketId) -> None:
-        pass
-
-    async def is_open(self, bucket: BucketId) -> bool:
-        return True
-
-
-@dataclass
-class Pupil:
-    """The services around one store's registers."""
-
-    registers: Registers
-    acceptor: Acceptor
-    learner: Learner
-
-
-class School:
-    """An atlas whose nodes also keep registers and learn them."""
-
-    def __init__(self, atlas: Atlas) -> None:
-        self.atlas = atlas
-        self.pupils: dict[str, Pupil] = {}
-        self.chooser = random.Random(f"school {atlas.number}")
-        self.acked: dict[bytes, int] = {}
-        self.tried = 0
-        self.failed = 0
-
-    async def start(self, *names: str) -> None:
-        await self.atlas.start(*names, prepare=self._enrol)
-
-    def _enrol(self, process: Process) -> None:
-        block, maps = process.store.superblock, process.cartographer
-        ballots = Ballots(block.store, block.boot)
-        bodies = ProtobufBodies()
-        registers = Registers(
-            links=maps.ports.links,
-            maps=maps,
-            codec=bodies,
-            entropy=maps.ports.entropy,
-            ballots=ballots,
-            eras=Eras(maps=maps, tasks=process.tasks, events=process.events),
-        )
-        acceptor = Acceptor(
-            store=process.store,
-            maps=maps,
-            codec=bodies,
-            ballots=ballots,
-            helpers=Helpers(registers, OpenDoors(), lambda: "", _inline_nothing),
-        )
-        learner = Learner(cartographer=maps, pupil=acceptor, settler=registers)
-        process.dispatcher.add(acceptor.handlers())
-        _ = process.tasks.spawn(learner.run(), "learner")
-        self.pupils[block.node] = Pupil(registers, acceptor, learner)
-
-    async def put(self, name: str, key: bytes) -> Outcome:
-        """One write; its version is remembered once it is acked."""
-        number = self.tried = self.tried + 1
-
-        async def write(_: object) -> Outcome:
-            registers = self.pupils[name].registers
-            attempt = registers.attempt(0, BUCKET, key, 1)
-            return await registers.commit(attempt, _put(number, attempt.base))
-
-        outcome = await self.atlas.run(name, write)
-        self.acked[key] = max(self.acked.get(key, 0), outcome.version)
-        return outcome
-
-    async def get(self, name: str, key: bytes) -> Head:
-        async def read(_: object) -> Head:
-            return (await self.pupils[name].registers.read(0, BUCKET, key)).head
-
-        return await self.atlas.run(name, read)
-
-    async def write_for(self, seconds: float, names: list[str], keys: int) -> None:
-        """A writer that goes on whatever it meets."""
-        end = self.atlas.loop.time() + seconds
-        while self.atlas.loop.time() < end:
-            try:
-                await self.put(self.chooser.choice(names), b"key %03d" % self.chooser.randrange(keys))
-            except HoldfastError:
-                self.failed += 1
-            await pass_time(0.002)
-
-    async def check(self, name: str) -> None:
-        """Everything acked is read back at least as new."""
-        for key, version in sorted(self.acked.items()):
-            head = await self.get(name, key)
-            assert head.version >= version, key
-            assert head.kind is HeadKind.BLOB
-
-    def learning(self) -> int:
-        topology = max(
-            (member.cartographer.require() for member in self.atlas.running() if member.cartographer.epoch),
-            key=lambda one: one.map.epoch,
-        )
-        return sum(len(topology.learned_by(store)) for store in topology.stores)
-
-    async def replace(self, asked: str, selector: str, *names: str) -> None:
-        self.atlas.wipe(*names)
-        await self.start(*names)
-        await self.atlas.run(asked, lambda c: c.replace_lost(selector))
-
-    async def all_vote(self) -> None:
-        await until(lambda: self.learning() == 0)
-
-
-async def _inline_nothing(_: Manifest) -> tuple[int, bytes] | None:
-    return None
-
-
-def _put(number: int, base: Ballot) -> Operation:
-    blob = BlobId(number.to_bytes(16, "big"))
-    manifest = Manifest(blob, blob, 0, "copy:6", 1, 1, Digest(bytes(16)), ())
-    return Operation(OperationKind.PUT, RequestId(b"r" + number.to_bytes(15, "big")), Era(1), manifest, base)
-
-
-Story = Callable[[School], Awaitable[None]]
-
-
-def play(story: Story, number: int = 0) -> None:
-    loop = SimLoop(number)
-    atlas = Atlas(loop, seed(), number=number)
-    school = School(atlas)
-
-    async def whole() -> None:
-        await school.start()
-        await atlas.run("n1", lambda c: c.init(seed()))
-        await story(school)
-
-    loop.run(whole())
-    assert not atlas.network.problems
-    assert not loop.problems
+from tests.support.atlas import pass_time, until
+from tests.support.school import BUCKET, School, play
 
 
 def test_replaced_stores_learn_everything_and_then_decide_with_a_bare_majority() -> None:
@@ -328,7 +180,7 @@ async def accept_at_one_home(school: School, name: str) -> bytes:
     copy = RegisterCopy(
         BUCKET, b"key", 0, decided.partition, later, encoded, Digest(xxh3_128_digest(encoded)), ()
     )
-    assert await school.pupils[name].acceptor.learn(copy)
+    assert await school.pupils[name].acceptor.learn(copy) is Learned.TAKEN
     return encoded
 
 

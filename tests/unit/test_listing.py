@@ -160,3 +160,11 @@ def test_pages_together_are_what_a_plain_listing_would_be(
 def test_deleted_and_never_written_keys_are_not_shown() -> None:
     assert info_of_row(row(b"x", kind=HeadKind.TOMBSTONE)) is None
     assert info_of_row(row(b"x", kind=HeadKind.ABSENT)) is None
+
+
+def test_what_was_accepted_since_a_move_opened_is_settled_also_where_the_old_homes_agree() -> None:
+    since = replace(row(b"new"), ballot=Ballot(2, 1, A, 1, 1))
+    pages = {A: page(row(b"before"), since), B: page(row(b"before"), since)}
+    merged = merge({A: SCOPES, B: SCOPES}, pages, {0: 2})
+    assert [(s.key, s.row is not None) for s in merged.sightings] == [(b"before", True), (b"new", False)]
+    assert all(s.row is not None for s in merge({A: SCOPES, B: SCOPES}, pages, {1: 2}).sightings)

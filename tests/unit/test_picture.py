@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from holdfast_node.core.cluster_map import ClusterMap
+from holdfast_node.core.cluster_map import ClusterMap, PartitionEntry
 from holdfast_node.core.heal_order import NO_MARGIN_KNOWN
-from holdfast_node.core.ids import Epoch, NodeName, StoreId
+from holdfast_node.core.ids import Epoch, Generation, NodeName, StoreId
 from holdfast_node.core.map_changes import replace_lost
+from holdfast_node.core.map_moves import drain
 from holdfast_node.core.messages import NodeStatus, PartitionHealth
 from holdfast_node.core.picture import Picture
 from holdfast_node.core.report import StatusReply
@@ -128,3 +129,48 @@ def test_a_store_that_does_not_vote_says_why() -> None:
     status = draw(current, accounts)
     assert not status.healthy
     assert any("seen elsewhere" in line for line in status.problems)
+
+
+def moved() -> tuple[ClusterMap, ClusterMap]:
+    """Seven nodes on seven SANs of which one drains: with the moves open, and closed."""
+    before = cluster(nodes(7, 7), protected=("host", "san"))
+    opened = drain(before, {NodeName("n1")})
+    assert opened is not None
+    entries = tuple(
+        PartitionEntry(Generation(entry.generation + 1), entry.moving, former=entry.homes)
+        if entry.moving
+        else entry
+        for entry in opened.pools[0].partitions
+    )
+    closed = replace(opened, epoch=Epoch(3), pools=(replace(opened.pools[0], partitions=entries),))
+    return opened, closed
+
+
+def test_while_partitions_move_status_says_so_and_nobody_is_unproven_for_it() -> None:
+    opened, _ = moved()
+    status = draw(opened, accounts_of(opened))
+    assert not status.healthy
+    assert any("moving to other homes" in line for line in status.problems)
+    assert survives(status) == {"node": 2, "host": 2, "san": 2}
+    assert not status.least_margin.full
+    assert [node.state for node in status.nodes if node.name == "n1"] == ["draining"]
+
+
+def test_a_node_is_drained_when_heal_has_passed_and_no_sooner() -> None:
+    _, closed = moved()
+    early = draw(closed, accounts_of(closed, healed=1))
+    assert [node.state for node in early.nodes if node.name == "n1"] == ["draining"]
+    assert not early.healthy
+    late = draw(closed, accounts_of(closed, healed=2))
+    assert [node.state for node in late.nodes if node.name == "n1"] == ["drained"]
+    assert late.healthy
+
+
+def test_what_is_still_where_it_was_is_lost_with_those_who_are_down_there() -> None:
+    """Shards may be at the node that leaves until heal has passed: if it is down, they are not counted."""
+    _, closed = moved()
+    gone = next(node.store for node in closed.nodes if node.name == "n1")
+    accounts = {store: account for store, account in accounts_of(closed, healed=1).items() if store != gone}
+    assert survives(draw(closed, accounts))["node"] == 1
+    accounts = {store: account for store, account in accounts_of(closed, healed=2).items() if store != gone}
+    assert survives(draw(closed, accounts))["node"] == 2

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
 
-from holdfast_node.core import topology
 from holdfast_node.core.head import Ballot
 from holdfast_node.core.ids import Digest, StoreId
-from holdfast_node.core.quorum import Roster, Sight, agreement, agreement_possible, majority, overlap
+from holdfast_node.core.quorum import Roster, Sight, agreement, majority, overlap
 from holdfast_node.services.ballots import Ballots
 from tests.support.maps import store_id
 from tests.support.stores import ballot
@@ -23,7 +23,6 @@ def test_any_two_majorities_share_a_home_and_one_less_would_not_do(homes: int) -
 
     assert share(majority(homes))
     assert not share(majority(homes) - 1) or majority(homes) == 1
-    assert topology.majority(homes) == majority(homes)
 
 
 @pytest.mark.parametrize("homes", range(1, 10))
@@ -62,10 +61,38 @@ def test_the_same_ballot_with_another_head_is_no_agreement() -> None:
     assert agreement(sights(ONE, ONE, other, other), ROSTER) is None
 
 
-def test_an_agreement_is_possible_while_enough_voters_are_to_come() -> None:
-    assert agreement_possible(sights(ONE, ONE), {store_id(3)}, ROSTER)
-    assert not agreement_possible(sights(ONE, TWO), {store_id(3)}, ROSTER)
-    assert not agreement_possible(sights(ONE, ONE), {store_id(9)}, ROSTER)
+MOVING = Roster(
+    frozenset(map(store_id, (1, 2, 3, 4))), 3, frozenset(map(store_id, (3, 4, 5, 6))), generation=2
+)
+"""Stores 1 and 2 leave, 5 and 6 come."""
+
+
+def stores(*numbers: int) -> frozenset[StoreId]:
+    return frozenset(map(store_id, numbers))
+
+
+def test_while_a_move_is_open_a_decision_needs_a_quorum_of_both_sets() -> None:
+    assert MOVING.everyone == stores(1, 2, 3, 4, 5, 6)
+    assert MOVING.decides(stores(2, 3, 4, 5))
+    assert not MOVING.decides(stores(1, 2, 3, 4)), "two of the new set"
+    assert not MOVING.decides(stores(3, 4, 5, 6)), "two of the old set"
+
+
+def test_what_was_accepted_before_the_move_is_decided_by_the_old_set_alone() -> None:
+    before, since = replace(ballot(1), generation=1), replace(ballot(1), generation=2)
+    for value in (None, before):
+        assert MOVING.decided(value, stores(1, 2, 3))
+        assert not MOVING.decided(value, stores(3, 4, 5, 6))
+    assert not MOVING.decided(since, stores(1, 2, 3))
+    assert MOVING.decided(since, stores(2, 3, 4, 6))
+    seen: Sight = (since, ONE[1])
+    assert agreement(sights(seen, seen, seen), MOVING) is None
+    assert agreement(sights(ONE, ONE, ONE), MOVING) is not None
+    assert agreement(sights(ONE, seen, seen, seen, seen), MOVING) is not None
+
+
+def test_a_new_set_that_may_not_vote_decides_nothing() -> None:
+    assert not replace(MOVING, moving=frozenset()).decides(stores(1, 2, 3, 4))
 
 
 def test_no_ballot_is_minted_twice_in_any_run_of_any_store() -> None:

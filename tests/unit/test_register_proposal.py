@@ -361,3 +361,25 @@ def test_silence_of_too_many_is_short_and_not_voting_too() -> None:
     proposal = begun(put("u1"), homes)
     assert proposal.not_promised(ballot(1, 0), store(0), NotVoting("learning")) == []
     assert proposal.not_promised(ballot(1, 0), store(1), PeerUnreachable("down")) == [Again(Reason.SHORT)]
+
+
+def test_what_the_old_homes_of_a_move_decided_is_brought_over_before_it_is_changed() -> None:
+    """Homes 0, 1 and 2 are on their way to 2, 3 and 4; the old ones know a value that the newcomers do not."""
+    homes = Homes(5)
+    homes.roster = Roster(frozenset(map(store, (0, 1, 2))), 2)
+    assert isinstance(homes.run(put("one"), 1, 0, 1), Finished)
+    homes.standing = [replace(standing, generation=2) for standing in homes.standing]
+    homes.scope = replace(homes.scope, generation=2)
+    moving = frozenset(map(store, (2, 3, 4)))
+    homes.roster = Roster(frozenset(map(store, (0, 1, 2))), 2, moving, generation=2)
+    proposal = Proposal(put("two"), CODEC)
+    first = replace(ballot(5, 0), generation=2)
+    assert proposal.begin(first, homes.roster) == [SendPrepare(first)]
+    assert homes.prepare(proposal, 0, 1, 3) == [], "two of the old, one of the new"
+    [linger] = homes.prepare(proposal, 4)
+    assert isinstance(linger, Linger)
+    [write_back] = homes.prepare(proposal, 2)
+    assert isinstance(write_back, SendAccept)
+    assert write_back.head == homes.records[0].head if homes.records[0] else False
+    assert homes.accept(proposal, write_back, 0, 1) == [], "a quorum of the old set decides nothing"
+    assert homes.accept(proposal, write_back, 3, 4) == [Again(Reason.COMPLETED)]

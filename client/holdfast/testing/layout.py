@@ -153,11 +153,45 @@ def to_toml(layout: Layout) -> str:
         lines += ["", "[[pool]]", f"name = {json.dumps(pool.name)}", f"code = {json.dumps(pool.code)}"]
         lines.append(f"partitions = {pool.partitions}")
     for node in layout.nodes:
-        tags = ", ".join(f"{tag} = {json.dumps(value)}" for tag, value in node.tags.items())
-        lines += ["", "[[node]]", f"name = {json.dumps(node.name)}", f"address = {json.dumps(node.address)}"]
-        lines += [f"data_dir = {json.dumps(str(node.data_dir))}", f"tags = {{ {tags} }}"]
+        lines += _node_lines(node)
     lines += ["", "[limits]", f"volume_bytes = {json.dumps(VOLUME)}", ""]
     return "\n".join(lines)
+
+
+def _node_lines(node: Node) -> list[str]:
+    tags = ", ".join(f"{tag} = {json.dumps(value)}" for tag, value in node.tags.items())
+    lines = ["", "[[node]]", f"name = {json.dumps(node.name)}", f"address = {json.dumps(node.address)}"]
+    return [*lines, f"data_dir = {json.dumps(str(node.data_dir))}", f"tags = {{ {tags} }}"]
+
+
+def with_node(text: str, node: Node) -> str:
+    """The file with one more node at its end; everything else stays as it is."""
+    return text + "\n".join([*_node_lines(node), ""])
+
+
+def without_node(text: str, name: str) -> str:
+    """The file without the node's table; everything else stays as it is."""
+    blocks: list[list[str]] = [[]]
+    for line in text.splitlines(keepends=True):
+        if line.startswith("["):
+            blocks.append([])
+        blocks[-1].append(line)
+    kept = [block for block in blocks if not _describes("".join(block), name)]
+    return "".join(line for block in kept for line in block)
+
+
+def _describes(block: str, name: str) -> bool:
+    found = tomllib.loads(block).get("node") if block.startswith("[[node]]") else None
+    return isinstance(found, list) and _table(cast("list[object]", found)[0]).get("name") == name
+
+
+def newcomer(layout: Layout, root: Path, tags: Mapping[str, str]) -> Node:
+    """One more node: the next name, a host of its own, a port that nobody listens on."""
+    number = max((int(node.name[1:]) for node in layout.nodes if node.name[1:].isdigit()), default=0) + 1
+    port = max(node.port for node in layout.nodes) + 1
+    while not is_free(port):
+        port += 1
+    return Node(f"n{number}", f"{HOST}:{port}", root / f"n{number}", {"host": f"h{number}", **tags})
 
 
 def read(path: Path) -> Layout:

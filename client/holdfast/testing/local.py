@@ -142,6 +142,57 @@ class LocalCluster:
         with self.admin() as admin:
             return tuple(name for selector in selectors for name in admin.replace_lost(selector).nodes)
 
+    def add(self, **tags: str) -> admin_pb2.PlanReply:
+        """Starts one more node, on a host of its own and with these tags, and lets it take its share, which goes on
+        after this returns: `wait_moved`. Its name is the reply's `nodes[0]`. If it may have become a member although
+        the answer was lost, it runs on: `add` once more, or drain it."""
+        with state.locked(self.root):
+            node = layouts.newcomer(self.layout, self.root, tags)
+            before = self.config_path.read_text()
+            self.config_path.write_text(layouts.with_node(before, node))
+            try:
+                self._start([node])
+                with self.admin() as admin:
+                    return admin.change(admin_pb2.ChangeRequest(add=seed_node(node), apply=True))
+            except CallerError:
+                self._kill([node])
+                self.config_path.write_text(before)
+                shutil.rmtree(node.data_dir, ignore_errors=True)
+                raise
+
+    def create_pool(self, name: str, code: str, *, partitions: int = layouts.PARTITIONS) -> None:
+        """One more pool on all nodes; buckets say `pool=` to be in it."""
+        pool = admin_pb2.SeedPool(name=name, code=code, partitions=partitions)
+        with self.admin() as admin:
+            admin.change(admin_pb2.ChangeRequest(create_pool=pool, apply=True))
+
+    def drain(self, selector: str) -> admin_pb2.PlanReply:
+        """Everything at these nodes begins to move to the others."""
+        with self.admin() as admin:
+            return admin.change(admin_pb2.ChangeRequest(drain=selector, apply=True))
+
+    def remove(self, name: str) -> None:
+        """Takes a drained node out of the cluster, ends its process and deletes its data. Refused while anything there
+        is needed."""
+        with state.locked(self.root):
+            [node] = self.layout.select([name])
+            with self.admin() as admin:
+                admin.change(admin_pb2.ChangeRequest(remove=node.name, apply=True))
+            self._kill([node])
+            self.config_path.write_text(layouts.without_node(self.config_path.read_text(), node.name))
+            shutil.rmtree(node.data_dir, ignore_errors=True)
+
+    def wait_moved(self, limit_s: float = HEALTHY_WAIT_S) -> None:
+        """Until the last change of nodes is done and every shard is where it belongs."""
+        deadline = time.monotonic() + limit_s
+        with self.admin() as admin:
+            while not (found := admin.plan()).settled:
+                if time.monotonic() >= deadline:
+                    raise Unavailable(
+                        f"{found.open} of {found.partitions} partitions move after {limit_s:g} s"
+                    )
+                time.sleep(POLL_S * 5)
+
     def stop(self) -> tuple[str, ...]:
         """SIGTERM, then SIGKILL for what has not ended. Returns the names of those that ran."""
         if not self.exists:
@@ -302,10 +353,7 @@ class LocalCluster:
 def seed_of(layout: Layout) -> admin_pb2.InitRequest:
     """What `clusterctl init` tells the first node."""
     return admin_pb2.InitRequest(
-        nodes=[
-            admin_pb2.SeedNode(name=node.name, address=node.address, tags=node.tags, weight=node.weight)
-            for node in layout.nodes
-        ],
+        nodes=[seed_node(node) for node in layout.nodes],
         pools=[
             admin_pb2.SeedPool(
                 name=pool.name,
@@ -318,6 +366,11 @@ def seed_of(layout: Layout) -> admin_pb2.InitRequest:
         ],
         simulated_domains=layout.simulated_domains,
     )
+
+
+def seed_node(node: Node) -> admin_pb2.SeedNode:
+    """A node as the file describes it."""
+    return admin_pb2.SeedNode(name=node.name, address=node.address, tags=node.tags, weight=node.weight)
 
 
 def _identity(node: Node) -> admin_pb2.IdentifyReply:

@@ -174,6 +174,14 @@ def view(record: RegisterRecord | None, standing: Standing, request: ReadRegiste
     )
 
 
+def under_promise(record: RegisterRecord | None, copy: RegisterRecord) -> bool:
+    """Whether a promise given here says that this pair would not be accepted any more."""
+    assert copy.accepted is not None, "only accepted pairs are copied"
+    if record is None or record.promised is None or record.promised <= copy.accepted:
+        return False
+    return record.accepted is None or record.accepted < copy.accepted
+
+
 def learn(record: RegisterRecord | None, copy: RegisterRecord) -> RegisterRecord | None:
     """Take another home's accepted pair if it is newer than what is held here; None if it is not.
 

@@ -12,6 +12,8 @@ class StoreState(IntEnum):
     ACTIVE = 0
     SUSPECT = 1
     """Rolled back or cloned: never votes again; replacing it mends it."""
+    DRAINING = 2
+    """On its way out: votes and serves while it is a home, and is given nothing new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +32,18 @@ class NodeEntry:
 
 @dataclass(frozen=True, slots=True)
 class PartitionEntry:
-    """`homes[i]` keeps shard i and a register copy. Learners are homes that do not vote yet."""
+    """`homes[i]` keeps shard i and a register copy. Learners are homes that do not vote yet.
+
+    While a move is open, `moving` are the homes to be: shards belong there already, registers need a majority of both
+    sets, and `learners` are those of the new homes that have not caught up. `former` are the homes before the last
+    move: some shards may still be there, and a cancel goes back to them.
+    """
 
     generation: Generation
     homes: tuple[StoreId, ...]
     learners: tuple[StoreId, ...] = ()
+    moving: tuple[StoreId, ...] = ()
+    former: tuple[StoreId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +54,23 @@ class Pool:
     ack_floor: str
     """`any-node` or `any-domain`: what an ack must at least survive."""
     partitions: tuple[PartitionEntry, ...]
+    moved_epoch: Epoch = Epoch(0)
+    """The epoch that last changed where shards of this pool belong: until heal has passed it, some may be elsewhere."""
+
+
+class ChangeKind(IntEnum):
+    ADD = 0
+    DRAIN = 1
+    CANCEL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The last change of homes that was applied: it is under way while a move is open."""
+
+    kind: ChangeKind
+    nodes: tuple[NodeName, ...]
+    epoch: Epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +85,4 @@ class ClusterMap:
     nodes: tuple[NodeEntry, ...]
     pools: tuple[Pool, ...]
     voters: tuple[StoreId, ...]
+    plan: Plan | None = None

@@ -148,7 +148,7 @@ def plan_part(
     missing: list[tuple[int, StoreId]] = []
     surplus: list[tuple[int, StoreId]] = []
     waiting: list[int] = []
-    for index, home in enumerate(topology.entry(pool, partition).homes):
+    for index, home in enumerate(topology.shard_homes(pool, partition)):
         holders = held.get(index, ())
         if home in holders:
             surplus.extend((index, store) for store in holders if store != home)
@@ -161,14 +161,36 @@ def plan_part(
     return PartPlan(tuple(missing), tuple(surplus), tuple(waiting), elsewhere, margin)
 
 
-def away_from_home(topology: Topology, pool: int, partition: int, named: Iterable[StoreId]) -> frozenset[int]:
+def may_go(
+    topology: Topology, where: tuple[int, int], held: Held, copy: tuple[int, StoreId], *, k: int
+) -> bool:
+    """Whether a copy (index, store) whose shard is proven at home may be dropped, given who holds the part's shards.
+
+    Not while the part would survive less without it than now, and less than with every shard at home: shards that
+    follow a change of homes may be crowded into one domain on the way. `where` is the pool and the partition.
+    """
+    index, store = copy
+    after = {**held, index: [each for each in held[index] if each != store]}
+    goal = {at: (home,) for at, home in enumerate(topology.shard_homes(*where))}
+    for tag in topology.protected_tags(where[0]):
+        domains = topology.domain_by_store(tag)
+        least = min(shard_survives(held, k, domains), shard_survives(goal, k, domains))
+        if shard_survives(after, k, domains) < least:
+            return False
+    return True
+
+
+def away_from_home(
+    topology: Topology, pool: int, partition: int, named: Iterable[StoreId], *, fresh: bool = False
+) -> frozenset[int]:
     """The shards whose holder named by the manifest is not their home: a handoff, a double, or nobody.
 
-    A store that has left the map does not count: whoever took its place was healed, or is about to be.
+    A store that has left the map does not count: whoever took its place was healed, or is about to be. Unless the
+    manifest is `fresh`: its shards may have been sealed there before the store left, and named after heal had passed.
     """
-    homes = topology.entry(pool, partition).homes
+    homes = topology.shard_homes(pool, partition)
     return frozenset(
         index
         for index, (store, home) in enumerate(zip(named, homes, strict=True))
-        if store != home and (not store or topology.node(store) is not None)
+        if store != home and (fresh or not store or topology.node(store) is not None)
     )

@@ -38,13 +38,18 @@ def choose(
     least. Raises `Unavailable` only if no store is up at all: whether the outcome may be acked is
     `ack_allowed`'s question.
     """
+    homes = topology.shard_homes(pool, partition)
     usable = [
-        store for store in topology.stores if store in topology.active and store not in exclude and up(store)
+        store
+        for store in topology.stores
+        if (store in topology.placeable or store in homes)
+        and store in topology.active
+        and store not in exclude
+        and up(store)
     ]
     if not usable:
         said = (Evidence(node.name, "down or excluded") for node in topology.map.nodes)
         raise Unavailable("no store is up to hold a shard", evidence=said)
-    homes = topology.entry(pool, partition).homes
     plan = _Plan(topology, pool, partition)
     missing: list[int] = []
     for index, home in enumerate(homes):
@@ -65,12 +70,12 @@ def replacement(
     `usable` is asked about every store: whoever is down or has failed this part already is not. None if
     nobody is.
     """
-    candidates = [store for store in topology.stores if store in topology.active and usable(store)]
+    candidates = [store for store in topology.stores if store in topology.placeable and usable(store)]
     plan = _Plan(topology, pool, partition)
     for other, store in sorted(holders.items()):
         if other != index:
             plan.put(other, store)
-    home = topology.entry(pool, partition).homes[index]
+    home = topology.shard_homes(pool, partition)[index]
     if home in candidates and plan.fits(home):
         return home
     if not candidates:

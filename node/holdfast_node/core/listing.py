@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from xxhash import xxh3_128_digest
@@ -125,8 +126,16 @@ class Merged:
     last: bytes | None
 
 
-def merge(asked: Mapping[StoreId, Iterable[Scope]], pages: Mapping[StoreId, RegisterPage]) -> Merged:
-    """Join the pages of all stores asked. Beyond the smallest last key of an unfinished page nothing is known."""
+def merge(
+    asked: Mapping[StoreId, Iterable[Scope]],
+    pages: Mapping[StoreId, RegisterPage],
+    moves: Mapping[int, int] = MappingProxyType({}),
+) -> Merged:
+    """Join the pages of all stores asked. Beyond the smallest last key of an unfinished page nothing is known.
+
+    `moves`: partition -> the generation of its open move. What was accepted in that is decided only with the new homes,
+    which are not asked.
+    """
     assert asked.keys() == pages.keys(), "merge only when every store asked has answered"
     reporters: dict[int, int] = {}
     for scopes in asked.values():
@@ -139,7 +148,13 @@ def merge(asked: Mapping[StoreId, Iterable[Scope]], pages: Mapping[StoreId, Regi
         for row in pages[store].rows:
             if last is None or row.key <= last:
                 rows.setdefault(row.key, []).append(row)
-    return Merged(tuple(_sighting(key, rows[key], reporters) for key in sorted(rows)), last)
+    sightings = [_sighting(key, rows[key], reporters) for key in sorted(rows)]
+    for at, sighting in enumerate(sightings):
+        agreed = sighting.row
+        since = moves.get(agreed.partition) if agreed is not None else None
+        if agreed is not None and since is not None and agreed.ballot.generation >= since:
+            sightings[at] = Sighting(sighting.key, None)
+    return Merged(tuple(sightings), last)
 
 
 def _sighting(key: bytes, rows: Sequence[RegisterRow], reporters: Mapping[int, int]) -> Sighting:

@@ -17,7 +17,7 @@ from holdfast_node.core.errors import Evidence, HoldfastError, IntegrityError, M
 from holdfast_node.core.geometry import parse_code
 from holdfast_node.core.holders import ACK_FLOORS
 from holdfast_node.core.ids import ID_BYTES, Epoch, Era, Generation, StoreId
-from holdfast_node.core.topology import majority
+from holdfast_node.core.quorum import majority
 
 Change = Callable[[ClusterMap], ClusterMap | None]
 Scoped = Mapping[tuple[int, int], int]
@@ -59,7 +59,10 @@ def replace_lost(current: ClusterMap, swaps: Mapping[StoreId, StoreId]) -> Clust
 
     def swapped(node: NodeEntry) -> NodeEntry:
         new = pending.get(node.store)
-        return node if new is None else replace(node, store=new, state=StoreState.ACTIVE, joined_epoch=epoch)
+        if new is None:
+            return node
+        state = StoreState.DRAINING if node.state is StoreState.DRAINING else StoreState.ACTIVE
+        return replace(node, store=new, state=state, joined_epoch=epoch)
 
     return replace(
         current,
@@ -75,12 +78,15 @@ def _pool(pool: Pool, change: Callable[[PartitionEntry], PartitionEntry]) -> Poo
 
 
 def _swap_homes(entry: PartitionEntry, swaps: Mapping[StoreId, StoreId]) -> PartitionEntry:
-    if not any(home in swaps for home in entry.homes):
+    """An open move that a lost store has part in is over: the others go on, or back, among the old homes."""
+    if not any(home in swaps for home in (*entry.homes, *entry.moving)):
         return entry
     homes = tuple(swaps.get(home, home) for home in entry.homes)
     blank = {swaps[home] for home in entry.homes if home in swaps}
     learners = tuple(home for home in homes if home in blank or home in entry.learners)
-    return PartitionEntry(Generation(entry.generation + 1), homes, learners)
+    return PartitionEntry(
+        Generation(entry.generation + 1), homes, learners, former=entry.moving or entry.former
+    )
 
 
 def _refuse_without_majority(current: ClusterMap, lost: frozenset[StoreId]) -> None:
@@ -107,13 +113,18 @@ def _refuse_without_majority(current: ClusterMap, lost: frozenset[StoreId]) -> N
 
 
 def finish_learning(current: ClusterMap, store: StoreId, learned: Scoped) -> ClusterMap | None:
-    """The store has caught up in these partitions: it votes there from the next generation on."""
+    """The store has caught up in these partitions: it votes there from the next generation on. An open move closes with
+    the last of its newcomers: from then on only the new homes count."""
 
     def finished(entry: PartitionEntry, generation: int) -> PartitionEntry | None:
         if entry.generation != generation or store not in entry.learners:
             return None
         learners = tuple(learner for learner in entry.learners if learner != store)
-        return PartitionEntry(Generation(generation + 1), entry.homes, learners)
+        if entry.moving and learners:
+            return replace(entry, learners=learners)
+        if entry.moving:
+            return PartitionEntry(Generation(generation + 1), entry.moving, former=entry.homes)
+        return PartitionEntry(Generation(generation + 1), entry.homes, learners, former=entry.former)
 
     return _each(current, learned, finished)
 
@@ -122,18 +133,23 @@ def relearn(current: ClusterMap, store: StoreId, partitions: Scoped) -> ClusterM
     """The same store becomes a learner again: it cannot vouch for what it keeps of these partitions.
 
     Partitions that would be left without a majority of voting homes are passed over: nobody could teach it
-    there.
+    there. An open move that it has part in is over.
     """
     suspect = {node.store for node in current.nodes if node.state is StoreState.SUSPECT}
 
     def again(entry: PartitionEntry, generation: int) -> PartitionEntry | None:
-        if entry.generation != generation or store in entry.learners or store not in entry.homes:
+        if entry.generation != generation:
+            return None
+        if store in entry.moving and store not in entry.homes:
+            return PartitionEntry(Generation(generation + 1), entry.homes, former=entry.moving)
+        if store in entry.learners or store not in entry.homes:
             return None
         learners = tuple(home for home in entry.homes if home in entry.learners or home == store)
         left = [home for home in entry.homes if home not in learners and home not in suspect]
         if len(left) < majority(len(entry.homes)):
             return None
-        return PartitionEntry(Generation(generation + 1), entry.homes, learners)
+        former = entry.moving or entry.former
+        return PartitionEntry(Generation(generation + 1), entry.homes, learners, former=former)
 
     return _each(current, partitions, again)
 
@@ -233,10 +249,15 @@ def _pools_wrong(new: ClusterMap) -> list[str]:
 def _entry_wrong(entry: PartitionEntry, n: int, stores: frozenset[StoreId]) -> str:
     if len(entry.homes) != n or len(set(entry.homes)) != n:
         return f"needs {n} different homes"
-    if not stores.issuperset(entry.homes):
+    if entry.moving and (len(entry.moving) != n or len(set(entry.moving)) != n):
+        return f"moves to other than {n} different homes"
+    if not stores.issuperset((*entry.homes, *entry.moving)):
         return "a home is not a store of the map"
-    if not set(entry.homes).issuperset(entry.learners) or len(set(entry.learners)) != len(entry.learners):
-        return "a learner is not a home"
+    may_learn = set(entry.moving) - set(entry.homes) if entry.moving else set(entry.homes)
+    if not may_learn.issuperset(entry.learners) or len(set(entry.learners)) != len(entry.learners):
+        return "a learner is not a home" if not entry.moving else "a learner is not a newcomer of the move"
+    if entry.former and len(entry.former) != n:
+        return f"came from other than {n} homes"
     return "" if entry.generation >= 1 else "generations begin at 1"
 
 
@@ -253,7 +274,20 @@ def _succession_wrong(old: ClusterMap, new: ClusterMap) -> list[str]:
             wrong.append(f"pool {before.name} changed its code or its partition count")
             continue
         for number, (was, now) in enumerate(zip(before.partitions, after.partitions, strict=True)):
-            changed = (was.homes, was.learners) != (now.homes, now.learners)
-            if now.generation < was.generation + changed:
-                wrong.append(f"pool {before.name} partition {number}: homes changed without a new generation")
+            if reason := _entry_succession_wrong(was, now, frozenset(node.store for node in old.nodes)):
+                wrong.append(f"pool {before.name} partition {number}: {reason}")
     return wrong
+
+
+def _entry_succession_wrong(was: PartitionEntry, now: PartitionEntry, known: frozenset[StoreId]) -> str:
+    votes_change = (was.homes, was.moving) != (now.homes, now.moving)
+    if not was.moving or not set(was.learners).issuperset(now.learners):
+        votes_change = votes_change or was.learners != now.learners
+    if now.generation < was.generation + votes_change:
+        return "homes changed without a new generation"
+    if was.moving and now.moving and was.moving != now.moving:
+        return "one move takes the place of another that is open"
+    newcomers = set(now.homes) - set(was.homes)
+    if newcomers & known and (now.homes != was.moving or was.learners[1:]):
+        return "homes changed without a move in which they learned"
+    return ""

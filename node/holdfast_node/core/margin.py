@@ -13,7 +13,8 @@ from itertools import combinations
 
 from holdfast_node.core.api import Margin
 from holdfast_node.core.ids import StoreId
-from holdfast_node.core.topology import NODE_TAG, Topology, majority
+from holdfast_node.core.quorum import majority
+from holdfast_node.core.topology import NODE_TAG, Topology
 
 __all__ = [
     "NODE_TAG",
@@ -109,16 +110,19 @@ def margin_of(
     full = full and all(
         home in holders.get(index, ())
         for partition, holders in zip(partitions, live, strict=False)
-        for index, home in enumerate(topology.entry(pool, partition).homes)
+        for index, home in enumerate(topology.shard_homes(pool, partition))
     )
     full = full and all(store in topology.active and up(store) for store in topology.map.voters)
     return Margin(tuple(entries), full)
 
 
 def register_survives(topology: Topology, pool: int, partition: int, up: Up, tag: str) -> int:
-    """How many domains of `tag` may go before this partition's registers lose their majority."""
-    alive = [store for store in topology.voting_homes(pool, partition) if up(store)]
-    return majority_survives(alive, topology.code(pool).n, topology.domain_by_store(tag))
+    """How many domains of `tag` may go before this partition's registers lose a majority they need: while a move is
+    open, that of the new homes too."""
+    roster = topology.roster(pool, partition)
+    sets = [roster.voters] if roster.moving is None else [roster.voters, roster.moving]
+    n, domains = topology.code(pool).n, topology.domain_by_store(tag)
+    return min(majority_survives([store for store in members if up(store)], n, domains) for members in sets)
 
 
 def voters_survive(topology: Topology, up: Up, tag: str) -> int:
@@ -129,13 +133,19 @@ def voters_survive(topology: Topology, up: Up, tag: str) -> int:
 
 
 def partition_margin(
-    topology: Topology, pool: int, partition: int, up: Up, holding: Up | None = None
+    topology: Topology,
+    pool: int,
+    partition: int,
+    up: Up,
+    *,
+    holding: Up | None = None,
+    homes: Sequence[StoreId] = (),
 ) -> Margin:
-    """The margin of a blob of this partition whose every shard is at its home.
+    """The margin of a blob of this partition whose every shard is at its home, or at `homes` if they are given.
 
     `holding` says of which homes that is true (proven, say); without it, of all that are up.
     """
-    homes = topology.entry(pool, partition).homes
+    homes = homes or topology.shard_homes(pool, partition)
     holders = {index: (home,) for index, home in enumerate(homes) if holding is None or holding(home)}
     return margin_of(topology, pool, (partition,), (holders,), up)
 
@@ -160,4 +170,6 @@ def _live(topology: Topology, holders: Holders, up: Up) -> dict[int, tuple[Store
 
 def _at_home(topology: Topology, pool: int, partition: int, up: Up) -> bool:
     voting = topology.voting_homes(pool, partition)
+    if topology.entry(pool, partition).moving:
+        return False
     return len(voting) == topology.code(pool).n and all(up(store) for store in voting)

@@ -18,6 +18,7 @@ from holdfast_node.core.messages import NodeStatus, PartitionHealth, WorkerStatu
 from holdfast_node.core.report import NodeReport, PoolReport, StatusReply, WorkerReport
 from holdfast_node.core.topology import Topology
 
+HEALER: Final = "healer"
 PROBLEMS_MAX: Final = 50
 """Lines of trouble in one status; more are counted, not listed."""
 
@@ -26,14 +27,14 @@ class Picture:
     """All that is derived from one map and the nodes' accounts."""
 
     def __init__(self, topology: Topology, accounts: Mapping[StoreId, NodeStatus]) -> None:
-        self._topology = topology
+        self.topology = topology
         self._accounts = accounts
         self._health = _newest_health(accounts)
         looked = [row.healed_epoch for row in self._health.values() if row.healed_epoch]
         self._healed_epoch = min(looked, default=0)
 
     def draw(self) -> StatusReply:
-        topology = self._topology
+        topology = self.topology
         margins, full, degraded, unreported = self._partitions()
         nodes = tuple(self._node(node) for node in topology.map.nodes)
         exceptions = sum(row.exceptions for row in self._health.values())
@@ -72,15 +73,15 @@ class Picture:
         A blob's later parts lie in other partitions than its key, so one partition that heal has not passed leaves
         the store unproven everywhere. One whose steward is new and has not looked says nothing about any store.
         """
-        node = self._topology.node(store)
+        node = self.topology.node(store)
         return node is not None and store in self._accounts and self._healed_epoch >= node.joined_epoch
 
     def _partitions(self) -> tuple[list[Margin], int, int, int]:
         margins: list[Margin] = []
         full = degraded = unreported = 0
-        for at, pool in enumerate(self._topology.map.pools):
+        for at, pool in enumerate(self.topology.map.pools):
             for number in range(len(pool.partitions)):
-                margin = partition_margin(self._topology, at, number, self._up, self._proven)
+                margin = self._margin(at, number)
                 row = self._health.get((at, number))
                 if row is None:
                     unreported += 1
@@ -94,19 +95,70 @@ class Picture:
                 degraded += not margin.full and row is not None
         return margins, full, degraded, unreported
 
+    def _margin(self, pool: int, partition: int) -> Margin:
+        """While shards follow a change of homes, a blob is where it was or where it belongs, and heal drops nothing
+        that would lower a margin on the way: so it is the smaller of the two."""
+        topology = self.topology
+        if self._settled(pool):
+            return partition_margin(topology, pool, partition, self._up, holding=self._proven)
+        entry = topology.entry(pool, partition)
+        before = entry.homes if entry.moving else entry.former or entry.homes
+        new = set(topology.shard_homes(pool, partition)) - set(before)
+        old_place = partition_margin(topology, pool, partition, self._up, holding=self._proven, homes=before)
+        new_place = partition_margin(
+            topology, pool, partition, self._up, holding=lambda store: store in new or self._proven(store)
+        )
+        return Margin(least((old_place, new_place)).entries, full=False)
+
+    def all_settled(self) -> bool:
+        """Whether every shard is known to be where the map says."""
+        return all(self._settled(pool) for pool in range(len(self.topology.map.pools)))
+
+    def bytes_of(self, pool: int, partition: int) -> int:
+        """Of the blobs in a partition, as its steward counts them; 0 if it did not answer."""
+        row = self._health.get((pool, partition))
+        return row.bytes if row is not None else 0
+
+    def heal_eta_s(self) -> float:
+        """When the keys known to ail will be in order, at the rate measured now; -1 if there is none."""
+        rate = sum(
+            worker.rate_bytes_s
+            for account in self._accounts.values()
+            for worker in account.workers
+            if worker.name == HEALER
+        )
+        keys = sum(row.exceptions for row in self._health.values())
+        blobs = sum(row.blobs for row in self._health.values())
+        size = sum(row.bytes for row in self._health.values())
+        return keys * size / blobs / rate if rate and blobs else -1.0
+
+    def _settled(self, pool: int) -> bool:
+        """Whether heal has passed the last change of homes in all partitions of the pool."""
+        moved = self.topology.pool(pool).moved_epoch
+        count = len(self.topology.pool(pool).partitions)
+        rows = [self._health.get((pool, number)) for number in range(count)]
+        return moved == 0 or all(row is not None and row.healed_epoch >= moved for row in rows)
+
+    def state(self, node: NodeEntry) -> str:
+        if node.state is StoreState.SUSPECT:
+            return "suspect"
+        if node.state is StoreState.DRAINING:
+            free = not self.topology.kept_by(node.store) and node.store not in self.topology.map.voters
+            return "drained" if free and self.all_settled() else "draining"
+        return "down" if node.store not in self._accounts else "up"
+
     def _node(self, node: NodeEntry) -> NodeReport:
         account = self._accounts.get(node.store)
-        learning = len(self._topology.learned_by(node.store))
+        learning = len(self.topology.learned_by(node.store))
         shards = "claimed" if account is None else "catching-up" if learning else "unproven"
         if shards == "unproven" and self._proven(node.store):
             shards = "proven"
-        state = "suspect" if node.state is StoreState.SUSPECT else "down" if account is None else "up"
         return NodeReport(
             name=node.name,
             address=node.address,
             tags=node.tags,
             store=node.store,
-            state=state,
+            state=self.state(node),
             voting=account.voting if account else False,
             not_voting_reason=account.not_voting_reason if account else "",
             epoch=account.epoch if account else 0,
@@ -123,8 +175,10 @@ class Picture:
         lines = [line for node in nodes if (line := _trouble_of(node))]
         for store in sorted(self._accounts):
             lines.extend(
-                f"{self._topology.name(store)}: {warning}" for warning in self._accounts[store].warnings
+                f"{self.topology.name(store)}: {warning}" for warning in self._accounts[store].warnings
             )
+        if moves := self.topology.moves_open():
+            lines.append(f"{moves} partitions are moving to other homes: `clusterctl plan` shows how far")
         unseen = sum(not row.healed_epoch for row in self._health.values())
         if unseen:
             lines.append(f"{unseen} partitions have not been looked through by their steward yet")
@@ -138,17 +192,17 @@ class Picture:
 
     def _workers(self) -> tuple[WorkerReport, ...]:
         return tuple(
-            _worker_report(self._topology.name(store), worker)
-            for store in sorted(self._accounts, key=self._topology.name)
+            _worker_report(self.topology.name(store), worker)
+            for store in sorted(self._accounts, key=self.topology.name)
             for worker in self._accounts[store].workers
         )
 
     def _pools(self) -> tuple[PoolReport, ...]:
         reports: list[PoolReport] = []
-        for at, pool in enumerate(self._topology.map.pools):
+        for at, pool in enumerate(self.topology.map.pools):
             rows = [row for (number, _), row in self._health.items() if number == at]
             designed = least(
-                partition_margin(self._topology, at, number, lambda _: True)
+                partition_margin(self.topology, at, number, lambda _: True)
                 for number in range(len(pool.partitions))
             )
             reports.append(
@@ -195,6 +249,10 @@ def _worker_report(node: str, worker: WorkerStatus) -> WorkerReport:
 def _trouble_of(node: NodeReport) -> str:
     """What is wrong with a node and the next command, in one line; empty if nothing is."""
     replace = f"clusterctl node replace --lost {node.name}"
+    if node.state == "drained":
+        return ""
+    if node.state == "draining":
+        return f"{node.name} is draining: `clusterctl plan` shows how far"
     if node.state == "suspect":
         return f"{node.name} is suspect, an older or a copied store: empty it, start it and run {replace}"
     if node.state == "down":

@@ -161,8 +161,8 @@ class Proposal:
         self._reset(ballot, roster)
         self._phase = _Phase.PREPARING
         self._lingering = True
-        self._promises = {store: promises[store] for store in sorted(promises) if store in roster.voters}
-        assert len(self._promises) >= roster.quorum
+        self._promises = {store: promises[store] for store in sorted(promises) if store in roster.everyone}
+        assert roster.decides(self._promises)
         return self._decide()
 
     def promised(self, ballot: Ballot, store: StoreId, reply: PrepareReply) -> list[Effect]:
@@ -231,7 +231,7 @@ class Proposal:
 
     def _expects(self, ballot: Ballot, store: StoreId, phase: _Phase) -> bool:
         """Counted once each, from voters of this generation only, for this ballot and phase only."""
-        if phase is not self._phase or ballot != self.ballot or store not in self._roster.voters:
+        if phase is not self._phase or ballot != self.ballot or store not in self._roster.everyone:
             return False
         return store not in self._answered()
 
@@ -244,15 +244,15 @@ class Proposal:
         if higher is not None:
             self.highest = max(self.highest, higher.counter)
 
-    def _outstanding(self) -> int:
-        return len(self._roster.voters) - len(self._answered())
+    def _outstanding(self) -> frozenset[StoreId]:
+        return self._roster.everyone - self._answered()
 
     def _weigh_promises(self) -> list[Effect]:
-        if len(self._promises) < self._roster.quorum:
-            if self._roster.reachable(len(self._promises), self._outstanding()):
+        if not self._roster.decides(self._promises):
+            if self._roster.decides(self._outstanding().union(self._promises)):
                 return []
             return self._lost()
-        if self._shown(self._highest_promise()) or self._outstanding() == 0:
+        if self._shown(self._highest_promise()) or not self._outstanding():
             return self._decide()
         if self._lingering:
             return []
@@ -269,10 +269,10 @@ class Proposal:
 
     def _shown(self, current: PrepareReply) -> bool:
         """R4: whether a quorum shows the current head at one ballot (or none at all), so that it is
-        decided."""
+        decided. While a move is open, of both sets, also if the old one decided it: whoever writes brings it over."""
         same = (current.accepted, current.head_hash)
-        alike = sum(1 for p in self._promises.values() if (p.accepted, p.head_hash) == same)
-        return alike >= self._roster.quorum
+        alike = [store for store, p in self._promises.items() if (p.accepted, p.head_hash) == same]
+        return self._roster.decides(alike)
 
     def _decide(self) -> list[Effect]:
         current = self._highest_promise()
@@ -309,7 +309,9 @@ class Proposal:
     def _facts(self) -> Facts:
         replies = list(self._promises.values())
         floors = [p.ballot_floor for p in replies if p.ballot_floor is not None]
-        eras = sorted((p.era for p in replies), reverse=True)
+        eras = sorted(
+            (p.era for store, p in self._promises.items() if store in self._roster.voters), reverse=True
+        )
         return Facts(
             version_floor=max(p.version_floor for p in replies),
             ballot_floor=max(floors, default=None),
@@ -323,8 +325,8 @@ class Proposal:
         return [SendAccept(self.ballot, head, digest)]
 
     def _weigh_acceptances(self) -> list[Effect]:
-        if len(self._accepted) < self._roster.quorum:
-            if self._roster.reachable(len(self._accepted), self._outstanding()):
+        if not self._roster.decides(self._accepted):
+            if self._roster.decides(self._outstanding().union(self._accepted)):
                 return []
             return self._lost()
         if self._write_back and isinstance(self._verdict, Change):
@@ -349,9 +351,9 @@ class Proposal:
             if isinstance(self._errors[store], StaleGeneration):
                 return [Again(Reason.STALE, store)]
         for kind in (StaleEra, BucketClosing):
-            refusals = [e for e in self._errors.values() if isinstance(e, kind)]
-            if len(self._roster.voters) - len(refusals) < self._roster.quorum:
-                return [Failed(self.give_up(refusals[0]))]
+            refusals = {store: e for store, e in self._errors.items() if isinstance(e, kind)}
+            if refusals and not self._roster.decides(self._roster.everyone - refusals.keys()):
+                return [Failed(self.give_up(refusals[min(refusals)]))]
         if self._rejected:
             return [Again(Reason.CONTENDED)]
         return [Again(Reason.SHORT)]

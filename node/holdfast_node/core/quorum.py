@@ -25,15 +25,31 @@ class Roster:
     """The stores whose answers count in one generation of one partition, and how many of them decide.
 
     `quorum` is a majority of all homes; learners are homes but not voters, so there may be fewer voters
-    than homes.
+    than homes. While a move is open, `moving` are the homes to be that may vote, and whatever is decided in this
+    `generation` has a quorum of both sets: then neither set can decide anything that the other has not seen. What was
+    accepted in an earlier generation was decided by the old set alone, and the newcomers learn it before the move
+    closes. ADR 0080.
     """
 
     voters: frozenset[StoreId]
     quorum: int
+    moving: frozenset[StoreId] | None = None
+    generation: int = 0
 
-    def reachable(self, yes: int, outstanding: int) -> bool:
-        """Whether a quorum is still possible."""
-        return yes + outstanding >= self.quorum
+    @property
+    def everyone(self) -> frozenset[StoreId]:
+        return self.voters if self.moving is None else self.voters | self.moving
+
+    def decides(self, stores: Collection[StoreId]) -> bool:
+        """Whether these are enough to promise or to accept."""
+        enough = len(self.voters.intersection(stores)) >= self.quorum
+        return enough and (self.moving is None or len(self.moving.intersection(stores)) >= self.quorum)
+
+    def decided(self, ballot: Ballot | None, stores: Collection[StoreId]) -> bool:
+        """Whether what these stores hold, accepted under `ballot` (None: nothing), is decided."""
+        if self.moving is None or (ballot is not None and ballot.generation >= self.generation):
+            return self.decides(stores)
+        return len(self.voters.intersection(stores)) >= self.quorum
 
 
 Sight = tuple[Ballot | None, Digest]
@@ -52,19 +68,9 @@ class Agreement:
 
 def agreement(sights: Mapping[StoreId, Sight], roster: Roster) -> Agreement | None:
     """The value that a quorum of voters reports alike, if there is one."""
+    counted = roster.everyone
     for sight in dict.fromkeys(sights[store] for store in sorted(sights)):
-        stores = frozenset(
-            store for store, seen in sights.items() if seen == sight and store in roster.voters
-        )
-        if len(stores) >= roster.quorum:
+        stores = frozenset(store for store, seen in sights.items() if seen == sight and store in counted)
+        if roster.decided(sight[0], stores):
             return Agreement(sight[0], sight[1], stores)
     return None
-
-
-def agreement_possible(
-    sights: Mapping[StoreId, Sight], outstanding: Collection[StoreId], roster: Roster
-) -> bool:
-    """Whether the voters yet to answer could still make an agreement."""
-    counted = [seen for store, seen in sights.items() if store in roster.voters]
-    most = max((counted.count(sight) for sight in set(counted)), default=0)
-    return roster.reachable(most, sum(1 for store in outstanding if store in roster.voters))

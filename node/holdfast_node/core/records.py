@@ -129,7 +129,8 @@ class PartitionRecord:
 
     `learned_generation`: the generation in which this store finished catching up as a learner (0: never had to).
     `not_voting`: why it cannot vouch for the partition, empty if it can. `healed_epoch`: as steward, the epoch up to
-    which every shard of every key was found at its home.
+    which every shard of every key was found at its home. `entered_generation`: the generation of the open move in which
+    this store began here, blank: what it held from an earlier time as a home is forgotten.
     """
 
     pool: int
@@ -139,6 +140,7 @@ class PartitionRecord:
     learned_generation: int
     not_voting: str
     healed_epoch: int
+    entered_generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,8 +49,8 @@ class WorkerReport:
 
 @dataclass(frozen=True, slots=True)
 class NodeReport:
-    """`state`: up, down, replaced (another store answers at its address) or suspect. `shards`: catching-up, unproven or
-    proven; claimed when the node did not answer."""
+    """`state`: up, down, suspect, draining, or drained (nothing is left there that anybody needs). `shards`:
+    catching-up, unproven or proven; claimed when the node did not answer."""
 
     name: str
     address: str
@@ -112,6 +112,37 @@ class GetMapReply:
 class ReplaceLostReply:
     nodes: tuple[str, ...]
     epoch: int
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolMoves:
+    """What a change moves in one pool, in shard slots (one shard of one partition) and in bytes of blobs stored now.
+    `least_slots`: no change to these nodes could do with fewer."""
+
+    pool: str
+    slots: int
+    least_slots: int
+    all_slots: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlanReply:
+    """A change of homes: planned only, applied just now, or the last one that was. `kind`: add, drain, remove, cancel,
+    or empty if there never was one. `open` of `partitions` are still moving; `settled`: and heal has passed since.
+    `margin` is what blobs survive until then, with everybody up. `eta_s` is -1 until there is a rate to go by."""
+
+    kind: str
+    nodes: tuple[str, ...]
+    epoch: int
+    applied: bool
+    partitions: int
+    open: int
+    settled: bool
+    pools: tuple[PoolMoves, ...]
+    margin: Margin
+    eta_s: float
     warnings: tuple[str, ...]
 
 

@@ -84,13 +84,9 @@ def born(seed: Seed, stores: Mapping[str, StoreId], cluster_id: ClusterId) -> Bi
     warnings = _tag_warnings(nodes, seed.pools)
     pools: list[Pool] = []
     for pool in seed.pools:
-        protected = pool.protected_tags or _default_tags(nodes)
-        code = parse_code(pool.code)
-        count = pool.partitions or default_partitions(pool.code, len(nodes))
-        table = place(code, nodes, protected_tags=protected, partitions=count)
-        entries = tuple(PartitionEntry(Generation(1), homes) for homes in table.homes)
-        pools.append(Pool(pool.name, pool.code, protected, pool.ack_floor, entries))
-        warnings += table.warnings
+        new, said = made(pool, nodes)
+        pools.append(new)
+        warnings += said
     chosen = choose_voters(
         nodes,
         {tag for pool in pools for tag in pool.protected_tags},
@@ -127,6 +123,29 @@ def check(seed: Seed) -> None:
     if wrong:
         count = f"{len(wrong)} mistakes" if len(wrong) > 1 else "a mistake"
         raise InvalidArgument(f"the seed has {count}", evidence=wrong)
+
+
+def check_pool(pool: SeedPool, nodes: int) -> None:
+    """Raises `InvalidArgument` with every mistake in the description of one pool on so many nodes."""
+    if wrong := _pools_wrong((pool,), nodes):
+        raise InvalidArgument("the pool is not described rightly", evidence=wrong)
+
+
+def made(pool: SeedPool, nodes: tuple[NodeEntry, ...]) -> tuple[Pool, tuple[str, ...]]:
+    """A pool with nothing in it on these nodes, and warnings. Raises `Refused` if their domains cannot hold its
+    code."""
+    protected = pool.protected_tags or _default_tags(nodes)
+    code = parse_code(pool.code)
+    count = pool.partitions or default_partitions(pool.code, len(nodes))
+    table = place(code, nodes, protected_tags=protected, partitions=count)
+    entries = tuple(PartitionEntry(Generation(1), homes) for homes in table.homes)
+    return Pool(pool.name, pool.code, protected, pool.ack_floor, entries), table.warnings
+
+
+def check_node(node: SeedNode) -> None:
+    """Raises `InvalidArgument` with every mistake in the description of one node."""
+    if wrong := _nodes_wrong((node,)):
+        raise InvalidArgument("the node is not described rightly", evidence=wrong)
 
 
 def _nodes_wrong(nodes: tuple[SeedNode, ...]) -> list[Evidence]:

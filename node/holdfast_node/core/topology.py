@@ -18,6 +18,7 @@ from holdfast_node.core.errors import InvalidArgument
 from holdfast_node.core.geometry import Code, parse_code
 from holdfast_node.core.ids import BlobId, BucketId, NodeName, StoreId
 from holdfast_node.core.messages import Scope
+from holdfast_node.core.quorum import Roster, majority
 
 NODE_TAG: Final = "node"
 """The tag every node has without being given one: its own name. Always protected."""
@@ -25,10 +26,6 @@ NODE_TAG: Final = "node"
 UNKNOWN_DOMAIN: Final = "unknown"
 """The one domain of all nodes without a value of a tag: what is not known to be apart is taken to be
 together."""
-
-
-def majority(count: int) -> int:
-    return count // 2 + 1
 
 
 def domain_of(node: NodeEntry, tag: str) -> str:
@@ -64,9 +61,12 @@ class Topology:
         }
         self._protected: Final = tuple(_with_node(pool.protected_tags) for pool in cluster_map.pools)
         self._domains: Final = _domains(nodes, {tag for tags in self._protected for tag in tags} | {NODE_TAG})
-        active = frozenset(node.store for node in nodes if node.state is StoreState.ACTIVE)
+        active = frozenset(node.store for node in nodes if node.state is not StoreState.SUSPECT)
         self.stores: Final[tuple[StoreId, ...]] = tuple(node.store for node in nodes)
         self.active: Final[frozenset[StoreId]] = active
+        """The stores that may vote."""
+        self.placeable: Final = frozenset(node.store for node in nodes if node.state is StoreState.ACTIVE)
+        """The stores that may be given what they do not have: neither suspect nor draining."""
         self._scopes: Final = tuple(
             tuple(Scope(at, number, entry.generation) for number, entry in enumerate(pool.partitions))
             for at, pool in enumerate(cluster_map.pools)
@@ -75,6 +75,7 @@ class Topology:
             tuple(_voting(entry, active) for entry in pool.partitions) for pool in cluster_map.pools
         )
         self._kept: Final = _kept(cluster_map)
+        self._rosters: Final[dict[tuple[int, int], Roster]] = {}
 
     def node(self, store: StoreId) -> NodeEntry | None:
         return self._by_store.get(store)
@@ -138,16 +139,41 @@ class Topology:
         """Every partition of the pool, in order."""
         return self._scopes[pool]
 
+    def shard_homes(self, pool: int, partition: int) -> tuple[StoreId, ...]:
+        """Where the shards of the partition belong, by index: while a move is open, at the homes to be."""
+        entry = self.entry(pool, partition)
+        return entry.moving or entry.homes
+
+    def register_homes(self, pool: int, partition: int) -> tuple[StoreId, ...]:
+        """Every store that keeps register copies: the homes in shard order, then the newcomers of an open move."""
+        return _register_homes(self.entry(pool, partition))
+
+    def roster(self, pool: int, partition: int) -> Roster:
+        """Whose answers count for a register of the partition, and how many decide."""
+        known = self._rosters.get((pool, partition))
+        if known is None:
+            entry = self.entry(pool, partition)
+            moving = self.active.intersection(entry.moving) if entry.moving else None
+            voting = frozenset(self.voting_homes(pool, partition))
+            known = Roster(voting, self.quorum(pool), moving, entry.generation if entry.moving else 0)
+            self._rosters[pool, partition] = known
+        return known
+
+    def moves_open(self) -> int:
+        """How many partitions are on their way to other homes."""
+        return sum(bool(entry.moving) for pool in self.map.pools for entry in pool.partitions)
+
     def quorum(self, pool: int) -> int:
         """A majority of all n homes, whoever of them may vote today."""
         return majority(self._codes[pool].n)
 
     def voting_homes(self, pool: int, partition: int) -> tuple[StoreId, ...]:
-        """The homes whose answers count: neither learners nor suspect. In home order."""
+        """The homes whose answers count: neither learners nor suspect. In home order. While a move is open these are
+        the old ones, which alone know everything that was decided."""
         return self._voting[pool][partition]
 
     def kept_by(self, store: StoreId) -> tuple[Scope, ...]:
-        """The partitions this store is a home of, in order."""
+        """The partitions this store is a home of, or is to be, in order."""
         return self._kept.get(store, ())
 
     def learned_by(self, store: StoreId) -> tuple[Scope, ...]:
@@ -189,10 +215,14 @@ def _voting(entry: PartitionEntry, active: frozenset[StoreId]) -> tuple[StoreId,
     return tuple(store for store in entry.homes if store in active and store not in entry.learners)
 
 
+def _register_homes(entry: PartitionEntry) -> tuple[StoreId, ...]:
+    return (*entry.homes, *(store for store in entry.moving if store not in entry.homes))
+
+
 def _kept(cluster_map: ClusterMap) -> dict[StoreId, tuple[Scope, ...]]:
     kept: dict[StoreId, list[Scope]] = {}
     for at, pool in enumerate(cluster_map.pools):
         for number, entry in enumerate(pool.partitions):
-            for store in entry.homes:
+            for store in _register_homes(entry):
                 kept.setdefault(store, []).append(Scope(at, number, entry.generation))
     return {store: tuple(scopes) for store, scopes in kept.items()}

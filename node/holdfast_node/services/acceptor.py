@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Final, Protocol
 
 from holdfast_node.core.acceptance import (
@@ -21,6 +22,7 @@ from holdfast_node.core.acceptance import (
     check_voting,
     learn,
     prepare,
+    under_promise,
     view,
 )
 from holdfast_node.core.errors import (
@@ -139,6 +141,14 @@ class Helpers:
     inline: Inline
 
 
+class Learned(Enum):
+    """What became of another home's pair: taken, not newer than what is here, or in the way of a promise."""
+
+    TAKEN = 0
+    KNOWN = 1
+    PROMISED = 2
+
+
 @dataclass(slots=True)
 class _Tail:
     """The newest state of a key that is still on its way to the disk."""
@@ -248,23 +258,44 @@ class Acceptor:
         tail = self._tails.get(key)
         return tail.durable if outcome.reply.accepted and tail is not None else None
 
-    async def learn(self, copy: RegisterCopy) -> bool:
-        """Take what another home holds of a key, if it is newer. Durable on return; False if it was not
-        newer.
+    async def learn(self, copy: RegisterCopy) -> Learned:
+        """Take what another home holds of a key, if it is newer. Durable on return.
 
-        Checks neither generation nor votes: the learner asked the right homes.
+        Checks neither generation nor votes: the learner asked the right homes. A newcomer of an open move, which
+        promises before it has learned, does not take what is under a promise of its own: that would be an accept it
+        said it would not give.
         """
         key = (copy.bucket, copy.key)
         theirs = RegisterRecord(*key, copy.pool, copy.partition, copy.accepted, copy.accepted, copy.head)
         async with self._turns.turn(key):
             try:
                 own = await self._newest(key)
-            except NotVoting:  # rotted: what it had promised was of a generation that is over
-                own = None
+            except NotVoting:
+                if self._newcomer(copy.pool, copy.partition):
+                    return Learned.PROMISED  # rotted: nobody knows what it promised
+                own = None  # rotted: what it had promised was of a generation that is over
+            if under_promise(own, theirs) and self._newcomer(copy.pool, copy.partition):
+                return Learned.PROMISED
             durable = self._write(key, learn(own, theirs))
         if durable is not None:
             await asyncio.shield(durable)
-        return durable is not None
+        return Learned.TAKEN if durable is not None else Learned.KNOWN
+
+    async def forget(self, copy: RegisterCopy, generation: int) -> None:
+        """Make blank what this store held of a key before `generation`: it left the partition, others went on, and
+        comes back as a newcomer. Durable on return."""
+        key = (copy.bucket, copy.key)
+        blank = RegisterRecord(*key, copy.pool, copy.partition, promised=None, accepted=None, head=b"")
+        durable: asyncio.Future[None] | None = None
+        async with self._turns.turn(key):
+            own = await self._newest(key)
+            if own is not None and own.promised is not None and own.promised.generation < generation:
+                durable = self._write(key, blank)
+        if durable is not None:
+            await asyncio.shield(durable)
+
+    def _newcomer(self, pool: int, partition: int) -> bool:
+        return self._me not in self._topology().entry(pool, partition).homes
 
     async def _newest(self, key: KeyId) -> RegisterRecord | None:
         """The state the next decision is made on, durable or not. Only inside the key's turn."""
@@ -403,10 +434,12 @@ class Acceptor:
         if reason := self._helpers.may_vote():
             return reason
         entry = topology.entry(scope.pool, scope.partition)
-        if self._me not in entry.homes:
+        if self._me not in (*entry.homes, *entry.moving):
             return "this store is not a home of the partition"
-        if self._me in entry.learners:
+        if self._me in entry.homes and self._me in entry.learners:
             return "this store is still learning the partition"
+        if self._me not in entry.homes and record.entered_generation != scope.generation:
+            return "this store is about to become a home of the partition"
         return record.not_voting
 
     def _recheck(self, scope: Scope) -> None:
@@ -417,11 +450,14 @@ class Acceptor:
         check_voting(standing)
 
     def _vouched(self, scopes: Sequence[Scope]) -> frozenset[tuple[int, int]]:
-        """The partitions asked for, if this store votes in every one of them at its generation."""
+        """The partitions asked for, if this store votes in every one of them at its generation. Not as a newcomer:
+        it does not know all that was decided there."""
         for scope in scopes:
             standing = self._standing(scope, RESERVED_BUCKET)
             check_generation(standing, scope)
             check_voting(standing)
+            if self._newcomer(scope.pool, scope.partition):
+                raise NotVoting("this store is not yet a home of the partition")
         return frozenset((scope.pool, scope.partition) for scope in scopes)
 
 

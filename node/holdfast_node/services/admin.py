@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
+from holdfast_node.core.node_changes import NodeChange
 from holdfast_node.core.report import (
     ExplainReply,
     GetMapReply,
     IdentifyReply,
     InitReply,
+    PlanReply,
     ProveReply,
     ReplaceLostReply,
     StatusReply,
@@ -19,6 +21,7 @@ from holdfast_node.services.cartographer import Cartographer
 from holdfast_node.services.explain import Explainer
 from holdfast_node.services.membership import Membership
 from holdfast_node.services.prove import Prover
+from holdfast_node.services.rehoming import Rehoming
 from holdfast_node.services.status import StatusService
 from holdfast_node.services.store import Store
 
@@ -29,6 +32,7 @@ class AdminServices:
     cartographer: Cartographer
     membership: Membership
     status: StatusService
+    rehoming: Rehoming
     prover: Prover
     explainer: Explainer
 
@@ -65,6 +69,12 @@ class Admin:
 
     async def replace_lost(self, selector: str) -> ReplaceLostReply:
         return await self._services.cartographer.replace_lost(selector)
+
+    async def plan(self) -> PlanReply:
+        return await self._services.rehoming.plan()
+
+    async def change(self, asked: NodeChange, *, apply: bool) -> PlanReply:
+        return await self._services.rehoming.change(asked, apply=apply)
 
     async def explain(self, bucket: str, key: bytes) -> ExplainReply:
         return await self._services.explainer.explain(bucket, key)

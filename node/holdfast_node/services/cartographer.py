@@ -281,6 +281,10 @@ class Cartographer:
         warnings = shard_warnings(topology.map, swaps) + await self._confirm(swaps.values())
         return ReplaceLostReply(tuple(str(node.name) for node in nodes), decided.epoch, warnings)
 
+    async def confirm(self) -> tuple[str, ...]:
+        """Tell every node of the map adopted here and wait; a warning for each that did not confirm."""
+        return await self._confirm(self.require().stores)
+
     async def _confirm(self, stores: Iterable[StoreId]) -> tuple[str, ...]:
         topology = self.require()
         names = {

@@ -207,7 +207,8 @@ class CellFetch:
             self._got[index] = verified(self._source, index, self._stripes, answer.reply)
         except HoldfastError as error:
             self.failures.append((index, store, error))
-            if isinstance(error, (IntegrityError, ShardMissing)):
+            elsewhere = bool(self._left[index] or self._doubtful[index])
+            if isinstance(error, IntegrityError) or (isinstance(error, ShardMissing) and not elsewhere):
                 self._damage(store, self._source.seed_id, self._source.part, index)
 
     def _watch(self) -> None:

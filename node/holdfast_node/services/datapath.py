@@ -93,13 +93,16 @@ class PartTarget:
 
 
 def candidates_of(topology: Topology, place: KeyPlace, manifest: Manifest, part: int) -> list[list[StoreId]]:
-    """Per shard of the part, who may hold it: whom the manifest names, if still in the map, then its home."""
+    """Per shard of the part, who may hold it, likeliest first: its home, whom the manifest names, where it lived before
+    the last move. While the move is open, whom the manifest names comes first. Stores that have left are not asked."""
     partition = topology.part_partition(place.pool, place.bucket, place.key, manifest.seed_id, part)
-    homes = topology.entry(place.pool, partition).homes
+    entry = topology.entry(place.pool, partition)
+    homes = topology.shard_homes(place.pool, partition)
     found: list[list[StoreId]] = []
     for index, named in enumerate(manifest.parts[part].holders):
-        hints = [named] if topology.node(named) is not None else []
-        found.append(hints if homes[index] in hints else [*hints, homes[index]])
+        likely = (named, homes[index]) if entry.moving else (homes[index], named)
+        places = dict.fromkeys((*likely, entry.homes[index], *entry.former[index : index + 1]))
+        found.append([store for store in places if topology.node(store) is not None])
     return found
 
 

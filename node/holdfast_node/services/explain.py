@@ -46,7 +46,7 @@ class Explainer:
             pool=pool,
             partition=partition,
             generation=topology.entry(pool, partition).generation,
-            homes=tuple(topology.name(store) for store in topology.entry(pool, partition).homes),
+            homes=tuple(topology.name(store) for store in topology.shard_homes(pool, partition)),
             register_copies=tuple(topology.name(store) for store in copies),
             shards=_shards(topology, place, manifest, census.found.get(manifest.seed_id, {})),
             margin=observed_margin(topology, place, manifest, census),
@@ -60,7 +60,7 @@ class Explainer:
         partition = topology.key_partition(place.pool, place.bucket, place.key)
         scope = topology.scope(place.pool, partition)
         request = ReadRegister(scope, place.bucket, place.key, want_head=False, inline_bytes_max=0)
-        homes = topology.entry(place.pool, partition).homes
+        homes = topology.register_homes(place.pool, partition)
         answers = await gather(
             self._path.links, dict.fromkeys(homes, request), timeout_s=READ_TIMEOUT_S, enough=lambda _: False
         )
@@ -101,7 +101,7 @@ def _shards(
     rows: list[ExplainShard] = []
     for part, written in enumerate(manifest.parts):
         partition = topology.part_partition(place.pool, place.bucket, place.key, manifest.seed_id, part)
-        homes = topology.entry(place.pool, partition).homes
+        homes = topology.shard_homes(place.pool, partition)
         for index, named in enumerate(written.holders):
             rows.append(
                 ExplainShard(

@@ -41,8 +41,8 @@ from holdfast_node.services.wards import (
     Looker,
     Ward,
     ailing_as_named,
-    joined_epoch,
     stewarded,
+    unsettled_epoch,
 )
 from holdfast_node.services.worker import Work, run_forever
 
@@ -146,7 +146,7 @@ class Healer:
         if head.manifest is None:
             return
         found = Found(KeyPlace(ward.pool, request.bucket, request.key), head, (head.manifest,))
-        ailing = ailing_as_named(topology, self._path, ward.partition, found, self._up)
+        ailing = ailing_as_named(self._path, ward.partition, found, self._up, fresh=True)
         if ailing is not None:
             self._add(ailing)
 
@@ -244,13 +244,13 @@ class Healer:
                 )
 
     def _next_ward(self, topology: Topology, now_s: float) -> Ward | None:
-        epoch = joined_epoch(topology)
+        epoch = unsettled_epoch(topology)
         due = [ward for ward in self._wards.values() if ward.due(epoch, now_s)]
         return min(due, key=lambda ward: (not ward.looking, ward.healed_epoch, ward.at), default=None)
 
     async def _look(self, topology: Topology, ward: Ward) -> None:
         if not ward.looking:
-            ward.begin(joined_epoch(topology))
+            ward.begin(unsettled_epoch(topology))
         try:
             for ailing in await self._looker.look(ward, self._up):
                 self._add(ailing)

@@ -1,9 +1,9 @@
-"""A store that joins a partition blank, or cannot vouch for it any more, learns its registers before it
-votes.
+"""A store that joins a partition blank, or cannot vouch for it any more, learns its registers.
 
 For each partition in which the map calls this store a learner: page the registers of enough voting homes that
 every decided head is among them, settle what they disagree on, take floors, era and closed buckets after the
-last page, write everything down, and only then ask the map to let this store vote. A crash or another
+last page, write everything down, and only then tell the map: a learner votes from then on, and a move closes with
+the last of its newcomers. A newcomer first forgets what it held from an earlier time as a home. A crash or another
 generation starts over. Refuses to know shards: those are heal's.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeVar
 
@@ -34,6 +34,7 @@ from holdfast_node.core.operation import Operation, OperationKind
 from holdfast_node.core.records import BucketRecord, ManifestRecord, RegisterRecord
 from holdfast_node.core.topology import Topology
 from holdfast_node.ports import Failed
+from holdfast_node.services.acceptor import Learned
 from holdfast_node.services.cartographer import Cartographer
 from holdfast_node.services.fanout import gather, replies
 from holdfast_node.services.store import Entry
@@ -54,12 +55,16 @@ AVOID_S: Final = 2.0
 _START: Final[KeyId] = (RESERVED_BUCKET, b"")
 """Before every key: none is empty."""
 R = TypeVar("R", bound=Reply)
+IsGone = Callable[[BucketId], Awaitable[bool]]
+"""Whether a bucket is deleted for good."""
 
 
 class Pupil(Protocol):
     """This store's registers; `services.acceptor.Acceptor` has it."""
 
-    async def learn(self, copy: RegisterCopy) -> bool: ...
+    async def learn(self, copy: RegisterCopy) -> Learned: ...
+
+    async def forget(self, copy: RegisterCopy, generation: int) -> None: ...
 
 
 class Settler(Protocol):
@@ -82,7 +87,9 @@ class _Pass:
 class Learner:
     name = "learner"
 
-    def __init__(self, *, cartographer: Cartographer, pupil: Pupil, settler: Settler) -> None:
+    def __init__(
+        self, *, cartographer: Cartographer, pupil: Pupil, settler: Settler, is_gone: IsGone
+    ) -> None:
         ports = cartographer.ports
         self._store = ports.store
         self._links = ports.links
@@ -92,6 +99,7 @@ class Learner:
         self._cartographer = cartographer
         self._pupil = pupil
         self._settler = settler
+        self._is_gone = is_gone
         self._me = ports.store.superblock.store
         self._pass: _Pass | None = None
         self._rows = PAGE_ROWS
@@ -144,6 +152,11 @@ class Learner:
         if not scopes:
             self._pass, self._detail = None, ""
             return Work.IDLE
+        if blank := [
+            scope for scope in scopes if self._is_newcomer(topology, scope) and not self._has_entered(scope)
+        ]:
+            await self._enter(blank)
+            return Work.BUSY
         ready = [scope for scope in scopes if self._has_learned(scope)]
         if ready:
             await self._finish(ready)
@@ -160,9 +173,11 @@ class Learner:
         doubtful: dict[tuple[int, int], int] = {}
         for scope in topology.kept_by(self._me):
             at = (scope.pool, scope.partition)
-            if self._me in topology.entry(*at).learners:
-                continue
-            if at in rotten or self._store.partition(*at).not_voting:
+            not_voting = bool(self._store.partition(*at).not_voting)
+            if self._is_newcomer(topology, scope):
+                if not_voting and self._has_entered(scope):
+                    doubtful[at] = scope.generation
+            elif self._me not in topology.entry(*at).learners and (at in rotten or not_voting):
                 doubtful[at] = scope.generation
         if not doubtful or relearn(topology.map, self._me, doubtful) is None:
             return False
@@ -179,6 +194,34 @@ class Learner:
     def _has_learned(self, scope: Scope) -> bool:
         record = self._store.partition(scope.pool, scope.partition)
         return record.learned_generation == scope.generation and not record.not_voting
+
+    def _is_newcomer(self, topology: Topology, scope: Scope) -> bool:
+        return self._me not in topology.entry(scope.pool, scope.partition).homes
+
+    def _has_entered(self, scope: Scope) -> bool:
+        return self._store.partition(scope.pool, scope.partition).entered_generation == scope.generation
+
+    async def _enter(self, scopes: Sequence[Scope]) -> None:
+        """Begin blank: what this store still holds here is from an earlier time as a home, and may be older than what
+        the others have forgotten since."""
+        generations = {(scope.pool, scope.partition): scope.generation for scope in scopes}
+        if rotten := self._blank_rot(self._cartographer.require(), generations):
+            await self._store.append(rotten)
+        after, complete = _START, False
+        while not complete:
+            page = await self._store.register_copies(frozenset(generations), *after, PAGE_ROWS)
+            await asyncio.gather(
+                *(self._pupil.forget(copy, generations[copy.pool, copy.partition]) for copy in page.copies)
+            )
+            complete = page.complete or not page.copies
+            if page.copies:
+                after = (page.copies[-1].bucket, page.copies[-1].key)
+        records = [
+            replace(self._store.partition(*at), entered_generation=generation, not_voting="")
+            for at, generation in sorted(generations.items())
+        ]
+        await self._store.append([Entry(record) for record in records])
+        self._events.emit("partitions_entered", partitions=len(records))
 
     async def _finish(self, ready: Sequence[Scope]) -> None:
         learned = {(scope.pool, scope.partition): scope.generation for scope in ready}
@@ -240,7 +283,8 @@ class Learner:
             if window.disputed:
                 await self._settle(current, window.disputed)
                 return Work.BUSY
-            await self._learn(window)
+            if promised := await self._learn(window):
+                await self._settle_promised(current, promised)
             if window.end is None:
                 await self._close(current)
                 self._pass = None
@@ -300,15 +344,28 @@ class Learner:
             await asyncio.gather(*(self._settle_one(topology, pool, key) for key in some))
             current.settled.update(some)
 
-    async def _settle_one(self, topology: Topology, pool: int, key: KeyId) -> None:
+    async def _settle_one(self, topology: Topology, pool: int, key: KeyId, *, door: bool = True) -> None:
+        """Raises `BucketClosing` unless a closed `door` is as good as a decision."""
         request_id = RequestId(self._entropy.token(ID_BYTES))
         settle = Operation(OperationKind.SETTLE, request_id, Era(topology.map.era))
         # Nothing can be decided behind a closed door, and who closed it may never come back. The highest pair is what a
         # home that accepted it would hold, and every decided one is among those shown.
-        with contextlib.suppress(BucketClosing):
+        with contextlib.suppress(*([BucketClosing] if door else [])):
             await self._settler.run(pool, *key, settle)
 
-    async def _learn(self, window: Window) -> None:
+    async def _settle_promised(self, current: _Pass, promised: Sequence[KeyId]) -> None:
+        """Keys with a promise of ours in the way: decided anew, they are at a majority of the new homes without us."""
+        topology = self._cartographer.require()
+        for first in range(0, len(promised), SETTLES_AT_ONCE):
+            some = [
+                key for key in promised[first : first + SETTLES_AT_ONCE] if not await self._is_gone(key[0])
+            ]
+            await asyncio.gather(
+                *(self._settle_one(topology, current.scopes[0].pool, key, door=False) for key in some)
+            )
+
+    async def _learn(self, window: Window) -> list[KeyId]:
+        """Returns the keys that are not taken for a promise given here."""
         manifests: list[Entry] = []
         for copy in window.known:
             for manifest in copy.manifests:
@@ -318,7 +375,12 @@ class Learner:
             self._bytes += len(copy.head)
         if manifests:
             await self._store.append(manifests)
-        await asyncio.gather(*(self._pupil.learn(copy) for copy in window.known))
+        learned = await asyncio.gather(*(self._pupil.learn(copy) for copy in window.known))
+        return [
+            (copy.bucket, copy.key)
+            for copy, what in zip(window.known, learned, strict=True)
+            if what is Learned.PROMISED
+        ]
 
     async def _close(self, current: _Pass) -> None:
         """After the last page: floors, era and closed buckets; then every partition of the pass is
@@ -349,7 +411,10 @@ class Learner:
                     )
                 )
             )
-        entries += self._blank_rot(topology, {(scope.pool, scope.partition) for scope in scopes})
+        relearned = {
+            (scope.pool, scope.partition) for scope in scopes if not self._is_newcomer(topology, scope)
+        }
+        entries += self._blank_rot(topology, relearned)
         if entries:
             await self._store.append(entries)
 

@@ -138,7 +138,7 @@ class Listing:
             pages = replies(answers, RegisterPage)
             failed = {s: a.error for s, a in answers.items() if isinstance(a, Failed)}
             if not failed:
-                return merge(asked, pages)
+                return merge(asked, pages, _moves(topology, pool))
             stale = next((s for s in sorted(failed) if isinstance(failed[s], StaleGeneration)), None)
             if stale is not None and generations < GENERATIONS_MAX:
                 generations += 1
@@ -164,6 +164,11 @@ class Listing:
         return tuple(
             sorted(voters, key=lambda s: (s != self._me and not self._links.is_up(s), s != self._me))
         )
+
+
+def _moves(topology: Topology, pool: int) -> dict[int, int]:
+    entries = enumerate(topology.pool(pool).partitions)
+    return {number: entry.generation for number, entry in entries if entry.moving}
 
 
 def _disputed(sightings: Iterable[Sighting], page: Page) -> list[bytes]:

@@ -14,8 +14,8 @@ from holdfast_node.core.errors import Evidence, MapConflict
 from holdfast_node.core.head import Ballot
 from holdfast_node.core.ids import ClusterId, StoreId
 from holdfast_node.core.messages import MapAccept, MapAcceptReply, MapPrepare, MapPrepareReply
+from holdfast_node.core.quorum import majority
 from holdfast_node.core.records import Superblock
-from holdfast_node.core.topology import majority
 from holdfast_node.ports import Answer, Answered, Links
 from holdfast_node.services.ballots import Ballots
 from holdfast_node.services.fanout import Answers, gather, replies

@@ -1,6 +1,6 @@
 """Who is who: introductions between stores, and whether this one may vote.
 
-A store votes only after it introduced itself to a majority of the stores in the map and none of them has seen a
+A store votes only after it introduced itself to a majority of the map's voters and nobody has seen a
 later life of it: a higher boot, the same boot under another boot id, or a record it does not have. That is how a
 store restored from a snapshot, or a copy of one, is told from the original. Knows nothing of registers or shards.
 
@@ -20,7 +20,6 @@ from holdfast_node.core.ids import ID_BYTES, BootId, NodeName, StoreId
 from holdfast_node.core.map_changes import mark_suspect
 from holdfast_node.core.messages import Introduce, IntroduceReply, Reply, Request
 from holdfast_node.core.records import PeerRecord
-from holdfast_node.core.topology import Topology
 from holdfast_node.ports import Answer, Answered
 from holdfast_node.services.cartographer import Cartographer
 from holdfast_node.services.dispatcher import Caller, Handler, handler
@@ -74,6 +73,8 @@ class Membership:
         self._life = Life(block.boot, block.boot_id, ports.store.recovered_sequence)
         self._introduced: set[StoreId] = {block.store}
         self._suspect = ""
+        self._stranger = False
+        """Others have a map that knows neither this store nor its node: it waits to be added, and is told then."""
         self._marks: dict[StoreId, PeerRecord] = {}
         self._wake = asyncio.Event()
 
@@ -91,13 +92,15 @@ class Membership:
             return "no map yet: run `clusterctl init`"
         me = topology.node(self._store.superblock.store)
         if me is None:
-            return "this store is not in the map: run `clusterctl node replace --lost` for this node"
+            return (
+                "this store is not in the map: run `clusterctl node add`, or `clusterctl node replace --lost`"
+            )
         if me.state is StoreState.SUSPECT:
             return "the map calls this store suspect: run `clusterctl node replace --lost` for this node"
-        stores = self._electorate(topology)
-        met = len(self._introduced.intersection(stores))
-        if 2 * met <= len(stores):
-            return f"introduced to {met} of {len(stores)} stores, needs a majority"
+        voters = topology.map.voters
+        met = len(self._introduced.intersection(topology.active, voters))
+        if 2 * met <= len(voters):
+            return f"introduced to {met} of the map's {len(voters)} voters, needs a majority"
         return ""
 
     async def run(self) -> None:
@@ -108,7 +111,8 @@ class Membership:
                 await self._introduce_all()
             except ClusterError as error:
                 self._events.emit("introduction_failed", error=str(error))
-            interval = UNSETTLED_INTERVAL_S if self.may_vote() else SETTLED_INTERVAL_S
+            unsettled = self.may_vote() and not self._stranger
+            interval = UNSETTLED_INTERVAL_S if unsettled else SETTLED_INTERVAL_S
             self._wake.clear()
             try:
                 async with asyncio.timeout(self._entropy.jitter(interval, 1.5 * interval)):
@@ -149,6 +153,7 @@ class Membership:
             if reply.epoch > self._cartographer.epoch and reply.store != self._store.superblock.store:
                 self._links.learn({reply.store: address})
                 await self._cartographer.catch_up(reply.epoch, reply.store)
+                self._stranger = self._cartographer.topology is None
                 return
 
     def _hear(self, answer: Answer) -> None:
@@ -202,7 +207,3 @@ class Membership:
             await self._store.append([Entry(mark)])
         else:
             self._store.piggyback(request.store, Entry(mark))
-
-    @staticmethod
-    def _electorate(topology: Topology) -> frozenset[StoreId]:
-        return frozenset(node.store for node in topology.map.nodes if node.state is StoreState.ACTIVE)

@@ -13,7 +13,7 @@ from typing import Final
 from holdfast_node.core.errors import HoldfastError
 from holdfast_node.core.geometry import layout_of
 from holdfast_node.core.head import Ballot, Manifest
-from holdfast_node.core.heal_order import PartPlan, plan_part
+from holdfast_node.core.heal_order import PartPlan, may_go, plan_part
 from holdfast_node.core.ids import BlobId, StoreId
 from holdfast_node.core.messages import DropShards, DropShardsReply, FindShards, Holdings, ShardName
 from holdfast_node.core.topology import Topology
@@ -106,7 +106,7 @@ def _waited_for(
     elsewhere, is only as unknown as everything else at a store that is down. One whose holder was replaced is not: the
     store that took its place began empty."""
     partition = topology.part_partition(place.pool, place.bucket, place.key, manifest.seed_id, number)
-    homes = topology.entry(place.pool, partition).homes
+    homes = topology.shard_homes(place.pool, partition)
     named = manifest.parts[number].holders
     return {homes[index] for index in plan.waiting if named[index] != homes[index] or index in plan.elsewhere}
 
@@ -155,7 +155,7 @@ class Mender:
     async def _mend_part(self, part: _Part, base: Ballot, result: Mended, *, deep: bool) -> None:
         """A copy at home counts once it was read back: until then it is worth no more than none."""
         targets = dict(part.plan.missing)
-        homes = part.topology.entry(part.place.pool, self._partition(part)).homes
+        homes = part.topology.shard_homes(part.place.pool, self._partition(part))
         doubted = {index for index, _ in part.plan.surplus}
         if deep:
             doubted |= {index for index, home in enumerate(homes) if home in part.source.candidates[index]}
@@ -165,10 +165,19 @@ class Mender:
                 targets[index] = homes[index]
         if targets:
             await self._make(part, targets, base, result)
+        held = {index: list(stores) for index, stores in enumerate(part.source.candidates) if stores}
+        for index in part.proven:
+            held[index] = [homes[index], *(store for store in held.get(index, ()) if store != homes[index])]
+        where = (part.place.pool, self._partition(part))
         for index in sorted(part.proven):
-            for store in part.source.candidates[index]:
-                if store != homes[index]:
+            for store in held[index][1:]:
+                if not may_go(part.topology, where, held, (index, store), k=part.source.code.k):
+                    result.failed = (
+                        f"shard {index} of part {part.number} stays at {self._path.name(store)} too"
+                    )
+                else:
                     await self._drop(part, index, store, result)
+                    held[index].remove(store)
 
     async def _make(self, part: _Part, targets: dict[int, StoreId], base: Ballot, result: Mended) -> None:
         """Rebuild shards at their homes and prove them."""

@@ -34,6 +34,7 @@ from holdfast_node.services.listing import Listing
 from holdfast_node.services.membership import Membership
 from holdfast_node.services.prove import Prover
 from holdfast_node.services.registers import Registers
+from holdfast_node.services.rehoming import Rehoming
 from holdfast_node.services.status import StatusService
 from holdfast_node.services.store import Store, StoreSettings
 from holdfast_node.services.tasks import Tasks
@@ -187,7 +188,12 @@ class Node:
             report_damage=lambda name: self.healer.report_shard(name),
             budget=Budget("keep", settings.keep_bytes),
         )
-        self.learner = Learner(cartographer=self.cartographer, pupil=self.acceptor, settler=self.registers)
+        self.learner = Learner(
+            cartographer=self.cartographer,
+            pupil=self.acceptor,
+            settler=self.registers,
+            is_gone=self.buckets.is_gone,
+        )
         self.healer = Healer(
             path=self.path,
             store=self.store,
@@ -208,7 +214,15 @@ class Node:
         prover = Prover(path=self.path, listing=self.listing, buckets=self.buckets)
         explainer = Explainer(path=self.path, resolve=self.buckets.resolve)
         self.admin = Admin(
-            AdminServices(self.store, self.cartographer, self.membership, self.status, prover, explainer),
+            AdminServices(
+                store=self.store,
+                cartographer=self.cartographer,
+                membership=self.membership,
+                status=self.status,
+                rehoming=Rehoming(cartographer=self.cartographer, status=self.status),
+                prover=prover,
+                explainer=explainer,
+            ),
             version=settings.version,
         )
 

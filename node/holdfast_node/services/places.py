@@ -30,7 +30,8 @@ class Maps(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """`homes` in shard order, learners included; `voters` are those of them that vote, in the same order."""
+    """`homes` are all that keep a copy, in shard order, learners and newcomers included; `voters` are those of them
+    whose answers count, in the same order: the old homes come before the newcomers of an open move."""
 
     bucket: BucketId
     key: bytes
@@ -52,15 +53,15 @@ def place_of(maps: Maps, pool: int, bucket: BucketId, key: bytes) -> Place:
     """Raises `Unavailable` if the partition has fewer voting homes than decide."""
     topology = current_topology(maps)
     scope = topology.scope(pool, topology.key_partition(pool, bucket, key))
-    voters = topology.voting_homes(pool, scope.partition)
-    roster = Roster(frozenset(voters), topology.quorum(pool))
-    if len(voters) < roster.quorum:
+    roster = topology.roster(pool, scope.partition)
+    homes = topology.register_homes(pool, scope.partition)
+    voters = tuple(store for store in homes if store in roster.everyone)
+    if not roster.decides(voters):
         who = tuple(Evidence(topology.name(store), "is a voting home") for store in voters)
         raise Unavailable(
             f"partition {scope.partition} has {len(voters)} voting homes and needs {roster.quorum}",
             evidence=who,
         )
-    homes = topology.entry(pool, scope.partition).homes
     return Place(bucket, key, scope, homes, voters, roster, topology.code(pool).k)
 
 

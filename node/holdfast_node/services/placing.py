@@ -40,7 +40,7 @@ class Placing:
 
     @property
     def homes(self) -> tuple[StoreId, ...]:
-        return self._topology.entry(self._target.place.pool, self._partition).homes
+        return self._topology.shard_homes(self._target.place.pool, self._partition)
 
     @property
     def missing(self) -> list[int]:

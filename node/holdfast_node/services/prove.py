@@ -161,8 +161,9 @@ def _risks(topology: Topology, specimen: Specimen, census: Census, loss: Loss) -
             found.append(risk(part, left, k, "shards"))
     place = specimen.place
     partition = topology.key_partition(place.pool, place.bucket, place.key)
-    voting = set(topology.voting_homes(place.pool, partition)) - census.silent - loss.stores
-    needed = topology.quorum(place.pool)
-    if len(voting) < needed:
-        found.append(risk(0, len(voting), needed, "register"))
+    roster = topology.roster(place.pool, partition)
+    for members in (roster.voters, roster.moving):
+        left = len(members - census.silent - loss.stores) if members is not None else roster.quorum
+        if left < roster.quorum:
+            found.append(risk(0, left, roster.quorum, "register"))
     return found

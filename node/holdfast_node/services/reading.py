@@ -123,7 +123,8 @@ class _Poll:
     def _step(self) -> None:
         agreed = self.agreed()
         if agreed is None:
-            if self.errors or len({(v.ballot, v.head_hash) for v in self.views.values()}) > 1:
+            differ = len({(v.ballot, v.head_hash) for v in self.views.values()}) > 1
+            if self.errors or differ or not self._outstanding:
                 self._ask_rest()
             if not self._outstanding:
                 self._done.set_result(None)
@@ -202,7 +203,7 @@ class Reader:
             await asyncio.sleep(self._entropy.jitter(0.0, REPOLL_JITTER_S))
 
     async def _finish(self, place: Place, poll: _Poll) -> Reading:
-        if sum(1 for store in poll.views if store in place.roster.voters) < place.roster.quorum:
+        if len(place.roster.voters.intersection(poll.views)) < place.roster.quorum:
             raise Unavailable(
                 f"{len(poll.views)} homes of the key answered, {place.roster.quorum} are needed",
                 evidence=_said(self._maps, poll.errors),

@@ -257,8 +257,8 @@ class _Drive:
         attempt = self._attempt
         self._place = self._home.place_again(attempt.place)
         roster = self._place.roster
-        promises = {s: p for s, p in attempt.promises.items() if s in roster.voters}
-        if self._place.scope == attempt.place.scope and len(promises) >= roster.quorum:
+        promises = {s: p for s, p in attempt.promises.items() if s in roster.everyone}
+        if self._place.scope == attempt.place.scope and roster.decides(promises):
             return await self._ballot(self._proposal.resume(attempt.base, roster, promises))
         return await self._contended() if attempt.refused else await self._ballot(self._begin())
 

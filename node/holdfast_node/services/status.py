@@ -69,7 +69,11 @@ class StatusService:
         )
 
     async def gather(self) -> StatusReply:
-        """One picture of the cluster. Raises `NotInitialised` where there is no map yet."""
+        """What operators see. Raises `NotInitialised` where there is no map yet."""
+        return (await self.picture()).draw()
+
+    async def picture(self) -> Picture:
+        """One picture of the cluster, from every node that answers in time. Raises `NotInitialised`."""
         topology = self._cartographer.require()
         request = ReadStatus()
         answers = await gather(
@@ -78,4 +82,4 @@ class StatusService:
             timeout_s=STATUS_TIMEOUT_S,
             enough=lambda _: False,
         )
-        return Picture(topology, replies(answers, NodeStatus)).draw()
+        return Picture(topology, replies(answers, NodeStatus))

@@ -37,7 +37,7 @@ async def retained_manifest(path: DataPath, place: KeyPlace, entry: Retained) ->
     partition = topology.key_partition(place.pool, place.bucket, place.key)
     scope = topology.scope(place.pool, partition)
     request = ReadManifest(scope, place.bucket, place.key, entry.blob_id)
-    homes = topology.entry(place.pool, partition).homes
+    homes = topology.register_homes(place.pool, partition)
 
     def found(answers: Answers) -> Manifest | None:
         for reply in replies(answers, ManifestReply).values():

@@ -116,9 +116,11 @@ class Ward:
         self._held_until_s = until_s
 
 
-def joined_epoch(topology: Topology) -> int:
-    """The epoch in which the newest store of the map joined."""
-    return max((node.joined_epoch for node in topology.map.nodes), default=0)
+def unsettled_epoch(topology: Topology) -> int:
+    """The newest epoch in which a store joined or shards were given other homes: what heal passed before does not
+    count."""
+    joined = max((node.joined_epoch for node in topology.map.nodes), default=0)
+    return max(joined, *(pool.moved_epoch for pool in topology.map.pools))
 
 
 def stewarded(topology: Topology, path: DataPath) -> Iterator[tuple[int, int]]:
@@ -176,8 +178,7 @@ class Looker:
         if ward.full:
             ailing = await self._ask(topology, ward, found)
         else:
-            named = [ailing_as_named(topology, self._path, ward.partition, key, up) for key in found]
-            ailing = [each for each in named if each is not None]
+            ailing = await self._ask_of_suspects(topology, ward, found, up)
         now_s = asyncio.get_running_loop().time()
         ward.spend(now_s - began_s)
         if window.end is None:
@@ -224,6 +225,27 @@ class Looker:
         older = tuple(manifest for manifest in copy.manifests if manifest.blob_id in kept)
         return Found(place, head, (*current, *older))
 
+    async def _ask_of_suspects(
+        self, topology: Topology, ward: Ward, found: Sequence[Found], up: frozenset[StoreId]
+    ) -> list[Ailing]:
+        """Manifests keep the names of those who sealed the shards: of what has moved since, all is said to be away from
+        home. So the stores are asked about these keys, and about no others."""
+        named = [(key, ailing_as_named(self._path, ward.partition, key, up)) for key in found]
+        suspects = [(key, ailing) for key, ailing in named if ailing is not None]
+        if not suspects:
+            return []
+        seeds = dict.fromkeys(m.seed_id for key, _ in suspects for m in key.manifests if m.parts)
+        census = await take_census(self._path, list(seeds))
+        return [
+            ailing
+            for key, ailing in suspects
+            if any(
+                plan.waiting or not plan.in_order
+                for manifest in key.manifests
+                for plan in plans_of(topology, key.place, manifest, census)
+            )
+        ]
+
     async def _ask(self, topology: Topology, ward: Ward, found: Sequence[Found]) -> list[Ailing]:
         """Compare what stores say they hold with where it belongs."""
         seeds = list(dict.fromkeys(m.seed_id for key in found for m in key.manifests if m.parts))
@@ -248,12 +270,15 @@ def ailing_of(partition: int, key: Found, margin: int, due_s: float = 0.0) -> Ai
 
 
 def ailing_as_named(
-    topology: Topology, path: DataPath, partition: int, key: Found, up: frozenset[StoreId]
+    path: DataPath, partition: int, key: Found, up: frozenset[StoreId], *, fresh: bool = False
 ) -> Ailing | None:
     """Believe manifests: was some shard sealed away from its home, or nowhere? Nothing can be mended while every home
-    that lacks one is down: such a key is due when somebody comes back."""
+    that lacks one is down: such a key is due when somebody comes back. `fresh`: accepted just now."""
+    topology = path.topology
     lacking = {
-        home for manifest in key.manifests for home in homes_without_shard(topology, key.place, manifest)
+        home
+        for manifest in key.manifests
+        for home in homes_without_shard(topology, key.place, manifest, fresh=fresh)
     }
     if not lacking:
         return None
@@ -261,12 +286,14 @@ def ailing_as_named(
     return ailing_of(partition, key, named_margin(topology, path, key), due_s)
 
 
-def homes_without_shard(topology: Topology, place: KeyPlace, manifest: Manifest) -> Iterator[StoreId]:
+def homes_without_shard(
+    topology: Topology, place: KeyPlace, manifest: Manifest, *, fresh: bool
+) -> Iterator[StoreId]:
     """The homes of shards that were sealed elsewhere, or nowhere."""
     for number, part in enumerate(manifest.parts):
         partition = topology.part_partition(place.pool, place.bucket, place.key, manifest.seed_id, number)
-        homes = topology.entry(place.pool, partition).homes
-        for index in away_from_home(topology, place.pool, partition, part.holders):
+        homes = topology.shard_homes(place.pool, partition)
+        for index in away_from_home(topology, place.pool, partition, part.holders, fresh=fresh):
             yield homes[index]
 
 

@@ -320,7 +320,7 @@ class NodeStatus(_message.Message):
     address: _builtins.str
     store: _builtins.bytes
     state: _builtins.str
-    """up, down, replaced (another store answers at the address), suspect"""
+    """up, down, suspect, draining, drained (nothing is left there that anybody needs)"""
     voting: _builtins.bool
     not_voting_reason: _builtins.str
     epoch: _builtins.int
@@ -568,6 +568,159 @@ class ReplaceLostReply(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReplaceLostReply: _TypeAlias = ReplaceLostReply  # noqa: Y015
+
+@_typing.final
+class ChangeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADD_FIELD_NUMBER: _builtins.int
+    DRAIN_FIELD_NUMBER: _builtins.int
+    REMOVE_FIELD_NUMBER: _builtins.int
+    CANCEL_FIELD_NUMBER: _builtins.int
+    CREATE_POOL_FIELD_NUMBER: _builtins.int
+    APPLY_FIELD_NUMBER: _builtins.int
+    drain: _builtins.str
+    """a node's name or tag=value"""
+    remove: _builtins.str
+    """a node's name or tag=value"""
+    cancel: _builtins.bool
+    """undo the last change"""
+    apply: _builtins.bool
+    """false: only say what it would do"""
+    @_builtins.property
+    def add(self) -> Global___SeedNode:
+        """a new store runs there; no address: a draining node stays"""
+
+    @_builtins.property
+    def create_pool(self) -> Global___SeedPool: ...
+    def __init__(
+        self,
+        *,
+        add: Global___SeedNode | None = ...,
+        drain: _builtins.str = ...,
+        remove: _builtins.str = ...,
+        cancel: _builtins.bool = ...,
+        create_pool: Global___SeedPool | None = ...,
+        apply: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["add", b"add", "cancel", b"cancel", "change", b"change", "create_pool", b"create_pool", "drain", b"drain", "remove", b"remove"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add", b"add", "apply", b"apply", "cancel", b"cancel", "change", b"change", "create_pool", b"create_pool", "drain", b"drain", "remove", b"remove"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["add", "drain", "remove", "cancel", "create_pool"]  # noqa: Y015
+    _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
+
+Global___ChangeRequest: _TypeAlias = ChangeRequest  # noqa: Y015
+
+@_typing.final
+class GetPlanRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPlanRequest: _TypeAlias = GetPlanRequest  # noqa: Y015
+
+@_typing.final
+class PoolMoves(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    LEAST_SLOTS_FIELD_NUMBER: _builtins.int
+    ALL_SLOTS_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    slots: _builtins.int
+    """one shard of one partition each"""
+    least_slots: _builtins.int
+    """no change to these nodes could do with fewer"""
+    all_slots: _builtins.int
+    bytes: _builtins.int
+    """of the blobs stored now"""
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        slots: _builtins.int = ...,
+        least_slots: _builtins.int = ...,
+        all_slots: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_slots", b"all_slots", "bytes", b"bytes", "least_slots", b"least_slots", "pool", b"pool", "slots", b"slots"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PoolMoves: _TypeAlias = PoolMoves  # noqa: Y015
+
+@_typing.final
+class PlanReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    APPLIED_FIELD_NUMBER: _builtins.int
+    PARTITIONS_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
+    SETTLED_FIELD_NUMBER: _builtins.int
+    POOLS_FIELD_NUMBER: _builtins.int
+    MARGIN_FIELD_NUMBER: _builtins.int
+    ETA_S_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """add, drain, remove, cancel; empty: there never was a change"""
+    epoch: _builtins.int
+    applied: _builtins.bool
+    partitions: _builtins.int
+    """concerned"""
+    open: _builtins.int
+    """of them, still moving"""
+    settled: _builtins.bool
+    """and heal has passed since"""
+    eta_s: _builtins.float
+    """-1: unknown"""
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def pools(self) -> _containers.RepeatedCompositeFieldContainer[Global___PoolMoves]: ...
+    @_builtins.property
+    def margin(self) -> _blob_pb2.Margin:
+        """until then, with everybody up"""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        nodes: _abc.Iterable[_builtins.str] | None = ...,
+        epoch: _builtins.int = ...,
+        applied: _builtins.bool = ...,
+        partitions: _builtins.int = ...,
+        open: _builtins.int = ...,
+        settled: _builtins.bool = ...,
+        pools: _abc.Iterable[Global___PoolMoves] | None = ...,
+        margin: _blob_pb2.Margin | None = ...,
+        eta_s: _builtins.float = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["margin", b"margin"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "epoch", b"epoch", "eta_s", b"eta_s", "kind", b"kind", "margin", b"margin", "nodes", b"nodes", "open", b"open", "partitions", b"partitions", "pools", b"pools", "settled", b"settled", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanReply: _TypeAlias = PlanReply  # noqa: Y015
 
 @_typing.final
 class ExplainRequest(_message.Message):

@@ -59,6 +59,16 @@ class AdminStub:
                 request_serializer=holdfastpb_dot_v1_dot_admin__pb2.ReplaceLostRequest.SerializeToString,
                 response_deserializer=holdfastpb_dot_v1_dot_admin__pb2.ReplaceLostReply.FromString,
                 _registered_method=True)
+        self.Change = channel.unary_unary(
+                '/holdfastpb.v1.Admin/Change',
+                request_serializer=holdfastpb_dot_v1_dot_admin__pb2.ChangeRequest.SerializeToString,
+                response_deserializer=holdfastpb_dot_v1_dot_admin__pb2.PlanReply.FromString,
+                _registered_method=True)
+        self.GetPlan = channel.unary_unary(
+                '/holdfastpb.v1.Admin/GetPlan',
+                request_serializer=holdfastpb_dot_v1_dot_admin__pb2.GetPlanRequest.SerializeToString,
+                response_deserializer=holdfastpb_dot_v1_dot_admin__pb2.PlanReply.FromString,
+                _registered_method=True)
         self.Explain = channel.unary_unary(
                 '/holdfastpb.v1.Admin/Explain',
                 request_serializer=holdfastpb_dot_v1_dot_admin__pb2.ExplainRequest.SerializeToString,
@@ -107,6 +117,20 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Change(self, request, context):
+        """Plans a change of homes and, if asked to, applies it. One at a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPlan(self, request, context):
+        """How far the last change is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Explain(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -147,6 +171,16 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.ReplaceLost,
                     request_deserializer=holdfastpb_dot_v1_dot_admin__pb2.ReplaceLostRequest.FromString,
                     response_serializer=holdfastpb_dot_v1_dot_admin__pb2.ReplaceLostReply.SerializeToString,
+            ),
+            'Change': grpc.unary_unary_rpc_method_handler(
+                    servicer.Change,
+                    request_deserializer=holdfastpb_dot_v1_dot_admin__pb2.ChangeRequest.FromString,
+                    response_serializer=holdfastpb_dot_v1_dot_admin__pb2.PlanReply.SerializeToString,
+            ),
+            'GetPlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPlan,
+                    request_deserializer=holdfastpb_dot_v1_dot_admin__pb2.GetPlanRequest.FromString,
+                    response_serializer=holdfastpb_dot_v1_dot_admin__pb2.PlanReply.SerializeToString,
             ),
             'Explain': grpc.unary_unary_rpc_method_handler(
                     servicer.Explain,
@@ -294,6 +328,60 @@ class Admin:
             '/holdfastpb.v1.Admin/ReplaceLost',
             holdfastpb_dot_v1_dot_admin__pb2.ReplaceLostRequest.SerializeToString,
             holdfastpb_dot_v1_dot_admin__pb2.ReplaceLostReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Change(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/holdfastpb.v1.Admin/Change',
+            holdfastpb_dot_v1_dot_admin__pb2.ChangeRequest.SerializeToString,
+            holdfastpb_dot_v1_dot_admin__pb2.PlanReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/holdfastpb.v1.Admin/GetPlan',
+            holdfastpb_dot_v1_dot_admin__pb2.GetPlanRequest.SerializeToString,
+            holdfastpb_dot_v1_dot_admin__pb2.PlanReply.FromString,
             options,
             channel_credentials,
             insecure,

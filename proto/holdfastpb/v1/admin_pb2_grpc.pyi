@@ -39,6 +39,10 @@ class AdminStub:
     GetMap: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetMapRequest, _admin_pb2.GetMapReply]
     ReplaceLost: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ReplaceLostRequest, _admin_pb2.ReplaceLostReply]
     """New, empty stores come in under the same node names."""
+    Change: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ChangeRequest, _admin_pb2.PlanReply]
+    """Plans a change of homes and, if asked to, applies it. One at a time."""
+    GetPlan: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetPlanRequest, _admin_pb2.PlanReply]
+    """How far the last change is."""
     Explain: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ExplainRequest, _admin_pb2.ExplainReply]
     Prove: _grpc.UnaryStreamMultiCallable[_admin_pb2.ProveRequest, _admin_pb2.ProveReply]
     """From the shards that are really there: what would be undecodable if a selection went. Streams progress."""
@@ -54,6 +58,10 @@ class AdminAsyncStub(AdminStub):
     GetMap: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetMapRequest, _admin_pb2.GetMapReply]  # type: ignore[assignment]
     ReplaceLost: _aio.UnaryUnaryMultiCallable[_admin_pb2.ReplaceLostRequest, _admin_pb2.ReplaceLostReply]  # type: ignore[assignment]
     """New, empty stores come in under the same node names."""
+    Change: _aio.UnaryUnaryMultiCallable[_admin_pb2.ChangeRequest, _admin_pb2.PlanReply]  # type: ignore[assignment]
+    """Plans a change of homes and, if asked to, applies it. One at a time."""
+    GetPlan: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetPlanRequest, _admin_pb2.PlanReply]  # type: ignore[assignment]
+    """How far the last change is."""
     Explain: _aio.UnaryUnaryMultiCallable[_admin_pb2.ExplainRequest, _admin_pb2.ExplainReply]  # type: ignore[assignment]
     Prove: _aio.UnaryStreamMultiCallable[_admin_pb2.ProveRequest, _admin_pb2.ProveReply]  # type: ignore[assignment]
     """From the shards that are really there: what would be undecodable if a selection went. Streams progress."""
@@ -96,6 +104,22 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ReplaceLostReply, _abc.Awaitable[_admin_pb2.ReplaceLostReply]]:
         """New, empty stores come in under the same node names."""
+
+    @_abc_1.abstractmethod
+    def Change(
+        self,
+        request: _admin_pb2.ChangeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.PlanReply, _abc.Awaitable[_admin_pb2.PlanReply]]:
+        """Plans a change of homes and, if asked to, applies it. One at a time."""
+
+    @_abc_1.abstractmethod
+    def GetPlan(
+        self,
+        request: _admin_pb2.GetPlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.PlanReply, _abc.Awaitable[_admin_pb2.PlanReply]]:
+        """How far the last change is."""
 
     @_abc_1.abstractmethod
     def Explain(

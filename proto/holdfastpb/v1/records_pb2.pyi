@@ -363,12 +363,14 @@ class PartitionRecord(_message.Message):
     LEARNED_GENERATION_FIELD_NUMBER: _builtins.int
     NOT_VOTING_FIELD_NUMBER: _builtins.int
     HEALED_EPOCH_FIELD_NUMBER: _builtins.int
+    ENTERED_GENERATION_FIELD_NUMBER: _builtins.int
     pool: _builtins.int
     partition: _builtins.int
     version_floor: _builtins.int
     learned_generation: _builtins.int
     not_voting: _builtins.str
     healed_epoch: _builtins.int
+    entered_generation: _builtins.int
     @_builtins.property
     def ballot_floor(self) -> _types_pb2.Ballot: ...
     def __init__(
@@ -381,10 +383,11 @@ class PartitionRecord(_message.Message):
         learned_generation: _builtins.int = ...,
         not_voting: _builtins.str = ...,
         healed_epoch: _builtins.int = ...,
+        entered_generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ballot_floor", b"ballot_floor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ballot_floor", b"ballot_floor", "healed_epoch", b"healed_epoch", "learned_generation", b"learned_generation", "not_voting", b"not_voting", "partition", b"partition", "pool", b"pool", "version_floor", b"version_floor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ballot_floor", b"ballot_floor", "entered_generation", b"entered_generation", "healed_epoch", b"healed_epoch", "learned_generation", b"learned_generation", "not_voting", b"not_voting", "partition", b"partition", "pool", b"pool", "version_floor", b"version_floor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

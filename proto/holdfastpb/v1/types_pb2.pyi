@@ -48,12 +48,31 @@ class _StoreStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StoreState
     DESCRIPTOR: _descriptor.EnumDescriptor
     STORE_STATE_ACTIVE: _StoreState.ValueType  # 0
     STORE_STATE_SUSPECT: _StoreState.ValueType  # 1
+    STORE_STATE_DRAINING: _StoreState.ValueType  # 2
 
 class StoreState(_StoreState, metaclass=_StoreStateEnumTypeWrapper): ...
 
 STORE_STATE_ACTIVE: StoreState.ValueType  # 0
 STORE_STATE_SUSPECT: StoreState.ValueType  # 1
+STORE_STATE_DRAINING: StoreState.ValueType  # 2
 Global___StoreState: _TypeAlias = StoreState  # noqa: Y015
+
+class _ChangeKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CHANGE_KIND_ADD: _ChangeKind.ValueType  # 0
+    CHANGE_KIND_DRAIN: _ChangeKind.ValueType  # 1
+    CHANGE_KIND_CANCEL: _ChangeKind.ValueType  # 2
+
+class ChangeKind(_ChangeKind, metaclass=_ChangeKindEnumTypeWrapper): ...
+
+CHANGE_KIND_ADD: ChangeKind.ValueType  # 0
+CHANGE_KIND_DRAIN: ChangeKind.ValueType  # 1
+CHANGE_KIND_CANCEL: ChangeKind.ValueType  # 2
+Global___ChangeKind: _TypeAlias = ChangeKind  # noqa: Y015
 
 class _ErrorCode:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -449,6 +468,8 @@ class PartitionEntry(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     HOMES_FIELD_NUMBER: _builtins.int
     LEARNERS_FIELD_NUMBER: _builtins.int
+    MOVING_FIELD_NUMBER: _builtins.int
+    FORMER_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
     @_builtins.property
     def homes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
@@ -458,16 +479,26 @@ class PartitionEntry(_message.Message):
     def learners(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """homes that do not vote yet"""
 
+    @_builtins.property
+    def moving(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """the homes to be, while a move is open"""
+
+    @_builtins.property
+    def former(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """the homes before the last move"""
+
     def __init__(
         self,
         *,
         generation: _builtins.int = ...,
         homes: _abc.Iterable[_builtins.bytes] | None = ...,
         learners: _abc.Iterable[_builtins.bytes] | None = ...,
+        moving: _abc.Iterable[_builtins.bytes] | None = ...,
+        former: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "homes", b"homes", "learners", b"learners"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["former", b"former", "generation", b"generation", "homes", b"homes", "learners", b"learners", "moving", b"moving"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -482,10 +513,13 @@ class Pool(_message.Message):
     PROTECTED_TAGS_FIELD_NUMBER: _builtins.int
     ACK_FLOOR_FIELD_NUMBER: _builtins.int
     PARTITIONS_FIELD_NUMBER: _builtins.int
+    MOVED_EPOCH_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     code: _builtins.str
     ack_floor: _builtins.str
     """any-node, any-domain"""
+    moved_epoch: _builtins.int
+    """last change of where shards belong"""
     @_builtins.property
     def protected_tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -498,14 +532,43 @@ class Pool(_message.Message):
         protected_tags: _abc.Iterable[_builtins.str] | None = ...,
         ack_floor: _builtins.str = ...,
         partitions: _abc.Iterable[Global___PartitionEntry] | None = ...,
+        moved_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_floor", b"ack_floor", "code", b"code", "name", b"name", "partitions", b"partitions", "protected_tags", b"protected_tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_floor", b"ack_floor", "code", b"code", "moved_epoch", b"moved_epoch", "name", b"name", "partitions", b"partitions", "protected_tags", b"protected_tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Pool: _TypeAlias = Pool  # noqa: Y015
+
+@_typing.final
+class Plan(_message.Message):
+    """The last change of homes that was applied."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    kind: Global___ChangeKind.ValueType
+    epoch: _builtins.int
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        kind: Global___ChangeKind.ValueType = ...,
+        nodes: _abc.Iterable[_builtins.str] | None = ...,
+        epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "kind", b"kind", "nodes", b"nodes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Plan: _TypeAlias = Plan  # noqa: Y015
 
 @_typing.final
 class ClusterMap(_message.Message):
@@ -519,6 +582,7 @@ class ClusterMap(_message.Message):
     NODES_FIELD_NUMBER: _builtins.int
     POOLS_FIELD_NUMBER: _builtins.int
     VOTERS_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.bytes
     epoch: _builtins.int
     era: _builtins.int
@@ -532,6 +596,8 @@ class ClusterMap(_message.Message):
     def voters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """store ids"""
 
+    @_builtins.property
+    def plan(self) -> Global___Plan: ...
     def __init__(
         self,
         *,
@@ -543,10 +609,11 @@ class ClusterMap(_message.Message):
         nodes: _abc.Iterable[Global___NodeEntry] | None = ...,
         pools: _abc.Iterable[Global___Pool] | None = ...,
         voters: _abc.Iterable[_builtins.bytes] | None = ...,
+        plan: Global___Plan | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "cluster_level", b"cluster_level", "epoch", b"epoch", "era", b"era", "nodes", b"nodes", "pools", b"pools", "simulated_domains", b"simulated_domains", "voters", b"voters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "cluster_level", b"cluster_level", "epoch", b"epoch", "era", b"era", "nodes", b"nodes", "plan", b"plan", "pools", b"pools", "simulated_domains", b"simulated_domains", "voters", b"voters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -40,6 +40,13 @@ class AdminServicer:
         reply = await self._admin.replace_lost(request.selector)
         return admin_pb2.ReplaceLostReply.FromString(self._bodies.encode(reply))
 
+    async def change(self, request: admin_pb2.ChangeRequest, _context: object) -> admin_pb2.PlanReply:
+        reply = await self._admin.change(values.node_change_of(request), apply=request.apply)
+        return admin_pb2.PlanReply.FromString(self._bodies.encode(reply))
+
+    async def get_plan(self, request: admin_pb2.GetPlanRequest, _context: object) -> admin_pb2.PlanReply:
+        return admin_pb2.PlanReply.FromString(self._bodies.encode(await self._admin.plan()))
+
     async def explain(self, request: admin_pb2.ExplainRequest, _context: object) -> admin_pb2.ExplainReply:
         reply = await self._admin.explain(values.bucket_name(request.bucket), values.key_of(request.key))
         return admin_pb2.ExplainReply.FromString(self._bodies.encode(reply))

@@ -18,11 +18,13 @@ from holdfast_node.core.api import (
     Range,
     VersionEntry,
 )
+from holdfast_node.core.node_changes import NodeChange
 from holdfast_node.core.report import (
     ExplainReply,
     GetMapReply,
     IdentifyReply,
     InitReply,
+    PlanReply,
     ProveReply,
     ReplaceLostReply,
     StatusReply,
@@ -76,6 +78,10 @@ class AdminDoor(Protocol):
     async def get_map(self) -> GetMapReply: ...
 
     async def replace_lost(self, selector: str) -> ReplaceLostReply: ...
+
+    async def plan(self) -> PlanReply: ...
+
+    async def change(self, asked: NodeChange, *, apply: bool) -> PlanReply: ...
 
     async def explain(self, bucket: str, key: bytes) -> ExplainReply: ...
 

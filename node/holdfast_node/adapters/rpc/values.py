@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from holdfast_node.core import api
 from holdfast_node.core.errors import InvalidArgument, TooLarge
 from holdfast_node.core.ids import ID_BYTES, KEY_BYTES_MAX, METADATA_BYTES_MAX, RequestId
+from holdfast_node.core.node_changes import (
+    AddNode,
+    CancelChange,
+    CreatePool,
+    DrainNodes,
+    NodeChange,
+    RemoveNodes,
+)
 from holdfast_node.core.operation import NO_VERSION
 from holdfast_node.core.seed import Seed, SeedNode, SeedPool
 from holdfastpb.v1 import admin_pb2, blob_pb2
@@ -107,14 +116,31 @@ def seed_of(request: admin_pb2.InitRequest) -> Seed:
             SeedNode(node.name, node.address, tuple(sorted(node.tags.items())), node.weight or 1)
             for node in request.nodes
         ),
-        pools=tuple(
-            SeedPool(pool.name, pool.code, pool.partitions, tuple(pool.protected_tags), pool.ack_floor)
-            if pool.ack_floor
-            else SeedPool(pool.name, pool.code, pool.partitions, tuple(pool.protected_tags))
-            for pool in request.pools
-        ),
+        pools=tuple(map(_pool_of, request.pools)),
         simulated_domains=request.simulated_domains,
     )
+
+
+def _pool_of(pool: admin_pb2.SeedPool) -> SeedPool:
+    described = SeedPool(pool.name, pool.code, pool.partitions, tuple(pool.protected_tags))
+    return replace(described, ack_floor=pool.ack_floor) if pool.ack_floor else described
+
+
+def node_change_of(request: admin_pb2.ChangeRequest) -> NodeChange:
+    asked = request.WhichOneof("change")
+    if asked == "add":
+        node = request.add
+        tags = tuple(sorted(node.tags.items()))
+        return AddNode(SeedNode(node.name, node.address, tags, node.weight or 1))
+    if asked == "create_pool":
+        return CreatePool(_pool_of(request.create_pool))
+    if asked == "drain" and request.drain:
+        return DrainNodes(request.drain)
+    if asked == "remove" and request.remove:
+        return RemoveNodes(request.remove)
+    if asked == "cancel" and request.cancel:
+        return CancelChange()
+    raise InvalidArgument("say what to change: a node to add, nodes to drain or remove, or cancel")
 
 
 def margin_message(margin: api.Margin) -> blob_pb2.Margin:

@@ -1,0 +1,108 @@
+"""What an operator does to the nodes of a world: adds some, drains some, takes drained ones out, changes their mind."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from holdfast_node.core.errors import HoldfastError
+from holdfast_node.core.node_changes import AddNode, CancelChange, DrainNodes, NodeChange, RemoveNodes
+from holdfast_node.core.report import PlanReply, StatusReply
+from holdfast_node.core.seed import SeedNode
+from tests.sim.client import ConnectionLost
+from tests.sim.cluster import Cluster, Machine
+
+NODES_MAX: Final = 14
+"""Machines in a world: each costs time."""
+
+Act = tuple[str, Callable[[], Awaitable[None]]]
+
+
+class Moves:
+    """Each act is one command of one operator, who hears of its refusal and goes on."""
+
+    def __init__(self, cluster: Cluster, *, chooser: random.Random) -> None:
+        self._cluster = cluster
+        self._chooser = chooser
+
+    def acts(self) -> tuple[Act, ...]:
+        return (
+            ("add a node", self._add),
+            ("add a node", self._add),
+            ("drain a node", self._drain),
+            ("drain a node", self._drain),
+            ("remove a node", self._remove),
+            ("cancel a change", self._cancel),
+            ("two operators", self._two),
+        )
+
+    async def go_on(self, machine: Machine, status: StatusReply) -> None:
+        """A drain that a lost store has interrupted is not taken up by itself: the operator says it again. And whoever
+        was made a member although nobody heard of it is one."""
+        for node in status.nodes:
+            if node.name in self._cluster.machines:
+                self._cluster.machines[node.name].stranger = False
+        stuck = [
+            node.name for node in status.nodes if node.state == "draining" and not node.learning_partitions
+        ]
+        moving = any("moving to other homes" in problem for problem in status.problems)
+        if stuck and not moving:
+            await self._change(machine, DrainNodes(stuck[0]))
+
+    async def _add(self) -> None:
+        asked = self._asker()
+        if asked is None or len(self._cluster.machines) >= NODES_MAX:
+            return
+        machine = self._cluster.add_machine(
+            self._chooser.choice([*self._sans(), f"x{len(self._cluster.machines)}"])
+        )
+        await self._cluster.boot(machine, format_if_empty=True)
+        node = SeedNode(machine.name, machine.address, (("host", machine.name), ("san", machine.san)))
+        reply = await self._change(asked, AddNode(node))
+        machine.stranger = reply is None
+
+    async def _drain(self) -> None:
+        await self._say(DrainNodes(self._chooser.choice(sorted(self._cluster.machines))))
+
+    async def _cancel(self) -> None:
+        await self._say(CancelChange())
+
+    async def _two(self) -> None:
+        """Two operators who do not know of each other."""
+        names = self._chooser.sample(sorted(self._cluster.machines), 2)
+        await asyncio.gather(self._say(DrainNodes(names[0])), self._say(DrainNodes(names[1])))
+
+    async def _remove(self) -> None:
+        """Whoever is drained is taken out; its machine is gone then, disks and all."""
+        for name in sorted(self._cluster.machines):
+            reply = await self._say(RemoveNodes(name))
+            if reply is not None and reply.applied:
+                self._cluster.retire(self._cluster.machines[name])
+                return
+
+    async def _say(self, change: NodeChange) -> PlanReply | None:
+        asked = self._asker()
+        return await self._change(asked, change) if asked is not None else None
+
+    async def _change(self, machine: Machine, change: NodeChange) -> PlanReply | None:
+        self._cluster.note(f"CHANGE {change}")
+        try:
+            reply = await self._cluster.admin(machine, lambda admin: admin.change(change, apply=True))
+        except (HoldfastError, ConnectionLost) as error:
+            self._cluster.note(f"CHANGE not made: {error!r}")
+            return None
+        self._cluster.note(
+            f"CHANGE {reply.kind} {reply.nodes}: {reply.open} moves open at epoch {reply.epoch}"
+        )
+        if reply.applied and reply.open:
+            self._cluster.coverage.saw("partitions moved to other homes")
+        return reply
+
+    def _asker(self) -> Machine | None:
+        running = self._cluster.running()
+        return self._chooser.choice(running) if running else None
+
+    def _sans(self) -> list[str]:
+        return sorted({machine.san for machine in self._cluster.machines.values()})
