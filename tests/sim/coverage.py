@@ -58,7 +58,6 @@ _ANSWER_LOST: Final[dict[type[Request], str]] = {
 _TWICE: Final[dict[type[Request], str]] = {
     Prepare: "a prepare arrived twice",
     Accept: "an accept arrived twice",
-    Commit: "a commit arrived twice",
     StageWhole: "a whole small shard arrived twice",
     StageCell: "a cell arrived twice",
     Seal: "a seal arrived twice",

@@ -383,6 +383,15 @@ class Nemesis:
             machine.wiped = False
         return why
 
+    async def _is_in_the_map(self, helper: Machine, machine: Machine) -> bool:
+        """Whether a replacement whose answer was lost has been made all the same: another try is refused then."""
+        own = machine.node.store.superblock.store if machine.node is not None else None
+        try:
+            told = await self._cluster.admin(helper, lambda admin: admin.get_map())
+        except (HoldfastError, ConnectionLost):
+            return False
+        return any(node.store == own for node in told.map.nodes)
+
     async def _replace(self, machine: Machine) -> str:
         why = ""
         for _ in range(60):
@@ -391,6 +400,8 @@ class Nemesis:
                 await self._cluster.admin(helper, lambda admin: admin.replace_lost(machine.name))
             except (HoldfastError, ConnectionLost) as error:
                 why = f"replace --lost {machine.name}: {error!r}"
+                if await self._is_in_the_map(helper, machine):
+                    return ""
             else:
                 self.done["replace"] += 1
                 return ""

@@ -26,7 +26,7 @@ def accounts_of(current: ClusterMap, *, healed: int = 1) -> dict[StoreId, NodeSt
     """Everybody answers and votes; the first home of each partition reports it in order."""
     rows: dict[StoreId, list[PartitionHealth]] = {node.store: [] for node in current.nodes}
     for number, entry in enumerate(current.pools[0].partitions):
-        rows[entry.homes[0]].append(PartitionHealth(0, number, 2, 100, healed, 0, NO_MARGIN_KNOWN))
+        rows[entry.homes[0]].append(PartitionHealth(0, number, 2, 100, healed, 0, NO_MARGIN_KNOWN, healed))
     return {
         node.store: NodeStatus(
             NodeName(node.name),

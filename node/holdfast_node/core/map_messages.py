@@ -113,6 +113,8 @@ class PartitionHealth:
     exceptions: int
     least_margin: int
     """Of its exception rows, in nodes; -1 when a blob cannot be decoded now; a large number when there are none."""
+    passed_epoch: int = 0
+    """Up to which heal has passed some time, whatever may have been written since; `healed_epoch` claims more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,11 +49,14 @@ from holdfast_node.core.register_messages import (
     Scope,
 )
 from holdfast_node.core.shard_messages import (
+    DegradedKey,
     DropShards,
     DropShardsReply,
     FindShards,
     Holdings,
     LinkShards,
+    NoteDegraded,
+    NoteDegradedReply,
     ReadCells,
     ReadCellsReply,
     Seal,
@@ -75,6 +78,7 @@ __all__ = [
     "Commit",
     "CommitReply",
     "CopyRegisters",
+    "DegradedKey",
     "DropShards",
     "DropShardsReply",
     "FindShards",
@@ -94,6 +98,8 @@ __all__ = [
     "MapPrepareReply",
     "MapReply",
     "NodeStatus",
+    "NoteDegraded",
+    "NoteDegradedReply",
     "PartitionHealth",
     "Prepare",
     "PrepareReply",
@@ -146,6 +152,7 @@ Request = (
     | Introduce
     | CloseBucket
     | ReadStatus
+    | NoteDegraded
 )
 Reply = (
     RegisterView
@@ -169,6 +176,7 @@ Reply = (
     | IntroduceReply
     | CloseBucketReply
     | NodeStatus
+    | NoteDegradedReply
 )
 
 REPLY_TO: Final[dict[type[Request], type[Reply]]] = {
@@ -194,4 +202,5 @@ REPLY_TO: Final[dict[type[Request], type[Reply]]] = {
     Introduce: IntroduceReply,
     CloseBucket: CloseBucketReply,
     ReadStatus: NodeStatus,
+    NoteDegraded: NoteDegradedReply,
 }

@@ -133,11 +133,12 @@ class Picture:
         return keys * size / blobs / rate if rate and blobs else -1.0
 
     def _settled(self, pool: int) -> bool:
-        """Whether heal has passed the last change of homes in all partitions of the pool."""
+        """Whether heal has passed the last change of homes in all partitions of the pool. What was written since then
+        is where it belongs, or among the exceptions."""
         moved = self.topology.pool(pool).moved_epoch
         count = len(self.topology.pool(pool).partitions)
         rows = [self._health.get((pool, number)) for number in range(count)]
-        return moved == 0 or all(row is not None and row.healed_epoch >= moved for row in rows)
+        return moved == 0 or all(row is not None and row.passed_epoch >= moved for row in rows)
 
     def state(self, node: NodeEntry) -> str:
         if node.state is StoreState.SUSPECT:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from holdfast_node.core.head import Ballot
-from holdfast_node.core.ids import BlobId, BucketId, ClusterId, Digest
+from holdfast_node.core.ids import BlobId, BucketId, ClusterId, Digest, StoreId
 from holdfast_node.core.register_messages import Prepare, PrepareReply
 
 
@@ -118,6 +118,32 @@ class DropShards:
 @dataclass(frozen=True, slots=True)
 class DropShardsReply:
     dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class DegradedKey:
+    """`margin` in nodes, as the writer of its head sees it; `lacking` are the homes without their shard."""
+
+    bucket: BucketId
+    key: bytes
+    margin: int
+    lacking: tuple[StoreId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NoteDegraded:
+    """To the steward of a partition: heads of these keys name shards that are not at their homes. `more`: than are
+    named here, so that the whole partition is to be looked through."""
+
+    pool: int
+    partition: int
+    keys: tuple[DegradedKey, ...]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NoteDegradedReply:
+    """The steward has taken note. Whoever is not the steward answers `NotVoting`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,12 @@ beyond small questions to them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from holdfast_node.core.geometry import Code
 from holdfast_node.core.head import Ballot, Manifest
+from holdfast_node.core.heal_order import away_from_home
 from holdfast_node.core.ids import BlobId, BucketId, Digest, StoreId
 from holdfast_node.core.messages import ShardHeader
 from holdfast_node.core.topology import Topology
@@ -15,6 +16,7 @@ from holdfast_node.ports import Clock, Codec, Entropy, Links
 from holdfast_node.services.budget import CoordinateMemory
 from holdfast_node.services.cells import PartSource
 from holdfast_node.services.events import Events
+from holdfast_node.services.notices import Notices
 from holdfast_node.services.places import Maps, current_topology
 from holdfast_node.services.registers import Registers
 
@@ -46,6 +48,7 @@ class DataPath:
     registers: Registers
     coordinate: CoordinateMemory
     report_damage: Report
+    notices: Notices
 
     @property
     def topology(self) -> Topology:
@@ -118,3 +121,14 @@ def source_of(topology: Topology, place: KeyPlace, manifest: Manifest, part: int
         shard_checksums=manifest.parts[part].checksums,
         candidates=candidates_of(topology, place, manifest, part),
     )
+
+
+def homes_without_shard(
+    topology: Topology, place: KeyPlace, manifest: Manifest, *, fresh: bool
+) -> Iterator[StoreId]:
+    """The homes of shards that were sealed elsewhere, or nowhere."""
+    for number, part in enumerate(manifest.parts):
+        partition = topology.part_partition(place.pool, place.bucket, place.key, manifest.seed_id, number)
+        homes = topology.shard_homes(place.pool, partition)
+        for index in away_from_home(topology, place.pool, partition, part.holders, fresh=fresh):
+            yield homes[index]

@@ -11,13 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final, Protocol
 
-from holdfast_node.core.errors import BucketClosing, HoldfastError
+from holdfast_node.core.errors import BucketClosing, HoldfastError, NotVoting
 from holdfast_node.core.head import Ballot, Head, HeadKind
 from holdfast_node.core.heal_order import NO_MARGIN_KNOWN, Ailing, HealOrder
 from holdfast_node.core.ids import StoreId
 from holdfast_node.core.messages import (
     Accept,
     AcceptReply,
+    NoteDegraded,
+    NoteDegradedReply,
     PartitionHealth,
     Reply,
     Request,
@@ -30,7 +32,7 @@ from holdfast_node.core.topology import Topology
 from holdfast_node.ports import Bodies
 from holdfast_node.services.budget import REPAIR_BYTES, Budget
 from holdfast_node.services.datapath import DataPath, KeyPlace
-from holdfast_node.services.dispatcher import Caller, Handler
+from holdfast_node.services.dispatcher import Caller, Handler, handler
 from holdfast_node.services.mending import Census, Mended, Mender, take_census
 from holdfast_node.services.store import Entry
 from holdfast_node.services.versions import retained_manifest
@@ -126,7 +128,8 @@ class Healer:
             self.wake.set()
 
     def watch(self, handlers: Mapping[type[Request], Handler]) -> dict[type[Request], Handler]:
-        """The acceptor's handlers, with an ear at what is accepted in partitions under stewardship."""
+        """The acceptor's handlers, with an ear at what is accepted in partitions under stewardship, and a door for
+        notices."""
         accept = handlers[Accept]
 
         async def heard(caller: Caller, request: Request) -> Reply:
@@ -135,7 +138,7 @@ class Healer:
                 self._accepted(request)
             return reply
 
-        return {**handlers, Accept: heard}
+        return {**handlers, Accept: heard, **dict([handler(NoteDegraded, self._note)])}
 
     def _accepted(self, request: Accept) -> None:
         ward = self._wards.get((request.scope.pool, request.scope.partition))
@@ -149,6 +152,24 @@ class Healer:
         ailing = ailing_as_named(self._path, ward.partition, found, self._up, fresh=True)
         if ailing is not None:
             self._add(ailing)
+
+    def note(self, notice: NoteDegraded) -> None:
+        """Somebody wrote what is not all at home. Raises `NotVoting` if this store is not the steward there."""
+        ward = self._wards.get((notice.pool, notice.partition))
+        if ward is None:
+            raise NotVoting("this store is not the steward of the partition")
+        later_s = asyncio.get_running_loop().time() + WAIT_S
+        for key in notice.keys:
+            due_s = later_s if self._up.isdisjoint(key.lacking) else 0.0
+            self._add(Ailing(*ward.at, key.bucket, key.key, key.margin, since=0, due_s=due_s))
+        if notice.more:
+            ward.look_again()
+            self.wake.set()
+
+    async def _note(self, caller: Caller, request: NoteDegraded) -> Reply:
+        del caller
+        self.note(request)
+        return NoteDegradedReply()
 
     def _add(self, ailing: Ailing) -> None:
         if self._order.add(ailing):
@@ -369,6 +390,7 @@ class Healer:
                     healed_epoch=ward.healed_epoch if ward.seen and not self._returned else 0,
                     exceptions=count,
                     least_margin=margin,
+                    passed_epoch=ward.healed_epoch,
                 )
             )
         return tuple(rows)

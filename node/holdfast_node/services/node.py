@@ -11,7 +11,7 @@ from typing import Protocol
 
 from holdfast_node.core.head import Manifest
 from holdfast_node.core.ids import NodeName, StoreId
-from holdfast_node.core.messages import Reply, Request
+from holdfast_node.core.messages import NoteDegraded, Reply, Request
 from holdfast_node.core.records import Superblock
 from holdfast_node.ports import Bodies, Clock, Codec, Disk, Entropy, Index, Links
 from holdfast_node.services.acceptor import Acceptor, Helpers
@@ -32,6 +32,7 @@ from holdfast_node.services.keeper import Keeper
 from holdfast_node.services.learner import Learner
 from holdfast_node.services.listing import Listing
 from holdfast_node.services.membership import Membership
+from holdfast_node.services.notices import Notices
 from holdfast_node.services.prove import Prover
 from holdfast_node.services.registers import Registers
 from holdfast_node.services.rehoming import Rehoming
@@ -162,6 +163,9 @@ class Node:
             registers=self.registers,
             coordinate=self.budget,
             report_damage=lambda place: self.healer.report(place),
+            notices=Notices(
+                me=block.store, links=self.links, maps=self.cartographer, tasks=self.tasks, own=self
+            ),
         )
         self.blobs = Blobs(self.path)
         self.buckets = Buckets(
@@ -177,6 +181,9 @@ class Node:
             ballots=ballots,
             helpers=Helpers(self.registers, self.buckets, self.membership.may_vote, self._inline),
         )
+
+    def note(self, notice: NoteDegraded) -> None:
+        self.healer.note(notice)
 
     async def _inline(self, manifest: Manifest) -> tuple[int, bytes] | None:
         return await self.keeper.inline(manifest)

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from holdfast_node.core.api import Margin, PutOptions, PutResult
+from holdfast_node.core.api import PutOptions, PutResult
 from holdfast_node.core.checksums import shard_checksum
 from holdfast_node.core.errors import HoldfastError, InvalidArgument, TooLarge, UploadExpired
 from holdfast_node.core.geometry import (
@@ -21,7 +21,6 @@ from holdfast_node.core.geometry import (
     Code,
     cell_bytes,
     code_for,
-    parse_code,
     part_bytes_for,
     parts_max,
     stripe_bytes_for,
@@ -37,11 +36,12 @@ from holdfast_node.core.ids import (
     RequestId,
     StoreId,
 )
-from holdfast_node.core.margin import margin_of
 from holdfast_node.core.operation import Operation, OperationKind
 from holdfast_node.services.budget import Grant
+from holdfast_node.services.committing import commit_known
 from holdfast_node.services.datapath import DataPath, KeyPlace, PartTarget
 from holdfast_node.services.intake import Intake
+from holdfast_node.services.margins import manifest_margin
 from holdfast_node.services.registers import Attempt, Outcome
 from holdfast_node.services.staging import WholeStaging
 from holdfast_node.services.streaming import PartWriter
@@ -222,9 +222,8 @@ class Putter:
             metadata=write.options.metadata,
             created_ms=self._path.clock.now_ms(),
         )
-        outcome = await self._path.registers.commit(
-            staged.attempt, operation_of(write, manifest, staged.attempt.base)
-        )
+        operation = operation_of(write, manifest, staged.attempt.base)
+        outcome = await commit_known(self._path, write.place, manifest, staged.attempt, operation)
         if outcome.repeated:
             drop_unless_accepted(staged)
         return result_of(self._path, write.place, manifest, outcome)
@@ -349,18 +348,6 @@ def result_of(path: DataPath, place: KeyPlace, manifest: Manifest, outcome: Outc
         margin=manifest_margin(path, place, manifest),
         era=path.topology.map.era,
     )
-
-
-def manifest_margin(path: DataPath, place: KeyPlace, manifest: Manifest) -> Margin:
-    """How many more losses the version survives if its named holders hold what they sealed."""
-    topology = path.topology
-    partitions = [
-        topology.part_partition(place.pool, place.bucket, place.key, manifest.seed_id, part)
-        for part in range(max(1, len(manifest.parts)))
-    ]
-    holders = [{index: (store,) for index, store in enumerate(part.holders)} for part in manifest.parts]
-    k = parse_code(manifest.code).k
-    return margin_of(topology, place.pool, partitions, holders, path.links.is_up, k=k)
 
 
 def drop_unless_accepted(staged: Staged) -> None:

@@ -15,6 +15,7 @@ from holdfast_node.core.head import Head, HeadKind, Manifest, Retained
 from holdfast_node.core.holders import ack_allowed
 from holdfast_node.core.ids import ID_BYTES, BlobId, Era, RequestId, StoreId
 from holdfast_node.core.messages import Holdings, LinkShards
+from holdfast_node.services.committing import commit_known
 from holdfast_node.services.datapath import DataPath, KeyPlace
 from holdfast_node.services.fanout import gather, replies
 from holdfast_node.services.put import Write, check_key, operation_of, part_of, result_of
@@ -60,7 +61,8 @@ class Undeleter:
             stripe_bytes=manifest.stripe_bytes,
             part_bytes=manifest.part_bytes,
         )
-        outcome = await path.registers.commit(attempt, operation_of(write, manifest, attempt.base))
+        operation = operation_of(write, manifest, attempt.base)
+        outcome = await commit_known(path, place, manifest, attempt, operation)
         return result_of(path, place, manifest, outcome)
 
     async def _kept_manifest(

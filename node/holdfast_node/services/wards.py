@@ -15,13 +15,13 @@ from holdfast_node.core.catch_up import merge
 from holdfast_node.core.errors import BucketClosing, Unavailable
 from holdfast_node.core.geometry import layout_of
 from holdfast_node.core.head import ABSENT_HEAD, Head, Manifest
-from holdfast_node.core.heal_order import Ailing, away_from_home
+from holdfast_node.core.heal_order import Ailing
 from holdfast_node.core.ids import RESERVED_BUCKET, BucketId, StoreId
 from holdfast_node.core.margin import NODE_TAG, shard_survives
 from holdfast_node.core.messages import CopyRegisters, RegisterCopies, RegisterCopy
 from holdfast_node.core.topology import Topology
 from holdfast_node.ports import Bodies, Failed
-from holdfast_node.services.datapath import DataPath, KeyPlace
+from holdfast_node.services.datapath import DataPath, KeyPlace, homes_without_shard
 from holdfast_node.services.fanout import gather, replies
 from holdfast_node.services.mending import plans_of, take_census
 
@@ -284,17 +284,6 @@ def ailing_as_named(
         return None
     due_s = 0.0 if lacking & up else asyncio.get_running_loop().time() + WAIT_S
     return ailing_of(partition, key, named_margin(topology, path, key), due_s)
-
-
-def homes_without_shard(
-    topology: Topology, place: KeyPlace, manifest: Manifest, *, fresh: bool
-) -> Iterator[StoreId]:
-    """The homes of shards that were sealed elsewhere, or nowhere."""
-    for number, part in enumerate(manifest.parts):
-        partition = topology.part_partition(place.pool, place.bucket, place.key, manifest.seed_id, number)
-        homes = topology.shard_homes(place.pool, partition)
-        for index in away_from_home(topology, place.pool, partition, part.holders, fresh=fresh):
-            yield homes[index]
 
 
 def named_margin(topology: Topology, path: DataPath, key: Found) -> int:

@@ -61,6 +61,7 @@ class _FrameTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FrameType.V
     FRAME_TYPE_INTRODUCE: _FrameType.ValueType  # 35
     FRAME_TYPE_CLOSE_BUCKET: _FrameType.ValueType  # 36
     FRAME_TYPE_READ_STATUS: _FrameType.ValueType  # 37
+    FRAME_TYPE_NOTE_DEGRADED: _FrameType.ValueType  # 38
     FRAME_TYPE_REGISTER_VIEW: _FrameType.ValueType  # 144
     FRAME_TYPE_PREPARE_REPLY: _FrameType.ValueType  # 145
     FRAME_TYPE_ACCEPT_REPLY: _FrameType.ValueType  # 146
@@ -82,6 +83,7 @@ class _FrameTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FrameType.V
     FRAME_TYPE_INTRODUCE_REPLY: _FrameType.ValueType  # 162
     FRAME_TYPE_CLOSE_BUCKET_REPLY: _FrameType.ValueType  # 163
     FRAME_TYPE_NODE_STATUS: _FrameType.ValueType  # 164
+    FRAME_TYPE_NOTE_DEGRADED_REPLY: _FrameType.ValueType  # 165
 
 class FrameType(_FrameType, metaclass=_FrameTypeEnumTypeWrapper):
     """The `type` of a frame header. Numbers are wire format."""
@@ -116,6 +118,7 @@ FRAME_TYPE_MAP_DECIDED: FrameType.ValueType  # 34
 FRAME_TYPE_INTRODUCE: FrameType.ValueType  # 35
 FRAME_TYPE_CLOSE_BUCKET: FrameType.ValueType  # 36
 FRAME_TYPE_READ_STATUS: FrameType.ValueType  # 37
+FRAME_TYPE_NOTE_DEGRADED: FrameType.ValueType  # 38
 FRAME_TYPE_REGISTER_VIEW: FrameType.ValueType  # 144
 FRAME_TYPE_PREPARE_REPLY: FrameType.ValueType  # 145
 FRAME_TYPE_ACCEPT_REPLY: FrameType.ValueType  # 146
@@ -137,6 +140,7 @@ FRAME_TYPE_MAP_DECIDED_REPLY: FrameType.ValueType  # 161
 FRAME_TYPE_INTRODUCE_REPLY: FrameType.ValueType  # 162
 FRAME_TYPE_CLOSE_BUCKET_REPLY: FrameType.ValueType  # 163
 FRAME_TYPE_NODE_STATUS: FrameType.ValueType  # 164
+FRAME_TYPE_NOTE_DEGRADED_REPLY: FrameType.ValueType  # 165
 Global___FrameType: _TypeAlias = FrameType  # noqa: Y015
 
 class _Role:
@@ -1157,6 +1161,85 @@ class DropShardsReply(_message.Message):
 Global___DropShardsReply: _TypeAlias = DropShardsReply  # noqa: Y015
 
 @_typing.final
+class DegradedKey(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUCKET_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    MARGIN_FIELD_NUMBER: _builtins.int
+    LACKING_FIELD_NUMBER: _builtins.int
+    bucket: _builtins.bytes
+    key: _builtins.bytes
+    margin: _builtins.int
+    """in nodes, as its writer sees it"""
+    @_builtins.property
+    def lacking(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """the homes that lack a shard"""
+
+    def __init__(
+        self,
+        *,
+        bucket: _builtins.bytes = ...,
+        key: _builtins.bytes = ...,
+        margin: _builtins.int = ...,
+        lacking: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "key", b"key", "lacking", b"lacking", "margin", b"margin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DegradedKey: _TypeAlias = DegradedKey  # noqa: Y015
+
+@_typing.final
+class NoteDegraded(_message.Message):
+    """To the steward of a partition: heads of these keys name shards that are not at their homes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    PARTITION_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    pool: _builtins.int
+    partition: _builtins.int
+    more: _builtins.bool
+    """than are named: look through the partition"""
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___DegradedKey]: ...
+    def __init__(
+        self,
+        *,
+        pool: _builtins.int = ...,
+        partition: _builtins.int = ...,
+        keys: _abc.Iterable[Global___DegradedKey] | None = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "more", b"more", "partition", b"partition", "pool", b"pool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NoteDegraded: _TypeAlias = NoteDegraded  # noqa: Y015
+
+@_typing.final
+class NoteDegradedReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NoteDegradedReply: _TypeAlias = NoteDegradedReply  # noqa: Y015
+
+@_typing.final
 class LinkShards(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1525,6 +1608,7 @@ class PartitionHealth(_message.Message):
     HEALED_EPOCH_FIELD_NUMBER: _builtins.int
     EXCEPTIONS_FIELD_NUMBER: _builtins.int
     LEAST_MARGIN_FIELD_NUMBER: _builtins.int
+    PASSED_EPOCH_FIELD_NUMBER: _builtins.int
     pool: _builtins.int
     partition: _builtins.int
     blobs: _builtins.int
@@ -1532,6 +1616,7 @@ class PartitionHealth(_message.Message):
     healed_epoch: _builtins.int
     exceptions: _builtins.int
     least_margin: _builtins.int
+    passed_epoch: _builtins.int
     def __init__(
         self,
         *,
@@ -1542,10 +1627,11 @@ class PartitionHealth(_message.Message):
         healed_epoch: _builtins.int = ...,
         exceptions: _builtins.int = ...,
         least_margin: _builtins.int = ...,
+        passed_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "bytes", b"bytes", "exceptions", b"exceptions", "healed_epoch", b"healed_epoch", "least_margin", b"least_margin", "partition", b"partition", "pool", b"pool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "bytes", b"bytes", "exceptions", b"exceptions", "healed_epoch", b"healed_epoch", "least_margin", b"least_margin", "partition", b"partition", "passed_epoch", b"passed_epoch", "pool", b"pool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -40,6 +40,7 @@ FRAME_ROWS: Final[dict[int, Row]] = {
     FrameType.INTRODUCE: Row.LOOPBACK,
     FrameType.CLOSE_BUCKET: Row.LOOPBACK,
     FrameType.READ_STATUS: Row.LOOPBACK,
+    FrameType.NOTE_DEGRADED: Row.LOOPBACK,
 }
 
 

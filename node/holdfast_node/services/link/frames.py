@@ -61,6 +61,7 @@ class FrameType(IntEnum):
     INTRODUCE = 35
     CLOSE_BUCKET = 36
     READ_STATUS = 37
+    NOTE_DEGRADED = 38
 
     REGISTER_VIEW = 144
     PREPARE_REPLY = 145
@@ -83,6 +84,7 @@ class FrameType(IntEnum):
     INTRODUCE_REPLY = 162
     CLOSE_BUCKET_REPLY = 163
     NODE_STATUS = 164
+    NOTE_DEGRADED_REPLY = 165
 
 
 def _type_of(cls: type) -> FrameType:

@@ -1,0 +1,40 @@
+"""The last step of a write that names shards: its head is decided, and whoever must mend it knows of it."""
+
+from __future__ import annotations
+
+from holdfast_node.core.head import Manifest
+from holdfast_node.core.margin import NODE_TAG
+from holdfast_node.core.messages import DegradedKey
+from holdfast_node.core.operation import Operation
+from holdfast_node.services.datapath import DataPath, KeyPlace, homes_without_shard
+from holdfast_node.services.margins import manifest_margin
+from holdfast_node.services.registers import Attempt, Outcome
+
+
+async def commit_known(
+    path: DataPath, place: KeyPlace, manifest: Manifest, attempt: Attempt, operation: Operation
+) -> Outcome:
+    """Decide the head. If some shard is not at its home, the partition's steward has taken note when this returns, or
+    is told as soon as it can be. Raises what the commit raises; then, too, what may be named is told."""
+    try:
+        outcome = await path.registers.commit(attempt, operation)
+    except BaseException:
+        if attempt.accept_sent and (key := _degraded(path, place, manifest)) is not None:
+            path.notices.later(_at(path, place), key)
+        raise
+    if (key := _degraded(path, place, manifest)) is not None:
+        await path.notices.before_ack(_at(path, place), key, outcome.accepted)
+    return outcome
+
+
+def _at(path: DataPath, place: KeyPlace) -> tuple[int, int]:
+    return place.pool, path.topology.key_partition(place.pool, place.bucket, place.key)
+
+
+def _degraded(path: DataPath, place: KeyPlace, manifest: Manifest) -> DegradedKey | None:
+    """None if every shard was sealed at its home."""
+    lacking = dict.fromkeys(homes_without_shard(path.topology, place, manifest, fresh=True))
+    if not lacking:
+        return None
+    margin = dict(manifest_margin(path, place, manifest).entries)[NODE_TAG]
+    return DegradedKey(place.bucket, place.key, margin, tuple(lacking))
