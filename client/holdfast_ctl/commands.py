@@ -115,6 +115,8 @@ def map_show(context: click.Context, /, *, as_json: bool) -> None:
             learners = (
                 f"  learning: {' '.join(_words(partition['learners']))}" if partition["learners"] else ""
             )
+            if partition["moving"]:
+                learners += f"  moving to: {' '.join(_words(partition['moving']))}"
             session.output.line(
                 f"{number:>6}  generation {partition['generation']}  {' '.join(_words(partition['homes']))}{learners}"
             )

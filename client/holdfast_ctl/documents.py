@@ -8,6 +8,8 @@ from holdfastpb.v1 import admin_pb2, blob_pb2, types_pb2
 
 Document = dict[str, Json]
 
+_STATES = {types_pb2.STORE_STATE_SUSPECT: "suspect", types_pb2.STORE_STATE_DRAINING: "draining"}
+
 
 def margin(message: blob_pb2.Margin) -> Document:
     return {"survives": {entry.tag: entry.survives for entry in message.entries}, "full": message.full}
@@ -146,7 +148,7 @@ def cluster_map(message: types_pb2.ClusterMap) -> Document:
                 "store": entry.store.hex(),
                 "tags": dict(entry.tags),
                 "weight": entry.weight if entry.HasField("weight") else 1,
-                "state": "suspect" if entry.state == types_pb2.STORE_STATE_SUSPECT else "active",
+                "state": _STATES.get(entry.state, "active"),
                 "joined_epoch": entry.joined_epoch if entry.HasField("joined_epoch") else 1,
             }
             for entry in message.nodes
@@ -162,6 +164,7 @@ def cluster_map(message: types_pb2.ClusterMap) -> Document:
                         "generation": partition.generation,
                         "homes": [named(store) for store in partition.homes],
                         "learners": [named(store) for store in partition.learners],
+                        "moving": [named(store) for store in partition.moving],
                     }
                     for partition in item.partitions
                 ],
