@@ -70,6 +70,11 @@ class Admin:
         """How far the last change is."""
         return self._call(lambda stub, limit_s: stub.GetPlan(admin_pb2.GetPlanRequest(), timeout=limit_s))
 
+    def quarantine(self, *, retry: bool = False) -> admin_pb2.QuarantineListReply:
+        """What heal cannot mend, and why; with `retry`, it is tried again at once."""
+        request = admin_pb2.QuarantineRequest(retry=retry)
+        return self._call(lambda stub, limit_s: stub.Quarantine(request, timeout=limit_s))
+
     def explain(self, bucket: str, key: bytes) -> admin_pb2.ExplainReply:
         request = admin_pb2.ExplainRequest(bucket=bucket, key=key)
         return self._call(lambda stub, limit_s: stub.Explain(request, timeout=limit_s))

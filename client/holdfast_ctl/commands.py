@@ -200,6 +200,39 @@ def heal_status(context: click.Context, /, *, as_json: bool) -> int:
 
 
 @click.group()
+def quarantine() -> None:
+    """Blobs that heal could not mend after many tries."""
+
+
+@quarantine.command(name="list")
+@json_option
+@click.pass_context
+def quarantine_list(context: click.Context, /, *, as_json: bool) -> int:
+    """Which blobs, how grave, and why. Exit 1 if there is any."""
+    return _quarantine(session_of(context, as_json=as_json), retry=False)
+
+
+@quarantine.command(name="retry")
+@json_option
+@click.pass_context
+def quarantine_retry(context: click.Context, /, *, as_json: bool) -> int:
+    """Try all of them again now, after what kept them from being mended has been put right."""
+    return _quarantine(session_of(context, as_json=as_json), retry=True)
+
+
+def _quarantine(session: Session, *, retry: bool) -> int:
+    with session.admin() as admin:
+        found = admin.quarantine(retry=retry)
+    if session.output.as_json:
+        session.output.document(documents.quarantine(found))
+    else:
+        report.quarantine(session.output, found)
+        if retry and found.total:
+            session.output.note("they are tried again now: clusterctl heal status")
+    return EXIT_REFUSED if found.total or found.unreachable else EXIT_FINE
+
+
+@click.group()
 def config() -> None:
     """The cluster's file."""
 
@@ -245,6 +278,7 @@ CLUSTER_COMMANDS: Final = (
     pool,
     plan,
     heal,
+    quarantine,
     config,
 )
 

@@ -74,6 +74,24 @@ def plan(message: admin_pb2.PlanReply) -> Document:
     }
 
 
+def quarantine(message: admin_pb2.QuarantineListReply) -> Document:
+    return {
+        "total": message.total,
+        "blobs": [
+            {
+                "bucket": blob.bucket,
+                "key": key_text(blob.key),
+                "node": blob.node,
+                "tries": blob.tries,
+                "margin": blob.margin,
+                "why": blob.why,
+            }
+            for blob in message.blobs
+        ],
+        "unreachable": list(message.unreachable),
+    }
+
+
 def pool(message: admin_pb2.PoolStatus) -> Document:
     return {
         "name": message.name,

@@ -110,6 +110,24 @@ def heal(output: Output, message: admin_pb2.StatusReply) -> None:
         console.print(f"[red]![/] {_safe(problem)}")
 
 
+def quarantine(output: Output, message: admin_pb2.QuarantineListReply) -> None:
+    """What heal has given up for now, gravest first."""
+    console = output.console()
+    if message.unreachable:
+        console.print(f"[red]![/] did not answer: {_safe(' '.join(message.unreachable))}")
+    if not message.blobs:
+        console.print("nothing is in quarantine")
+        return
+    table = _table("blob", "survives", "tries", "steward", "why")
+    for blob in message.blobs:
+        survives = f"{blob.margin} node" if blob.margin >= 0 else "cannot be read"
+        name = f"{blob.bucket}/{key_text(blob.key)}"
+        _row(table, [name, survives, str(blob.tries), blob.node, blob.why], "")
+    console.print(table)
+    if message.total > len(message.blobs):
+        console.print(f"and {message.total - len(message.blobs)} more")
+
+
 def explanation(output: Output, bucket: str, message: admin_pb2.ExplainReply) -> None:
     console = output.console()
     name = _safe(f"{bucket}/{key_text(message.info.key)}")

@@ -46,6 +46,8 @@ from holdfast_node.core.report import (
     PlanReply,
     PoolMoves,
     ProveReply,
+    QuarantinedBlob,
+    QuarantineListReply,
     ReplaceLostReply,
     StatusReply,
 )
@@ -190,6 +192,10 @@ class ConstantAdmin:
         self.asked = asked
         moves = (PoolMoves("main", 3, 2, 24, 99),)
         return PlanReply("add", ("n7",), 3, apply, 4, 4, False, moves, MARGIN, -1.0, ())
+
+    async def quarantine(self, *, retry: bool) -> QuarantineListReply:
+        blob = QuarantinedBlob("photos", b"k", "n1", 8, -1, "retried" if retry else "shards 1, 2 are nowhere")
+        return QuarantineListReply((blob,), 1, ("n2",))
 
     async def explain(self, bucket: str, key: bytes) -> ExplainReply:
         info = BlobInfo(key, 1, 1, Digest(ID), "", (), 1, "rs:4+2")

@@ -74,7 +74,7 @@ def test_what_was_put_off_waits_until_somebody_is_back() -> None:
     (taken,) = order.most_urgent(0.0, 1)
     order.put_off(taken, margin=0, due_s=60.0, tries=9)
     assert order.most_urgent(59.0, 1) == []
-    assert order.hopeless(8) == 1
+    assert len(order.hopeless(8)) == 1
     assert order.per_partition() == {(0, 1): (1, 0)}
     order.hasten()
     assert order.most_urgent(0.0, 1)

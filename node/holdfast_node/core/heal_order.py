@@ -42,6 +42,8 @@ class Ailing:
     tries: int = 0
     due_s: float = 0.0
     report: int = 0
+    why: str = ""
+    """What went wrong the last time."""
 
     @property
     def name(self) -> tuple[int, BucketId, bytes]:
@@ -73,6 +75,7 @@ class HealOrder:
                 deep=known.deep or ailing.deep,
                 tries=max(known.tries, ailing.tries),
                 due_s=known.due_s if known.tries else min(known.due_s, ailing.due_s),
+                why=known.why,
             )
         elif len(self._items) >= self._limit:
             return False
@@ -84,11 +87,11 @@ class HealOrder:
         due = (ailing for ailing in self._items.values() if ailing.due_s <= now_s)
         return heapq.nsmallest(count, due, key=lambda ailing: (ailing.margin, ailing.since, ailing.name))
 
-    def put_off(self, ailing: Ailing, *, margin: int, due_s: float, tries: int) -> None:
+    def put_off(self, ailing: Ailing, *, margin: int, due_s: float, tries: int, why: str = "") -> None:
         """It was tried and is not in order yet, reported meanwhile or not: its own mending may have reported it."""
         known = self._items.get(ailing.name)
         if known is not None:
-            self._items[ailing.name] = replace(known, margin=margin, due_s=due_s, tries=tries)
+            self._items[ailing.name] = replace(known, margin=margin, due_s=due_s, tries=tries, why=why)
 
     def hasten(self) -> None:
         """Whatever was put off is due now."""
@@ -117,9 +120,15 @@ class HealOrder:
             counts[at] = (count + 1, min(margin, ailing.margin))
         return counts
 
-    def hopeless(self, tries: int) -> int:
-        """How many keys were tried so often in vain."""
-        return sum(ailing.tries >= tries for ailing in self._items.values())
+    def hopeless(self, tries: int) -> list[Ailing]:
+        """The keys that were tried so often in vain, gravest first."""
+        found = (ailing for ailing in self._items.values() if ailing.tries >= tries)
+        return sorted(found, key=lambda ailing: (ailing.margin, ailing.since, ailing.name))
+
+    def try_again(self, tries: int) -> None:
+        """Whatever was tried so often in vain is due now, as if for the first time."""
+        for ailing in self.hopeless(tries):
+            self._items[ailing.name] = replace(ailing, due_s=0.0, tries=0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,11 +115,40 @@ class PartitionHealth:
     """Of its exception rows, in nodes; -1 when a blob cannot be decoded now; a large number when there are none."""
     passed_epoch: int = 0
     """Up to which heal has passed some time, whatever may have been written since; `healed_epoch` claims more."""
+    quarantined: int = 0
+    """Of the exceptions, those that could not be mended after many tries."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadStatus:
     pass
+
+
+@dataclass(frozen=True, slots=True)
+class ReadQuarantine:
+    """Which keys this steward cannot mend. `retry`: try them again now."""
+
+    retry: bool
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedKey:
+    """`margin` in nodes; -1: it cannot be read now. `why`: what went wrong the last time."""
+
+    pool: int
+    bucket: BucketId
+    key: bytes
+    tries: int
+    margin: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineReply:
+    """The gravest of `total`."""
+
+    keys: tuple[QuarantinedKey, ...]
+    total: int
 
 
 @dataclass(frozen=True, slots=True)

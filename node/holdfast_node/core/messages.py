@@ -22,7 +22,10 @@ from holdfast_node.core.map_messages import (
     MapReply,
     NodeStatus,
     PartitionHealth,
+    QuarantinedKey,
+    QuarantineReply,
     ReadMap,
+    ReadQuarantine,
     ReadStatus,
     WorkerStatus,
 )
@@ -103,11 +106,14 @@ __all__ = [
     "PartitionHealth",
     "Prepare",
     "PrepareReply",
+    "QuarantineReply",
+    "QuarantinedKey",
     "ReadCells",
     "ReadCellsReply",
     "ReadFloors",
     "ReadManifest",
     "ReadMap",
+    "ReadQuarantine",
     "ReadRegister",
     "ReadStatus",
     "RegisterCopies",
@@ -153,6 +159,7 @@ Request = (
     | CloseBucket
     | ReadStatus
     | NoteDegraded
+    | ReadQuarantine
 )
 Reply = (
     RegisterView
@@ -177,6 +184,7 @@ Reply = (
     | CloseBucketReply
     | NodeStatus
     | NoteDegradedReply
+    | QuarantineReply
 )
 
 REPLY_TO: Final[dict[type[Request], type[Reply]]] = {
@@ -203,4 +211,5 @@ REPLY_TO: Final[dict[type[Request], type[Reply]]] = {
     CloseBucket: CloseBucketReply,
     ReadStatus: NodeStatus,
     NoteDegraded: NoteDegradedReply,
+    ReadQuarantine: QuarantineReply,
 }

@@ -183,8 +183,12 @@ class Picture:
         unseen = sum(not row.healed_epoch for row in self._health.values())
         if unseen:
             lines.append(f"{unseen} partitions have not been looked through by their steward yet")
-        if exceptions:
-            lines.append(f"{exceptions} keys have shards that are not at their homes yet, heal is under way")
+        hopeless = sum(row.quarantined for row in self._health.values())
+        if exceptions > hopeless:
+            coming = exceptions - hopeless
+            lines.append(f"{coming} keys have shards that are not at their homes yet, heal is under way")
+        if hopeless:
+            lines.append(f"{hopeless} keys cannot be mended: `clusterctl quarantine list` says why")
         if unreported:
             lines.append(f"{unreported} partitions have no live steward: nothing is known of their blobs")
         if len(lines) > PROBLEMS_MAX:

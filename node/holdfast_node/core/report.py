@@ -147,6 +147,27 @@ class PlanReply:
 
 
 @dataclass(frozen=True, slots=True)
+class QuarantinedBlob:
+    """A key that heal cannot mend. `bucket` is a name, or an id in hex if no bucket has it any more."""
+
+    bucket: str
+    key: bytes
+    node: str
+    tries: int
+    margin: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineListReply:
+    """The gravest of `total`, as the stewards that answered know them."""
+
+    blobs: tuple[QuarantinedBlob, ...]
+    total: int
+    unreachable: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ExplainShard:
     """`named` is the node the manifest names, empty if it has left the map; `found_at` who says it holds it sealed."""
 

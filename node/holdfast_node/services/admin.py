@@ -13,6 +13,7 @@ from holdfast_node.core.report import (
     InitReply,
     PlanReply,
     ProveReply,
+    QuarantineListReply,
     ReplaceLostReply,
     StatusReply,
 )
@@ -21,6 +22,7 @@ from holdfast_node.services.cartographer import Cartographer
 from holdfast_node.services.explain import Explainer
 from holdfast_node.services.membership import Membership
 from holdfast_node.services.prove import Prover
+from holdfast_node.services.quarantine import Quarantine
 from holdfast_node.services.rehoming import Rehoming
 from holdfast_node.services.status import StatusService
 from holdfast_node.services.store import Store
@@ -33,6 +35,7 @@ class AdminServices:
     membership: Membership
     status: StatusService
     rehoming: Rehoming
+    quarantine: Quarantine
     prover: Prover
     explainer: Explainer
 
@@ -75,6 +78,9 @@ class Admin:
 
     async def change(self, asked: NodeChange, *, apply: bool) -> PlanReply:
         return await self._services.rehoming.change(asked, apply=apply)
+
+    async def quarantine(self, *, retry: bool) -> QuarantineListReply:
+        return await self._services.quarantine.read(retry=retry)
 
     async def explain(self, bucket: str, key: bytes) -> ExplainReply:
         return await self._services.explainer.explain(bucket, key)

@@ -7,6 +7,7 @@ writes and of damage at once. Smallest margin first. Two healers of one key are 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final, Protocol
@@ -21,6 +22,9 @@ from holdfast_node.core.messages import (
     NoteDegraded,
     NoteDegradedReply,
     PartitionHealth,
+    QuarantinedKey,
+    QuarantineReply,
+    ReadQuarantine,
     Reply,
     Request,
     ShardHeader,
@@ -55,6 +59,9 @@ AILING_ENOUGH: Final = 5_000
 """With this many known, mending goes before looking for more."""
 TRIES_MAX: Final = 8
 """After so many failures a key is in quarantine: shown, and tried rarely."""
+WHY_CHARS_MAX: Final = 500
+QUARANTINED_MAX: Final = 200
+"""Told of one store: with their reasons less than a frame takes."""
 QUARANTINE_S: Final = 60.0
 """A home whose disk was full or unreadable for long has room again: a minute later its keys must be whole."""
 WATCH_S: Final = 0.25
@@ -128,8 +135,8 @@ class Healer:
             self.wake.set()
 
     def watch(self, handlers: Mapping[type[Request], Handler]) -> dict[type[Request], Handler]:
-        """The acceptor's handlers, with an ear at what is accepted in partitions under stewardship, and a door for
-        notices."""
+        """The acceptor's handlers, with an ear at what is accepted in partitions under stewardship, and doors for
+        notices and for questions about the quarantine."""
         accept = handlers[Accept]
 
         async def heard(caller: Caller, request: Request) -> Reply:
@@ -138,7 +145,8 @@ class Healer:
                 self._accepted(request)
             return reply
 
-        return {**handlers, Accept: heard, **dict([handler(NoteDegraded, self._note)])}
+        own = [handler(NoteDegraded, self._note), handler(ReadQuarantine, self._quarantine)]
+        return {**handlers, Accept: heard, **dict(own)}
 
     def _accepted(self, request: Accept) -> None:
         ward = self._wards.get((request.scope.pool, request.scope.partition))
@@ -359,7 +367,7 @@ class Healer:
         tries = ailing.tries + 1
         pause_s = QUARANTINE_S if tries >= TRIES_MAX else BACKOFF_S * 2**tries
         due_s = asyncio.get_running_loop().time() + pause_s
-        self._order.put_off(ailing, margin=margin, due_s=due_s, tries=tries)
+        self._order.put_off(ailing, margin=margin, due_s=due_s, tries=tries, why=why[:WHY_CHARS_MAX])
         self._last_error = why
         if tries == TRIES_MAX:
             self._path.events.emit(
@@ -374,9 +382,23 @@ class Healer:
 
     # --- telling --------------------------------------------------------------------------------------------
 
+    async def _quarantine(self, caller: Caller, request: ReadQuarantine) -> Reply:
+        """The keys in quarantine here; with `retry`, they are tried again at once."""
+        del caller
+        found = self._order.hopeless(TRIES_MAX)
+        keys = tuple(
+            QuarantinedKey(each.pool, each.bucket, each.key, each.tries, each.margin, each.why)
+            for each in found[:QUARANTINED_MAX]
+        )
+        if request.retry and found:
+            self._order.try_again(TRIES_MAX)
+            self.wake.set()
+        return QuarantineReply(keys, len(found))
+
     def health(self) -> tuple[PartitionHealth, ...]:
         """One row per partition under stewardship. Nothing is claimed of one that was not looked through yet."""
         ailing = self._order.per_partition()
+        hopeless = Counter((each.pool, each.partition) for each in self._order.hopeless(TRIES_MAX))
         rows: list[PartitionHealth] = []
         for ward in self._wards.values():
             count, margin = ailing.get(ward.at, (0, NO_MARGIN_KNOWN))
@@ -391,6 +413,7 @@ class Healer:
                     exceptions=count,
                     least_margin=margin,
                     passed_epoch=ward.healed_epoch,
+                    quarantined=hopeless[ward.at],
                 )
             )
         return tuple(rows)
@@ -410,7 +433,7 @@ class Healer:
 
     def _detail(self) -> str:
         looking = sum(ward.looking and ward.full for ward in self._wards.values())
-        quarantined = self._order.hopeless(TRIES_MAX)
+        quarantined = len(self._order.hopeless(TRIES_MAX))
         told = [f"looking through {looking} partitions" if looking else ""]
         told.append(f"{quarantined} in quarantine" if quarantined else "")
         told.append(self._last_error if len(self._order) or looking else "")

@@ -141,7 +141,7 @@ class Mender:
             try:
                 await self._mend_part(part, base or NO_BALLOT, result, deep=deep)
             except HoldfastError as error:
-                result.failed = str(error)
+                result.failed = _told(part, error)
         return result
 
     def _source(
@@ -259,6 +259,13 @@ class Mender:
         return part.topology.part_partition(
             place.pool, place.bucket, place.key, part.manifest.seed_id, part.number
         )
+
+
+def _told(part: _Part, error: HoldfastError) -> str:
+    """What is wrong with a part that cannot be mended, and which of its shards nobody has."""
+    gone = [index for index, stores in enumerate(part.source.candidates) if not stores]
+    nowhere = f"shards {', '.join(map(str, gone))} of part {part.number} are nowhere: " if gone else ""
+    return nowhere + str(error)
 
 
 def _note_nothing(store: StoreId, seed_id: BlobId, part: int, index: int) -> None:

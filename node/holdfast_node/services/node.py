@@ -34,6 +34,7 @@ from holdfast_node.services.listing import Listing
 from holdfast_node.services.membership import Membership
 from holdfast_node.services.notices import Notices
 from holdfast_node.services.prove import Prover
+from holdfast_node.services.quarantine import Quarantine
 from holdfast_node.services.registers import Registers
 from holdfast_node.services.rehoming import Rehoming
 from holdfast_node.services.status import StatusService
@@ -227,6 +228,7 @@ class Node:
                 membership=self.membership,
                 status=self.status,
                 rehoming=Rehoming(cartographer=self.cartographer, status=self.status),
+                quarantine=Quarantine(path=self.path, buckets=self.buckets),
                 prover=prover,
                 explainer=explainer,
             ),

@@ -69,6 +69,11 @@ class AdminStub:
                 request_serializer=holdfastpb_dot_v1_dot_admin__pb2.GetPlanRequest.SerializeToString,
                 response_deserializer=holdfastpb_dot_v1_dot_admin__pb2.PlanReply.FromString,
                 _registered_method=True)
+        self.Quarantine = channel.unary_unary(
+                '/holdfastpb.v1.Admin/Quarantine',
+                request_serializer=holdfastpb_dot_v1_dot_admin__pb2.QuarantineRequest.SerializeToString,
+                response_deserializer=holdfastpb_dot_v1_dot_admin__pb2.QuarantineListReply.FromString,
+                _registered_method=True)
         self.Explain = channel.unary_unary(
                 '/holdfastpb.v1.Admin/Explain',
                 request_serializer=holdfastpb_dot_v1_dot_admin__pb2.ExplainRequest.SerializeToString,
@@ -131,6 +136,13 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Quarantine(self, request, context):
+        """What heal cannot mend, by name, and why; on request it is tried again now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Explain(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -181,6 +193,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.GetPlan,
                     request_deserializer=holdfastpb_dot_v1_dot_admin__pb2.GetPlanRequest.FromString,
                     response_serializer=holdfastpb_dot_v1_dot_admin__pb2.PlanReply.SerializeToString,
+            ),
+            'Quarantine': grpc.unary_unary_rpc_method_handler(
+                    servicer.Quarantine,
+                    request_deserializer=holdfastpb_dot_v1_dot_admin__pb2.QuarantineRequest.FromString,
+                    response_serializer=holdfastpb_dot_v1_dot_admin__pb2.QuarantineListReply.SerializeToString,
             ),
             'Explain': grpc.unary_unary_rpc_method_handler(
                     servicer.Explain,
@@ -382,6 +399,33 @@ class Admin:
             '/holdfastpb.v1.Admin/GetPlan',
             holdfastpb_dot_v1_dot_admin__pb2.GetPlanRequest.SerializeToString,
             holdfastpb_dot_v1_dot_admin__pb2.PlanReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Quarantine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/holdfastpb.v1.Admin/Quarantine',
+            holdfastpb_dot_v1_dot_admin__pb2.QuarantineRequest.SerializeToString,
+            holdfastpb_dot_v1_dot_admin__pb2.QuarantineListReply.FromString,
             options,
             channel_credentials,
             insecure,

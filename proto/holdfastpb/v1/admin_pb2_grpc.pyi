@@ -43,6 +43,8 @@ class AdminStub:
     """Plans a change of homes and, if asked to, applies it. One at a time."""
     GetPlan: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetPlanRequest, _admin_pb2.PlanReply]
     """How far the last change is."""
+    Quarantine: _grpc.UnaryUnaryMultiCallable[_admin_pb2.QuarantineRequest, _admin_pb2.QuarantineListReply]
+    """What heal cannot mend, by name, and why; on request it is tried again now."""
     Explain: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ExplainRequest, _admin_pb2.ExplainReply]
     Prove: _grpc.UnaryStreamMultiCallable[_admin_pb2.ProveRequest, _admin_pb2.ProveReply]
     """From the shards that are really there: what would be undecodable if a selection went. Streams progress."""
@@ -62,6 +64,8 @@ class AdminAsyncStub(AdminStub):
     """Plans a change of homes and, if asked to, applies it. One at a time."""
     GetPlan: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetPlanRequest, _admin_pb2.PlanReply]  # type: ignore[assignment]
     """How far the last change is."""
+    Quarantine: _aio.UnaryUnaryMultiCallable[_admin_pb2.QuarantineRequest, _admin_pb2.QuarantineListReply]  # type: ignore[assignment]
+    """What heal cannot mend, by name, and why; on request it is tried again now."""
     Explain: _aio.UnaryUnaryMultiCallable[_admin_pb2.ExplainRequest, _admin_pb2.ExplainReply]  # type: ignore[assignment]
     Prove: _aio.UnaryStreamMultiCallable[_admin_pb2.ProveRequest, _admin_pb2.ProveReply]  # type: ignore[assignment]
     """From the shards that are really there: what would be undecodable if a selection went. Streams progress."""
@@ -120,6 +124,14 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.PlanReply, _abc.Awaitable[_admin_pb2.PlanReply]]:
         """How far the last change is."""
+
+    @_abc_1.abstractmethod
+    def Quarantine(
+        self,
+        request: _admin_pb2.QuarantineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.QuarantineListReply, _abc.Awaitable[_admin_pb2.QuarantineListReply]]:
+        """What heal cannot mend, by name, and why; on request it is tried again now."""
 
     @_abc_1.abstractmethod
     def Explain(

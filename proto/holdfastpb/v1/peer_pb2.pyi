@@ -62,6 +62,7 @@ class _FrameTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FrameType.V
     FRAME_TYPE_CLOSE_BUCKET: _FrameType.ValueType  # 36
     FRAME_TYPE_READ_STATUS: _FrameType.ValueType  # 37
     FRAME_TYPE_NOTE_DEGRADED: _FrameType.ValueType  # 38
+    FRAME_TYPE_READ_QUARANTINE: _FrameType.ValueType  # 39
     FRAME_TYPE_REGISTER_VIEW: _FrameType.ValueType  # 144
     FRAME_TYPE_PREPARE_REPLY: _FrameType.ValueType  # 145
     FRAME_TYPE_ACCEPT_REPLY: _FrameType.ValueType  # 146
@@ -84,6 +85,7 @@ class _FrameTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FrameType.V
     FRAME_TYPE_CLOSE_BUCKET_REPLY: _FrameType.ValueType  # 163
     FRAME_TYPE_NODE_STATUS: _FrameType.ValueType  # 164
     FRAME_TYPE_NOTE_DEGRADED_REPLY: _FrameType.ValueType  # 165
+    FRAME_TYPE_QUARANTINE_REPLY: _FrameType.ValueType  # 166
 
 class FrameType(_FrameType, metaclass=_FrameTypeEnumTypeWrapper):
     """The `type` of a frame header. Numbers are wire format."""
@@ -119,6 +121,7 @@ FRAME_TYPE_INTRODUCE: FrameType.ValueType  # 35
 FRAME_TYPE_CLOSE_BUCKET: FrameType.ValueType  # 36
 FRAME_TYPE_READ_STATUS: FrameType.ValueType  # 37
 FRAME_TYPE_NOTE_DEGRADED: FrameType.ValueType  # 38
+FRAME_TYPE_READ_QUARANTINE: FrameType.ValueType  # 39
 FRAME_TYPE_REGISTER_VIEW: FrameType.ValueType  # 144
 FRAME_TYPE_PREPARE_REPLY: FrameType.ValueType  # 145
 FRAME_TYPE_ACCEPT_REPLY: FrameType.ValueType  # 146
@@ -141,6 +144,7 @@ FRAME_TYPE_INTRODUCE_REPLY: FrameType.ValueType  # 162
 FRAME_TYPE_CLOSE_BUCKET_REPLY: FrameType.ValueType  # 163
 FRAME_TYPE_NODE_STATUS: FrameType.ValueType  # 164
 FRAME_TYPE_NOTE_DEGRADED_REPLY: FrameType.ValueType  # 165
+FRAME_TYPE_QUARANTINE_REPLY: FrameType.ValueType  # 166
 Global___FrameType: _TypeAlias = FrameType  # noqa: Y015
 
 class _Role:
@@ -1609,6 +1613,7 @@ class PartitionHealth(_message.Message):
     EXCEPTIONS_FIELD_NUMBER: _builtins.int
     LEAST_MARGIN_FIELD_NUMBER: _builtins.int
     PASSED_EPOCH_FIELD_NUMBER: _builtins.int
+    QUARANTINED_FIELD_NUMBER: _builtins.int
     pool: _builtins.int
     partition: _builtins.int
     blobs: _builtins.int
@@ -1617,6 +1622,7 @@ class PartitionHealth(_message.Message):
     exceptions: _builtins.int
     least_margin: _builtins.int
     passed_epoch: _builtins.int
+    quarantined: _builtins.int
     def __init__(
         self,
         *,
@@ -1628,10 +1634,11 @@ class PartitionHealth(_message.Message):
         exceptions: _builtins.int = ...,
         least_margin: _builtins.int = ...,
         passed_epoch: _builtins.int = ...,
+        quarantined: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "bytes", b"bytes", "exceptions", b"exceptions", "healed_epoch", b"healed_epoch", "least_margin", b"least_margin", "partition", b"partition", "passed_epoch", b"passed_epoch", "pool", b"pool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "bytes", b"bytes", "exceptions", b"exceptions", "healed_epoch", b"healed_epoch", "least_margin", b"least_margin", "partition", b"partition", "passed_epoch", b"passed_epoch", "pool", b"pool", "quarantined", b"quarantined"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1651,6 +1658,83 @@ class ReadStatus(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReadStatus: _TypeAlias = ReadStatus  # noqa: Y015
+
+@_typing.final
+class ReadQuarantine(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RETRY_FIELD_NUMBER: _builtins.int
+    retry: _builtins.bool
+    def __init__(
+        self,
+        *,
+        retry: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["retry", b"retry"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadQuarantine: _TypeAlias = ReadQuarantine  # noqa: Y015
+
+@_typing.final
+class QuarantinedKey(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    BUCKET_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    TRIES_FIELD_NUMBER: _builtins.int
+    MARGIN_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    pool: _builtins.int
+    bucket: _builtins.bytes
+    key: _builtins.bytes
+    tries: _builtins.int
+    margin: _builtins.int
+    """in nodes; -1: it cannot be read now"""
+    why: _builtins.str
+    def __init__(
+        self,
+        *,
+        pool: _builtins.int = ...,
+        bucket: _builtins.bytes = ...,
+        key: _builtins.bytes = ...,
+        tries: _builtins.int = ...,
+        margin: _builtins.int = ...,
+        why: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "key", b"key", "margin", b"margin", "pool", b"pool", "tries", b"tries", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuarantinedKey: _TypeAlias = QuarantinedKey  # noqa: Y015
+
+@_typing.final
+class QuarantineReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEYS_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    total: _builtins.int
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___QuarantinedKey]: ...
+    def __init__(
+        self,
+        *,
+        keys: _abc.Iterable[Global___QuarantinedKey] | None = ...,
+        total: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuarantineReply: _TypeAlias = QuarantineReply  # noqa: Y015
 
 @_typing.final
 class WorkerStatus(_message.Message):

@@ -47,6 +47,12 @@ class AdminServicer:
     async def get_plan(self, request: admin_pb2.GetPlanRequest, _context: object) -> admin_pb2.PlanReply:
         return admin_pb2.PlanReply.FromString(self._bodies.encode(await self._admin.plan()))
 
+    async def quarantine(
+        self, request: admin_pb2.QuarantineRequest, _context: object
+    ) -> admin_pb2.QuarantineListReply:
+        reply = await self._admin.quarantine(retry=request.retry)
+        return admin_pb2.QuarantineListReply.FromString(self._bodies.encode(reply))
+
     async def explain(self, request: admin_pb2.ExplainRequest, _context: object) -> admin_pb2.ExplainReply:
         reply = await self._admin.explain(values.bucket_name(request.bucket), values.key_of(request.key))
         return admin_pb2.ExplainReply.FromString(self._bodies.encode(reply))

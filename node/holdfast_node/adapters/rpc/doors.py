@@ -26,6 +26,7 @@ from holdfast_node.core.report import (
     InitReply,
     PlanReply,
     ProveReply,
+    QuarantineListReply,
     ReplaceLostReply,
     StatusReply,
 )
@@ -82,6 +83,8 @@ class AdminDoor(Protocol):
     async def plan(self) -> PlanReply: ...
 
     async def change(self, asked: NodeChange, *, apply: bool) -> PlanReply: ...
+
+    async def quarantine(self, *, retry: bool) -> QuarantineListReply: ...
 
     async def explain(self, bucket: str, key: bytes) -> ExplainReply: ...
 

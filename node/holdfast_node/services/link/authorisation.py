@@ -41,6 +41,7 @@ FRAME_ROWS: Final[dict[int, Row]] = {
     FrameType.CLOSE_BUCKET: Row.LOOPBACK,
     FrameType.READ_STATUS: Row.LOOPBACK,
     FrameType.NOTE_DEGRADED: Row.LOOPBACK,
+    FrameType.READ_QUARANTINE: Row.LOOPBACK,
 }
 
 

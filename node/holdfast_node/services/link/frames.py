@@ -62,6 +62,7 @@ class FrameType(IntEnum):
     CLOSE_BUCKET = 36
     READ_STATUS = 37
     NOTE_DEGRADED = 38
+    READ_QUARANTINE = 39
 
     REGISTER_VIEW = 144
     PREPARE_REPLY = 145
@@ -85,6 +86,7 @@ class FrameType(IntEnum):
     CLOSE_BUCKET_REPLY = 163
     NODE_STATUS = 164
     NOTE_DEGRADED_REPLY = 165
+    QUARANTINE_REPLY = 166
 
 
 def _type_of(cls: type) -> FrameType:

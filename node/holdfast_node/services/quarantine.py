@@ -1,0 +1,49 @@
+"""What heal cannot mend, asked of every steward and told by name. Mends nothing itself."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from holdfast_node.core.messages import QuarantineReply, ReadQuarantine
+from holdfast_node.core.report import QuarantinedBlob, QuarantineListReply
+from holdfast_node.services.datapath import DataPath
+from holdfast_node.services.fanout import gather, replies
+from holdfast_node.services.prove import BucketSource
+
+QUARANTINE_TIMEOUT_S: Final = 5.0
+
+
+class Quarantine:
+    """Answers for the whole cluster."""
+
+    def __init__(self, *, path: DataPath, buckets: BucketSource) -> None:
+        self._path = path
+        self._buckets = buckets
+
+    async def read(self, *, retry: bool) -> QuarantineListReply:
+        """`retry`: and have it tried again at once. Raises `NotInitialised`."""
+        topology = self._path.topology
+        names = {bucket.id: bucket.name async for _, bucket in self._buckets.all_buckets()}
+        answers = await gather(
+            self._path.links,
+            dict.fromkeys(topology.stores, ReadQuarantine(retry)),
+            timeout_s=QUARANTINE_TIMEOUT_S,
+            enough=lambda _: False,
+        )
+        found = replies(answers, QuarantineReply)
+        blobs = [
+            QuarantinedBlob(
+                bucket=names.get(key.bucket, key.bucket.hex()),
+                key=key.key,
+                node=topology.name(store),
+                tries=key.tries,
+                margin=key.margin,
+                why=key.why,
+            )
+            for store in sorted(found)
+            for key in found[store].keys
+        ]
+        blobs.sort(key=lambda blob: (blob.margin, blob.bucket, blob.key))
+        silent = [topology.name(store) for store in topology.stores if store not in found]
+        total = sum(reply.total for reply in found.values())
+        return QuarantineListReply(tuple(blobs), total, tuple(sorted(silent)))
