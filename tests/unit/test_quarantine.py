@@ -93,3 +93,29 @@ def test_a_blob_that_still_decodes_is_mended_and_never_listed() -> None:
         assert status.healthy, status.problems
 
     run_story(story)
+
+
+def test_the_time_left_is_measured_and_ends_at_nothing() -> None:
+    """Of twelve nodes one was away; what it missed comes home key by key, slowly enough to watch."""
+
+    async def story(small: SmallCluster) -> None:
+        small.cluster.stop_at_once(small.machine("n6"))
+        await pass_time(5)
+        for number in range(80):
+            await small.put(b"%d" % number, payload_of(SIZE))
+        small.cluster.slow_disks["n6"] = 200.0
+        await small.cluster.boot(small.machine("n6"))
+        seen: list[float] = []
+        for _ in range(200):
+            await pass_time(0.2)
+            status = await small.at("n1", lambda node: node.admin.status())
+            etas = [worker.eta_s for worker in status.workers if worker.name == "healer"]
+            seen.append(max(etas) if min(etas) >= 0 else -1.0)
+            if status.healthy:
+                break
+        known = [eta for eta in seen if eta > 0]
+        assert known, "a rate is known long before the end"
+        assert max(known) < 120
+        assert seen[-1] == 0
+
+    run_story(story)

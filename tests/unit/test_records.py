@@ -277,7 +277,7 @@ def test_every_request_and_reply_has_a_message_of_the_peer_protocol() -> None:
 def test_records_and_statuses_keep_wide_numbers() -> None:
     record = PartitionRecord(U32, U32, U64, None, U64, "", U64)
     assert BODIES.decode(PartitionRecord, BODIES.encode(record)) == record
-    worker = WorkerStatus("w", "idle", "", 0, 0, 0, 1.5)
+    worker = WorkerStatus("w", "idle", "", 0, 0, 0, 1.5, 2.5)
     assert BODIES.decode(WorkerStatus, BODIES.encode(worker)) == worker
     register = RegisterRecord(ids.BucketId(ID), b"k", 0, 0, None, None, b"")
     assert BODIES.decode(RegisterRecord, BODIES.encode(register)) == register

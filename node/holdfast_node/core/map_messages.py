@@ -160,6 +160,8 @@ class WorkerStatus:
     total: int
     bytes_done: int
     rate_bytes_s: float
+    eta_s: float = 0.0
+    """Until `total` is done, at the rate measured of late; 0: nothing is left, or nobody can tell."""
 
 
 @dataclass(frozen=True, slots=True)

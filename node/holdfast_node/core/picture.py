@@ -120,17 +120,14 @@ class Picture:
         return row.bytes if row is not None else 0
 
     def heal_eta_s(self) -> float:
-        """When the keys known to ail will be in order, at the rate measured now; -1 if there is none."""
-        rate = sum(
-            worker.rate_bytes_s
+        """When the last steward will have mended what it knows to ail; -1 if one cannot tell."""
+        told = [
+            _worker_report("", worker).eta_s
             for account in self._accounts.values()
             for worker in account.workers
             if worker.name == HEALER
-        )
-        keys = sum(row.exceptions for row in self._health.values())
-        blobs = sum(row.blobs for row in self._health.values())
-        size = sum(row.bytes for row in self._health.values())
-        return keys * size / blobs / rate if rate and blobs else -1.0
+        ]
+        return -1.0 if not told or min(told) < 0 else max(told)
 
     def _settled(self, pool: int) -> bool:
         """Whether heal has passed the last change of homes in all partitions of the pool. What was written since then
@@ -247,7 +244,7 @@ def _worker_report(node: str, worker: WorkerStatus) -> WorkerReport:
         total=worker.total,
         bytes_done=worker.bytes_done,
         rate_bytes_s=worker.rate_bytes_s,
-        eta_s=-1.0,
+        eta_s=worker.eta_s or (-1.0 if worker.done < worker.total else 0.0),
     )
 
 

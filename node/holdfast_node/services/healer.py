@@ -73,6 +73,8 @@ HOLD_S: Final = 1.0
 BACKOFF_S: Final = 0.5
 DAMAGED_SHARDS_MAX: Final = 1_000
 RATE_WINDOW_S: Final = 10.0
+RECENT_MAX: Final = 4_000
+"""Keys remembered for the rate: more than are mended in that time."""
 
 
 class HealStore(Protocol):
@@ -112,6 +114,7 @@ class Healer:
         self._done = 0
         self._bytes = 0
         self._recent: list[tuple[float, int]] = []
+        self._mended_at: list[float] = []
         self.wake: Final = asyncio.Event()
 
     async def run(self) -> None:
@@ -343,7 +346,7 @@ class Healer:
                 )
             except HoldfastError as error:
                 results.append(Mended(failed=str(error), margin=ailing.margin))
-        self._count(sum(result.bytes_written for result in results))
+        written = sum(result.bytes_written for result in results)
         margin = min((result.margin for result in results), default=NO_MARGIN_KNOWN)
         if failure := next((result.failed for result in results if result.failed), ""):
             self._failed(ailing, failure, margin)
@@ -352,6 +355,9 @@ class Healer:
         else:
             self._done += 1
             self._order.remove(ailing)
+            self._mended_at.append(asyncio.get_running_loop().time())
+            del self._mended_at[:-RECENT_MAX]
+        self._count(written)
 
     def _wait(self, ailing: Ailing, waiting: set[StoreId], margin: int) -> None:
         """For a store that is down: its return is noticed. One that is up missed a question, or the map changed before
@@ -378,7 +384,7 @@ class Healer:
         self._bytes += size
         if size:
             self._recent.append((asyncio.get_running_loop().time(), size))
-            del self._recent[:-1000]
+            del self._recent[:-RECENT_MAX]
 
     # --- telling --------------------------------------------------------------------------------------------
 
@@ -429,7 +435,14 @@ class Healer:
             total=self._done + len(self._order),
             bytes_done=self._bytes,
             rate_bytes_s=sum(recent) / RATE_WINDOW_S,
+            eta_s=self._eta_s(sum(at_s > now_s - RATE_WINDOW_S for at_s in self._mended_at)),
         )
+
+    def _eta_s(self, mended: int) -> float:
+        """Not known while a look may still find more, nor for what was tried in vain."""
+        left = len(self._order) - len(self._order.hopeless(TRIES_MAX))
+        looking = any(ward.looking and ward.full for ward in self._wards.values())
+        return left * RATE_WINDOW_S / mended if mended and not looking else 0.0
 
     def _detail(self) -> str:
         looking = sum(ward.looking and ward.full for ward in self._wards.values())

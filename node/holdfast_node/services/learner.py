@@ -128,6 +128,7 @@ class Learner:
             total=self._learned_total + left,
             bytes_done=self._bytes,
             rate_bytes_s=self._bytes / self._busy_s if self._busy_s else 0.0,
+            eta_s=left * self._busy_s / self._learned_total if self._learned_total else 0.0,
         )
 
     async def work_once(self) -> Work:
