@@ -484,8 +484,8 @@ _HEAL: Final = (
         (
             Edit(
                 _HEAL_ORDER,
-                "key=lambda ailing: (ailing.margin, ailing.since",
-                "key=lambda ailing: (-ailing.margin, ailing.since",
+                "return heapq.nsmallest(count, due, key=lambda ailing: (ailing.margin,",
+                "return heapq.nsmallest(count, due, key=lambda ailing: (-ailing.margin,",
             ),
         ),
         _TEST_HEAL,
