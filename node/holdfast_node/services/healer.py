@@ -60,8 +60,8 @@ AILING_ENOUGH: Final = 5_000
 TRIES_MAX: Final = 8
 """After so many failures a key is in quarantine: shown, and tried rarely."""
 WHY_CHARS_MAX: Final = 500
-QUARANTINED_MAX: Final = 200
-"""Told of one store: with their reasons less than a frame takes."""
+QUARANTINED_MAX: Final = 100
+"""Told of one store: keys and reasons are 160 KiB at most, and a control frame takes 256."""
 QUARANTINE_S: Final = 60.0
 """A home whose disk was full or unreadable for long has room again: a minute later its keys must be whole."""
 WATCH_S: Final = 0.25

@@ -25,8 +25,10 @@ from holdfast_node.services.tasks import Tasks
 TELL_TIMEOUT_S: Final = 0.5
 """Acknowledgements of degraded writes wait so long at most."""
 RETRY_S: Final = 0.5
-KEYS_MAX: Final = 256
-"""Named in one notice, and remembered for one partition: 1 KiB each at most."""
+KEYS_MAX: Final = 128
+"""Named in one notice, and remembered for one partition: 1.3 KiB each at most, and a control frame takes 256 KiB."""
+UNTOLD_MAX: Final = 4096
+"""Remembered for all partitions together."""
 
 At = tuple[int, int]
 
@@ -72,7 +74,8 @@ class Notices:
             untold = self._untold[at] = _Untold()
             with contextlib.suppress(RuntimeError):
                 _ = self._tasks.spawn(self._tell(at, untold), "notices")
-        if len(untold.keys) < KEYS_MAX:
+        remembered = sum(len(each.keys) for each in self._untold.values())
+        if len(untold.keys) < KEYS_MAX and remembered < UNTOLD_MAX:
             untold.keys[key] = None
         else:
             untold.more = True

@@ -11,7 +11,7 @@ from typing import Final
 
 from holdfast_node.core.api import Margin
 from holdfast_node.core.cluster_map import ChangeKind, ClusterMap, NodeEntry
-from holdfast_node.core.errors import Evidence, HoldfastError, Refused
+from holdfast_node.core.errors import Evidence, HoldfastError, MapConflict, Refused
 from holdfast_node.core.ids import NodeName
 from holdfast_node.core.map_changes import Change
 from holdfast_node.core.map_moves import Cost, add_node, cancel, costs, create_pool, drain, remove
@@ -38,7 +38,7 @@ class Rehoming:
     async def plan(self) -> PlanReply:
         """How far the last change is."""
         picture = await self._status.picture()
-        return _told(picture, picture.topology.map, applied=False)
+        return _told(picture, picture.topology.map)
 
     async def change(self, asked: NodeChange, *, apply: bool) -> PlanReply:
         """What a change would do, or, with `apply`, has begun to do. Raises `Refused` with the reasons; then nothing
@@ -48,7 +48,7 @@ class Rehoming:
         kind, names, change = await self._meant(asked, picture)
         after = change(before)
         if after is None:
-            return _told(picture, before, applied=False)
+            return _told(picture, before)
         warnings: tuple[str, ...] = ()
         if apply:
             after = await self._cartographer.change(change)
@@ -82,7 +82,15 @@ class Rehoming:
         if isinstance(asked, DrainNodes):
             return _word(ChangeKind.DRAIN), names, lambda current: drain(current, names)
         _refuse_needed(picture, names)
-        return REMOVED, names, lambda current: remove(current, names)
+        seen = picture.topology.map
+
+        def taken_out(current: ClusterMap) -> ClusterMap | None:
+            after = remove(current, names)
+            if after is not None and _last_moved(current) != _last_moved(seen):
+                raise MapConflict("homes have changed since this was looked at", hint="run it again")
+            return after
+
+        return REMOVED, names, taken_out
 
     async def _newcomer(self, topology: Topology, node: SeedNode) -> NodeEntry:
         """The member of that name, or the new, empty store that answers at the address."""
@@ -110,6 +118,10 @@ class Rehoming:
         return NodeEntry(NodeName(node.name), node.address, met.store, tags, node.weight)
 
 
+def _last_moved(current: ClusterMap) -> int:
+    return max(pool.moved_epoch for pool in current.pools)
+
+
 def _word(kind: ChangeKind) -> str:
     return kind.name.lower()
 
@@ -126,14 +138,14 @@ def _refuse_needed(picture: Picture, names: Iterable[NodeName]) -> None:
         )
 
 
-def _told(picture: Picture, current: ClusterMap, *, applied: bool) -> PlanReply:
+def _told(picture: Picture, current: ClusterMap) -> PlanReply:
     plan = current.plan
     concerned = [entry for pool in current.pools for entry in pool.partitions if entry.moving or entry.former]
     return PlanReply(
         kind=_word(plan.kind) if plan is not None else "",
         nodes=tuple(plan.nodes) if plan is not None else (),
         epoch=plan.epoch if plan is not None else 0,
-        applied=applied,
+        applied=False,
         partitions=len(concerned),
         open=picture.topology.moves_open(),
         settled=not picture.topology.moves_open() and picture.all_settled(),
