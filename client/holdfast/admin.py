@@ -75,6 +75,11 @@ class Admin:
         request = admin_pb2.QuarantineRequest(retry=retry)
         return self._call(lambda stub, limit_s: stub.Quarantine(request, timeout=limit_s))
 
+    def scrub(self, *, now: bool = False) -> admin_pb2.ScrubReply:
+        """How far every node has read itself back from its disk; with `now`, all begin a cycle at once."""
+        request = admin_pb2.ScrubRequest(now=now)
+        return self._call(lambda stub, limit_s: stub.Scrub(request, timeout=limit_s))
+
     def explain(self, bucket: str, key: bytes) -> admin_pb2.ExplainReply:
         request = admin_pb2.ExplainRequest(bucket=bucket, key=key)
         return self._call(lambda stub, limit_s: stub.Explain(request, timeout=limit_s))

@@ -12,6 +12,7 @@ import click
 from holdfast.cli.shell import EXIT_FINE, EXIT_REFUSED, EXIT_USAGE, Usage
 from holdfast_ctl import documents, report
 from holdfast_ctl.changes import create, node, plan
+from holdfast_ctl.scrub import scrub
 from holdfast_ctl.session import Session, json_option, session_of
 
 if TYPE_CHECKING:
@@ -278,6 +279,7 @@ CLUSTER_COMMANDS: Final = (
     pool,
     plan,
     heal,
+    scrub,
     quarantine,
     config,
 )

@@ -92,6 +92,30 @@ def quarantine(message: admin_pb2.QuarantineListReply) -> Document:
     }
 
 
+def scrub(message: admin_pb2.ScrubReply) -> Document:
+    return {
+        "nodes": [
+            {
+                "id": node.node,
+                "cycle": node.cycle,
+                "completed": node.completed,
+                "bytes_done": node.bytes_done,
+                "bytes_total": node.bytes_total,
+                "rate_bytes_s": node.rate_bytes_s,
+                "eta_s": node.eta_s,
+                "found": node.found,
+                "healed": node.healed,
+                "garbage": node.garbage,
+                "unproven_s": node.unproven_s,
+                "promised_s": node.promised_s,
+                "waiting": list(node.waiting),
+            }
+            for node in message.nodes
+        ],
+        "unreachable": list(message.unreachable),
+    }
+
+
 def pool(message: admin_pb2.PoolStatus) -> Document:
     return {
         "name": message.name,

@@ -31,10 +31,10 @@ STYLES = {
 
 
 def local_nodes(output: Output, states: Sequence[NodeState]) -> None:
-    table = _table("node", "pid", "address", "tags", "state", "data")
+    table = table_of("node", "pid", "address", "tags", "state", "data")
     for state in states:
         cells = [state.node.name, str(state.pid or "-"), state.node.address, tags_text(state.node.tags)]
-        _row(table, [*cells, state.state, str(state.node.data_dir)], state.state)
+        row(table, [*cells, state.state, str(state.node.data_dir)], state.state)
     output.console().print(table)
 
 
@@ -57,41 +57,41 @@ def status(output: Output, message: admin_pb2.StatusReply) -> None:
     if work:
         workers(output, work)
     for problem in message.problems:
-        console.print(f"[red]![/] {_safe(problem)}")
+        console.print(f"[red]![/] {safe(problem)}")
 
 
 def nodes(output: Output, message: admin_pb2.StatusReply, *, brief: bool = False) -> None:
     """By domain: nodes that share their last protected tag stand together."""
     columns = ["node", "tags", "state", "votes", "shards", "used", "up for"]
-    table = _table(*columns, *([] if brief else ["address", "store"]))
+    table = table_of(*columns, *([] if brief else ["address", "store"]))
     for node in sorted(message.nodes, key=lambda node: (_domain(node), node.name)):
         votes = "yes" if node.voting else f"no: {node.not_voting_reason}" if node.not_voting_reason else "no"
         if node.learning_partitions:
             votes = f"{node.learning_partitions} partitions to learn"
         cells = [node.name, tags_text(node.tags), node.state, votes, node.shards]
-        cells += [_used(node), _time(node.uptime_s) if node.uptime_s else "-"]
-        _row(table, cells if brief else [*cells, node.address, node.store.hex()[:8]], node.state)
+        cells += [_used(node), time_text(node.uptime_s) if node.uptime_s else "-"]
+        row(table, cells if brief else [*cells, node.address, node.store.hex()[:8]], node.state)
     output.console().print(table)
 
 
 def pools(output: Output, message: admin_pb2.StatusReply) -> None:
-    table = _table(
+    table = table_of(
         "pool", "code", "partitions", "protects", "ack floor", "survives by design", "blobs", "bytes"
     )
     for pool in message.pools:
         cells = [pool.name, pool.code, str(pool.partitions), " ".join(pool.protected_tags), pool.ack_floor]
         cells += [margin_text(pool.designed_margin), str(pool.blobs), size_text(pool.bytes)]
-        _row(table, cells, "")
+        row(table, cells, "")
     output.console().print(table)
 
 
 def workers(output: Output, found: Iterable[admin_pb2.WorkerStatus]) -> None:
-    table = _table("node", "work", "state", "done", "rate", "time left", "")
+    table = table_of("node", "work", "state", "done", "rate", "time left", "")
     for worker in found:
         done = f"{worker.done} of {worker.total}" if worker.total else str(worker.done)
         rate = f"{size_text(int(worker.rate_bytes_s))}/s" if worker.rate_bytes_s else "-"
-        left = _time(worker.eta_s) if worker.eta_s >= 0 else "not known"
-        _row(table, [worker.node, worker.name, worker.state, done, rate, left, worker.detail], "")
+        left = time_text(worker.eta_s) if worker.eta_s >= 0 else "not known"
+        row(table, [worker.node, worker.name, worker.state, done, rate, left, worker.detail], "")
     output.console().print(table)
 
 
@@ -107,22 +107,22 @@ def heal(output: Output, message: admin_pb2.StatusReply) -> None:
     if found:
         workers(output, found)
     for problem in message.problems:
-        console.print(f"[red]![/] {_safe(problem)}")
+        console.print(f"[red]![/] {safe(problem)}")
 
 
 def quarantine(output: Output, message: admin_pb2.QuarantineListReply) -> None:
     """What heal has given up for now, gravest first."""
     console = output.console()
     if message.unreachable:
-        console.print(f"[red]![/] did not answer: {_safe(' '.join(message.unreachable))}")
+        console.print(f"[red]![/] did not answer: {safe(' '.join(message.unreachable))}")
     if not message.blobs:
         console.print("nothing is in quarantine")
         return
-    table = _table("blob", "survives", "tries", "steward", "why")
+    table = table_of("blob", "survives", "tries", "steward", "why")
     for blob in message.blobs:
         survives = f"{blob.margin} node" if blob.margin >= 0 else "cannot be read"
         name = f"{blob.bucket}/{key_text(blob.key)}"
-        _row(table, [name, survives, str(blob.tries), blob.node, blob.why], "")
+        row(table, [name, survives, str(blob.tries), blob.node, blob.why], "")
     console.print(table)
     if message.total > len(message.blobs):
         console.print(f"and {message.total - len(message.blobs)} more")
@@ -130,30 +130,30 @@ def quarantine(output: Output, message: admin_pb2.QuarantineListReply) -> None:
 
 def explanation(output: Output, bucket: str, message: admin_pb2.ExplainReply) -> None:
     console = output.console()
-    name = _safe(f"{bucket}/{key_text(message.info.key)}")
+    name = safe(f"{bucket}/{key_text(message.info.key)}")
     console.print(
         f"{name} · version {message.info.version} · {size_text(message.info.size)} · {message.info.code} · "
         f"partition {message.partition}, generation {message.generation}"
     )
     console.print(f"survives the loss of   {margin_text(message.margin)}")
-    console.print(f"register copies at     {_safe(' '.join(message.register_copies))}")
-    table = _table("part", "shard", "home", "written at", "found at")
+    console.print(f"register copies at     {safe(' '.join(message.register_copies))}")
+    table = table_of("part", "shard", "home", "written at", "found at")
     for shard in message.shards:
         at_home = shard.home in shard.found_at
         cells = [str(shard.part), str(shard.index), shard.home, shard.named or "a store that is gone"]
         cells.append(" ".join(shard.found_at) or "nowhere")
-        _row(table, cells, "up" if at_home else "down")
+        row(table, cells, "up" if at_home else "down")
     console.print(table)
     if message.unreachable:
-        console.print(f"[red]![/] did not answer: {_safe(' '.join(message.unreachable))}")
+        console.print(f"[red]![/] did not answer: {safe(' '.join(message.unreachable))}")
 
 
 def at_risk(output: Output, found: Sequence[admin_pb2.AtRisk]) -> None:
-    table = _table("blob", "version", "if lost", "what", "left", "needed")
+    table = table_of("blob", "version", "if lost", "what", "left", "needed")
     for item in found:
         name = f"{item.bucket}/{key_text(item.key)}"
         cells = [name, str(item.version), item.lose, item.what, str(item.left), str(item.needed)]
-        _row(table, cells, "down")
+        row(table, cells, "down")
     output.console().print(table)
 
 
@@ -167,15 +167,15 @@ def plan(output: Output, found: admin_pb2.PlanReply) -> None:
         console.print("nothing to do: that is how it is already" if not found.applied else "done")
         return
     did = f"applied, epoch {found.epoch}" if found.applied else "nothing has changed yet"
-    console.print(f"[bold]{found.kind} {_safe(' '.join(found.nodes))}[/] · {did}")
+    console.print(f"[bold]{found.kind} {safe(' '.join(found.nodes))}[/] · {did}")
     for moves in found.pools:
         console.print(
-            f"pool {_safe(moves.pool)}   {moves.slots} of {moves.all_slots} shard slots move, at least "
+            f"pool {safe(moves.pool)}   {moves.slots} of {moves.all_slots} shard slots move, at least "
             f"{moves.least_slots} must; {size_text(moves.bytes)} of what is stored now"
         )
     console.print(f"until then blobs survive the loss of   {_entries_text(found.margin)}")
     for warning in found.warnings:
-        console.print(f"[yellow]![/] {_safe(warning)}")
+        console.print(f"[yellow]![/] {safe(warning)}")
     if found.applied and not found.settled:
         output.note("next: clusterctl plan --wait")
 
@@ -187,10 +187,10 @@ def progress(output: Output, found: admin_pb2.PlanReply) -> None:
         console.print("no change of nodes was ever made")
         return
     moved = found.partitions - found.open
-    left = f", about {_time(found.eta_s)} left" if found.eta_s >= 0 else ""
+    left = f", about {time_text(found.eta_s)} left" if found.eta_s >= 0 else ""
     how = "done" if found.settled else "shards follow" if not found.open else "under way"
     console.print(
-        f"[bold]{found.kind} {_safe(' '.join(found.nodes))}[/] · {how} · {moved} of {found.partitions} partitions "
+        f"[bold]{found.kind} {safe(' '.join(found.nodes))}[/] · {how} · {moved} of {found.partitions} partitions "
         f"have moved{left}"
     )
     if not found.settled:
@@ -254,7 +254,7 @@ def _used(node: admin_pb2.NodeStatus) -> str:
     return size_text(node.used_bytes) if node.capacity_bytes else "-"
 
 
-def _time(seconds: float) -> str:
+def time_text(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:
@@ -262,7 +262,7 @@ def _time(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def _table(*columns: str) -> Table:
+def table_of(*columns: str) -> Table:
     from rich import box
     from rich.table import Table
 
@@ -272,14 +272,14 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _row(table: Table, cells: Sequence[str], state: str) -> None:
+def row(table: Table, cells: Sequence[str], state: str) -> None:
     from rich.text import Text
 
     style = STYLES.get(state, "")
     table.add_row(*(Text(printable(cell), style=style if cell == state else "") for cell in cells))
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
     from rich.markup import escape
 
     return escape(printable(text))

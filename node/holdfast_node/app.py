@@ -107,6 +107,7 @@ class _App:
             coordinate_bytes=limits.coordinate_bytes,
             keep_bytes=limits.keep_bytes,
             repair_bytes=limits.repair_bytes,
+            scrub_cycle_s=self._config.scrub.cycle_s,
             version=importlib.metadata.version("holdfast"),
         )
 

@@ -30,6 +30,7 @@ from holdfast_node.core.records import (
     MapRecord,
     MapVoteRecord,
     PeerRecord,
+    ScrubRecord,
     StageRecord,
     StoreTimeRecord,
 )
@@ -120,6 +121,7 @@ async def _small_facts(store: Store) -> dict[Fact, object]:
     kill = KillRecord(7, 12)
     for body in (
         MapRecord(b"map 2"), vote, partition, BucketRecord(bucket, closing=True), peer, kill, StoreTimeRecord(1234),
+        ScrubRecord(3, 2, b"cursor", 1200, 600),
     ):  # fmt: skip
         await store.append([Entry(body)])
     return {

@@ -258,10 +258,12 @@ _ROT: Final = (
         (
             Edit(
                 _REGISTER_READER,
-                "            if entry.rotten:\n"
+                "            if entry.unknown:\n"
                 "                raise _rotten_register()\n"
+                "            if entry.accepted is None:\n"
+                "                continue\n"
                 "            if len(rows)",
-                "            if entry.rotten:\n                continue\n            if len(rows)",
+                "            if entry.accepted is None:\n                continue\n            if len(rows)",
             ),
         ),
         _TEST_OPENING,
@@ -272,10 +274,12 @@ _ROT: Final = (
         (
             Edit(
                 _REGISTER_READER,
-                "            if entry.rotten:\n"
+                "            if entry.unknown:\n"
                 "                raise _rotten_register()\n"
+                "            if entry.accepted is None:\n"
+                "                continue\n"
                 "            if len(wanted)",
-                "            if entry.rotten:\n                continue\n            if len(wanted)",
+                "            if entry.accepted is None:\n                continue\n            if len(wanted)",
             ),
         ),
         _TEST_OPENING,

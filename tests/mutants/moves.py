@@ -16,6 +16,7 @@ _PICTURE: Final = "node/holdfast_node/core/picture.py"
 _PROPOSAL: Final = "node/holdfast_node/core/proposal.py"
 _QUORUM: Final = "node/holdfast_node/core/quorum.py"
 _REHOMING: Final = "node/holdfast_node/services/rehoming.py"
+_STANDINGS: Final = "node/holdfast_node/services/standings.py"
 _WARDS: Final = "node/holdfast_node/services/wards.py"
 
 _TEST_MOVES: Final = "tests/unit/test_map_moves.py"
@@ -97,7 +98,7 @@ MUTANTS: Final = (
     Mutant(
         "newcomer-promises-early",
         "a newcomer promises before it has begun blank",
-        (Edit(_ACCEPTOR, "record.entered_generation != scope.generation", "record.entered_generation < 0"),),
+        (Edit(_STANDINGS, "record.entered_generation != scope.generation", "record.entered_generation < 0"),),
         _TEST_NEWCOMERS,
     ),
     Mutant(
@@ -105,8 +106,8 @@ MUTANTS: Final = (
         "a newcomer that has not learned answers for whole partitions",
         (
             Edit(
-                _ACCEPTOR,
-                "            if self._newcomer(scope.pool, scope.partition):\n                raise",
+                _STANDINGS,
+                "            if self.is_newcomer(scope.pool, scope.partition):\n                raise",
                 "            if False:\n                raise",
             ),
         ),

@@ -8,6 +8,7 @@ from tests.mutants.mutant import Aim, Edit, Mutant
 
 _ACCEPTANCE: Final = "node/holdfast_node/core/acceptance.py"
 _ACCEPTOR: Final = "node/holdfast_node/services/acceptor.py"
+_STANDINGS: Final = "node/holdfast_node/services/standings.py"
 _BALLOTS: Final = "node/holdfast_node/services/ballots.py"
 _PROPOSAL: Final = "node/holdfast_node/core/proposal.py"
 _QUORUM: Final = "node/holdfast_node/core/quorum.py"
@@ -200,7 +201,7 @@ _QUORUM_RULES: Final = (
                 "for store in entry.homes if store in active and store not in entry.learners",
                 "for store in entry.homes if store in active",
             ),
-            Edit(_ACCEPTOR, "if self._me in entry.homes and self._me in entry.learners:", "if False:"),
+            Edit(_STANDINGS, "if self._me in entry.homes and self._me in entry.learners:", "if False:"),
         ),
         "tests/unit/test_topology.py",
         _BLANK_STORES,
@@ -208,25 +209,25 @@ _QUORUM_RULES: Final = (
     Mutant(
         "learner-answers",
         "a learner answers what only voters may",
-        (Edit(_ACCEPTOR, "if self._me in entry.homes and self._me in entry.learners:", "if False:"),),
+        (Edit(_STANDINGS, "if self._me in entry.homes and self._me in entry.learners:", "if False:"),),
         _TEST_ACCEPTOR,
     ),
     Mutant(
         "stranger-answers",
         "a store that is no home answers what only voters may",
-        (Edit(_ACCEPTOR, "if self._me not in (*entry.homes, *entry.moving):", "if False:"),),
+        (Edit(_STANDINGS, "if self._me not in (*entry.homes, *entry.moving):", "if False:"),),
         _TEST_ACCEPTOR,
     ),
     Mutant(
         "suspect-votes",
         "a store that may not vote votes in registers",
-        (Edit(_ACCEPTOR, "if reason := self._helpers.may_vote():", 'if reason := "":'),),
+        (Edit(_STANDINGS, "if reason := self._may_vote():", 'if reason := "":'),),
         _TEST_ACCEPTOR,
     ),
     Mutant(
         "rotten-partition-votes",
         "a store that cannot vouch for a partition votes in it",
-        (Edit(_ACCEPTOR, "return record.not_voting", 'return ""'),),
+        (Edit(_STANDINGS, "return record.not_voting", 'return ""'),),
         _TEST_ACCEPTOR,
     ),
     Mutant(
@@ -286,7 +287,7 @@ _GENERATION_RULES: Final = (
         "LIST and copies for learners are answered in any generation",
         (
             Edit(
-                _ACCEPTOR,
+                _STANDINGS,
                 "            check_generation(standing, scope)\n            check_voting(standing)\n",
                 "            check_voting(standing)\n",
             ),
@@ -298,12 +299,12 @@ _GENERATION_RULES: Final = (
         "an answer leaves although the home adopted a newer generation meanwhile",
         (
             Edit(
-                _ACCEPTOR,
+                _STANDINGS,
                 "        check_generation(standing, scope)\n"
                 "        check_voting(standing)\n"
                 "\n"
-                "    def _vouched",
-                "\n    def _vouched",
+                "    def vouched",
+                "\n    def vouched",
             ),
         ),
         _TEST_ACCEPTOR,
@@ -314,7 +315,7 @@ _GENERATION_RULES: Final = (
         (
             Edit(
                 _ACCEPTOR,
-                "        self._vouched(request.scopes)\n        return copies",
+                "        self._standings.vouched(request.scopes)\n        return copies",
                 "        return copies",
             ),
         ),

@@ -49,6 +49,7 @@ class Topology:
     sans: tuple[int, ...]
     """How many nodes each SAN has; the nodes of san 0 are n1, n2..."""
     partitions: int = 4
+    scrub_cycle_s: float = 600.0
 
     def nodes(self) -> list[tuple[str, str]]:
         """(name, san) of every node."""
@@ -172,6 +173,7 @@ class Cluster:
             coordinate_bytes=8 << 20,
             keep_bytes=8 << 20,
             repair_bytes=4 << 20,
+            scrub_cycle_s=self.topology.scrub_cycle_s,
             version="sim",
         )
         return await Node.open(settings, ports, lambda hooks: self._links(machine, life, hooks, events))

@@ -93,6 +93,8 @@ _EVENTS: Final[dict[str, str]] = {
     "learning_restarted": "learning started over in another generation",
     "learning_again": "a key that had rotted was learned again",
     "rot_found": "a store found rot",
+    "rot_healed": "what had rotted was made whole",
+    "scrub_cycle_ended": "a store read itself back",
     "index_rebuilt": "an index was rebuilt",
     "map_not_fetched": "a map could not be fetched",
     "partitions_entered": "a newcomer began blank",

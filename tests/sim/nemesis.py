@@ -13,9 +13,11 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from holdfast_node.core.errors import HoldfastError
+from holdfast_node.services.admin import Admin
 from tests.sim.client import ConnectionLost
 from tests.sim.cluster import Cluster, Machine
 from tests.sim.damage import Damage
@@ -358,6 +360,28 @@ class Nemesis:
             poll_s = min(POLL_S[1], 1.3 * poll_s)
         return why
 
+    async def scrub(self) -> list[str]:
+        """Have every store read itself back. What it found and could not heal, or why that did not end."""
+        deadline = self._cluster.loop.time() + PATIENCE_S
+        goal: dict[str, int] = {}
+        left = ["nobody was asked"]
+        while self._cluster.loop.time() < deadline:
+            machine, first = self._one(), not goal
+            if machine is not None:
+                with contextlib.suppress(HoldfastError, ConnectionLost):
+                    told = await self._cluster.admin(machine, partial(Admin.scrub, now=first))
+                    goal = goal or {each.node: each.cycle for each in told.nodes}
+                    left = [f"{name} did not answer" for name in told.unreachable]
+                    left += [f"{node.node}: {why}" for node in told.nodes for why in node.waiting]
+                    left += [
+                        f"{node.node} is not done" for node in told.nodes if node.completed < goal[node.node]
+                    ]
+                    self._cluster.note(f"SCRUB {left or 'done'}")
+                    if not left:
+                        return []
+            await asyncio.sleep(1.0)
+        return left
+
     async def ask_health(self, machine: Machine) -> str:
         try:
             status = await self._cluster.admin(machine, lambda admin: admin.status())
@@ -382,6 +406,13 @@ class Nemesis:
                 break
             machine.wiped = False
         return why
+
+    async def replace_holed(self) -> str:
+        """What an operator does about a store that says it has lost records for good. Why that did not work."""
+        for machine in self._cluster.running():
+            if machine.node is not None and machine.node.store.lost_records:
+                self._cluster.wipe(machine)
+        return await self.replace_lost()
 
     async def _is_in_the_map(self, helper: Machine, machine: Machine) -> bool:
         """Whether a replacement whose answer was lost has been made all the same: another try is refused then."""

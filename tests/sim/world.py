@@ -60,8 +60,9 @@ class Plan:
     @staticmethod
     def drawn(seed: int) -> Plan:
         chooser = random.Random(f"plan {seed}")
+        scrub_cycle_s = random.Random(f"scrub {seed}").choice((10.0, 600.0, 600.0, 600.0))
         return Plan(
-            topology=chooser.choice(TOPOLOGIES),
+            topology=replace(chooser.choice(TOPOLOGIES), scrub_cycle_s=scrub_cycle_s),
             trouble=replace(Trouble.drawn(chooser), move=random.Random(f"moves {seed}").random() < 0.25),
             clients=chooser.randint(2, 4),
             keys=chooser.randint(1, 6),
@@ -301,8 +302,12 @@ class World:
         if why := await self.nemesis.replace_lost():
             self.violations.append(f"NOT REPLACED: {why}")
         await self.nemesis.settle_processes()
+        if self.plan.trouble.damages or self.plan.trouble.read_errors:
+            self.violations += [f"NOT SCRUBBED: {why}" for why in await self.nemesis.scrub()]
+            if why := await self.nemesis.replace_holed():
+                self.violations.append(f"NOT REPLACED: {why}")
         why = await self.nemesis.unhealthy(self.plan.patience_s)
-        if why and not self.plan.trouble.damages and not self.history.excused():
+        if why and not self.history.excused():
             self.violations.append(f"NOT CONVERGED after {self.plan.patience_s} s: {why}")
 
     async def _read_back(self) -> None:

@@ -17,7 +17,7 @@ from holdfast_node.core.ids import Digest
 from holdfast_node.core.operation import Operation
 from holdfast_node.core.topology import Topology
 from holdfast_node.services import put
-from holdfast_node.services.acceptor import Acceptor
+from holdfast_node.services.standings import Standings
 from tests.sim.disk import SimDisk
 
 Patch = tuple[object, str, Callable[[Any], Any]]
@@ -97,7 +97,7 @@ def learners_vote() -> Sequence[Patch]:
 
         return open_to_learners
 
-    return [(Topology, "voting_homes", everybody), (Acceptor, "_voting_refusal", gate)]
+    return [(Topology, "voting_homes", everybody), (Standings, "_voting_refusal", gate)]
 
 
 def no_cell_checksum() -> Sequence[Patch]:

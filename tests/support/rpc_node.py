@@ -43,12 +43,14 @@ from holdfast_node.core.report import (
     IdentifyReply,
     InitReply,
     NodeReport,
+    NodeScrub,
     PlanReply,
     PoolMoves,
     ProveReply,
     QuarantinedBlob,
     QuarantineListReply,
     ReplaceLostReply,
+    ScrubReply,
     StatusReply,
 )
 from holdfast_node.core.seed import Seed
@@ -196,6 +198,10 @@ class ConstantAdmin:
     async def quarantine(self, *, retry: bool) -> QuarantineListReply:
         blob = QuarantinedBlob("photos", b"k", "n1", 8, -1, "retried" if retry else "shards 1, 2 are nowhere")
         return QuarantineListReply((blob,), 1, ("n2",))
+
+    async def scrub(self, *, now: bool) -> ScrubReply:
+        node = NodeScrub("n1", 2, 1, now, 5, 10, 1.0, 5.0, 3, 2, 1, 60.0, 600.0, ("a cell 00: being healed",))
+        return ScrubReply((node,), ("n2",))
 
     async def explain(self, bucket: str, key: bytes) -> ExplainReply:
         info = BlobInfo(key, 1, 1, Digest(ID), "", (), 1, "rs:4+2")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from holdfast_node.adapters.records import ProtobufBodies
 from holdfast_node.core.cluster_map import NodeEntry
-from holdfast_node.core.errors import HoldfastError
+from holdfast_node.core.errors import HoldfastError, Refused
 from holdfast_node.core.head import Ballot, Head, HeadKind, Manifest
 from holdfast_node.core.ids import BlobId, BucketId, Digest, Era, RequestId
 from holdfast_node.core.map_moves import add_node, drain, plan_open
@@ -18,6 +19,7 @@ from holdfast_node.services.ballots import Ballots
 from holdfast_node.services.eras import Eras
 from holdfast_node.services.learner import Learner
 from holdfast_node.services.registers import Outcome, Registers
+from holdfast_node.services.restoring import RegisterRestorer
 from tests.sim.loop import SimLoop
 from tests.support.atlas import Atlas, Process, pass_time, until
 from tests.support.maps import node, seed
@@ -33,6 +35,18 @@ class OpenDoors:
 
     async def is_open(self, bucket: BucketId) -> bool:
         return True
+
+
+async def _restore(process: Process, broken: RegisterRestorer) -> None:
+    """What the scrub worker does for registers: whatever could not be read is brought back."""
+    while True:
+        await pass_time(0.5)
+        topology = process.cartographer.topology
+        forgotten = process.store.forgotten_keys()
+        for key in process.store.rotten_keys():
+            if topology is not None and key not in forgotten:
+                with contextlib.suppress(HoldfastError):
+                    await broken.restore(topology, key)
 
 
 @dataclass
@@ -80,9 +94,13 @@ class School:
             helpers=Helpers(registers, OpenDoors(), lambda: "", _inline_nothing),
         )
         learner = Learner(cartographer=maps, pupil=acceptor, settler=registers, is_gone=_never)
+        broken = RegisterRestorer(
+            me=block.store, store=process.store, own=acceptor, registers=registers, is_gone=_never
+        )
         process.dispatcher.add(acceptor.handlers())
         if block.node not in self.by_hand:
             _ = process.tasks.spawn(learner.run(), "learner")
+            _ = process.tasks.spawn(_restore(process, broken), "restorer")
         self.pupils[block.node] = Pupil(registers, acceptor, learner)
 
     async def put(self, name: str, key: bytes) -> Outcome:
@@ -131,7 +149,14 @@ class School:
     async def replace(self, asked: str, selector: str, *names: str) -> None:
         self.atlas.wipe(*names)
         await self.start(*names)
-        await self.atlas.run(asked, lambda c: c.replace_lost(selector))
+        for _ in range(4):
+            try:
+                await self.atlas.run(asked, lambda c: c.replace_lost(selector))
+            except Refused:  # it asks every new store once who it is, and the network loses messages
+                await pass_time(0.1)
+            else:
+                return
+        raise AssertionError(f"{selector} was refused four times")
 
     async def all_vote(self) -> None:
         await until(lambda: self.learning() == 0)

@@ -12,6 +12,7 @@ import pytest
 from holdfast_node.core.errors import HoldfastError, NotVoting, StaleGeneration
 from holdfast_node.core.head import Ballot, Manifest
 from holdfast_node.core.ids import RESERVED_BUCKET, BlobId, BucketId, Epoch, Generation
+from holdfast_node.core.index_rows import RegisterEntry
 from holdfast_node.core.messages import (
     Accept,
     AcceptReply,
@@ -62,6 +63,9 @@ class SlowStore:
 
     async def register(self, bucket: BucketId, key: bytes) -> RegisterRecord | None:
         return self.durable.get(key)
+
+    def broken_register(self, bucket: BucketId, key: bytes) -> RegisterEntry | None:
+        return None
 
     async def manifest(self, bucket: BucketId, key: bytes, blob_id: BlobId) -> Manifest | None:
         return None

@@ -11,7 +11,14 @@ import pytest
 
 from holdfast_node.config import Config, ConfigError, load
 from holdfast_node.config.positions import lines
-from holdfast_node.config.schema import ClusterConfig, LimitsConfig, NodeConfig, PoolConfig, UndoConfig
+from holdfast_node.config.schema import (
+    ClusterConfig,
+    LimitsConfig,
+    NodeConfig,
+    PoolConfig,
+    ScrubConfig,
+    UndoConfig,
+)
 from holdfast_node.config.values import duration_s, duration_text, size_bytes, size_text, split_address
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "cluster.example.toml"
@@ -111,12 +118,14 @@ class TestTheExample:
         present = {
             line.lstrip("# ").split(" = ")[0] for line in EXAMPLE.read_text().splitlines() if " = " in line
         }
-        classes = (ClusterConfig, PoolConfig, NodeConfig, LimitsConfig, UndoConfig)
+        classes = (ClusterConfig, PoolConfig, NodeConfig, LimitsConfig, UndoConfig, ScrubConfig)
         assert {spec.name for cls in classes for spec in fields(cls)} <= present
 
     def test_what_it_comments_out_is_the_default(self, tmp_path: Path) -> None:
         keys = {
-            spec.name for cls in (PoolConfig, NodeConfig, LimitsConfig, UndoConfig) for spec in fields(cls)
+            spec.name
+            for cls in (PoolConfig, NodeConfig, LimitsConfig, UndoConfig, ScrubConfig)
+            for spec in fields(cls)
         }
         text = "".join(
             line.removeprefix("# ") if line.removeprefix("# ").split(" = ")[0] in keys else line
@@ -223,7 +232,7 @@ streams = true
             ('[undo]\nwindow = "1 day"\n', 12, "undo.window", '"1 day" is not a duration'),
             ('[undo]\nwindow = "999d"\n', 12, "undo.window", "a duration from 0s to 365d"),
             ("[undo]\nwindw = 1\n", 12, "undo.windw", 'did you mean "window"?'),
-            ("[webserver]\n", 11, "webserver", "the keys here are cluster, pool, node, limits, undo"),
+            ("[webserver]\n", 11, "webserver", "the keys here are cluster, pool, node, limits, undo, scrub"),
             ('[[pool]]\nname = "main"\ncode = "rs:1+1"\n', 12, "pool[main].name", "taken by another pool"),
         ],
     )

@@ -115,7 +115,7 @@ def test_the_time_left_is_measured_and_ends_at_nothing() -> None:
                 break
         known = [eta for eta in seen if eta > 0]
         assert known, "a rate is known long before the end"
-        assert max(known) < 120
+        assert max(known) < 300
         assert seen[-1] == 0
 
     run_story(story)

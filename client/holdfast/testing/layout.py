@@ -23,6 +23,7 @@ PORT_STEP: Final = 100
 PORT_LAST: Final = 32_000
 """Above are ports that the kernel hands out to outgoing connections."""
 VOLUME: Final = "64 MiB"
+SCRUB: Final = "10m"
 
 Toml: TypeAlias = Mapping[str, object]
 
@@ -155,6 +156,7 @@ def to_toml(layout: Layout) -> str:
     for node in layout.nodes:
         lines += _node_lines(node)
     lines += ["", "[limits]", f"volume_bytes = {json.dumps(VOLUME)}", ""]
+    lines += ["[scrub]", f"cycle = {json.dumps(SCRUB)}", ""]
     return "\n".join(lines)
 
 

@@ -14,6 +14,7 @@ from holdfast_node.config.schema import (
     LimitsConfig,
     NodeConfig,
     PoolConfig,
+    ScrubConfig,
     UndoConfig,
 )
 
@@ -26,6 +27,7 @@ __all__ = [
     "Mistake",
     "NodeConfig",
     "PoolConfig",
+    "ScrubConfig",
     "UndoConfig",
     "load",
 ]

@@ -23,6 +23,7 @@ from holdfast_node.config.schema import (
     LimitsConfig,
     NodeConfig,
     PoolConfig,
+    ScrubConfig,
     UndoConfig,
 )
 from holdfast_node.config.values import as_array, as_table
@@ -35,7 +36,7 @@ FILE_BYTES_MAX: Final = 4 * 1024 * 1024
 SHOWN_MAX: Final = 60
 """Characters of a wrong value that a report repeats."""
 
-_TABLES: Final = ("cluster", "pool", "node", "limits", "undo")
+_TABLES: Final = ("cluster", "pool", "node", "limits", "undo", "scrub")
 _AT_LINE: Final = re.compile(r" \(at line (\d+), column \d+\)$")
 
 T = TypeVar("T", bound="DataclassInstance")
@@ -65,6 +66,7 @@ def load(path: Path) -> Config:
         nodes=tuple(nodes),
         limits=parts.limits,
         undo=reader.undo,
+        scrub=reader.scrub,
         path=path,
     )
 
@@ -101,6 +103,7 @@ class _Reader:
 
     findings: list[Finding] = field(default_factory=list[Finding])
     undo: UndoConfig = field(default_factory=UndoConfig)
+    scrub: ScrubConfig = field(default_factory=ScrubConfig)
 
     def parts(self, document: dict[str, object]) -> Parts:
         """Everything of the document that could be read."""
@@ -114,6 +117,8 @@ class _Reader:
             self._add((), "there is no [cluster]", 'write [cluster] and under it name = "..."')
         undo = self._table(UndoConfig, document.get("undo", {}), ("undo",))
         self.undo = undo or self.undo
+        scrub = self._table(ScrubConfig, document.get("scrub", {}), ("scrub",))
+        self.scrub = scrub or self.scrub
         return Parts(
             cluster=cluster,
             pools=self._array(PoolConfig, document, "pool"),

@@ -187,6 +187,19 @@ class UndoConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ScrubConfig:
+    """`[scrub]`. `cycle_s`: within this time a node reads back everything it holds, and has mended what is
+    broken."""
+
+    cycle: Annotated[int, _duration(10, 365 * 86400, "7d")] = 7 * 86400
+
+    @property
+    def cycle_s(self) -> int:
+        """The cycle in seconds."""
+        return self.cycle
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole file. The first pool is the default one and holds the reserved bucket."""
 
@@ -195,6 +208,7 @@ class Config:
     nodes: tuple[NodeConfig, ...]
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     undo: UndoConfig = field(default_factory=UndoConfig)
+    scrub: ScrubConfig = field(default_factory=ScrubConfig)
     path: Path | None = None
 
     def node(self, name: str) -> NodeConfig:

@@ -24,13 +24,21 @@ from holdfast_node.core.records import (
     PeerRecord,
     RecordType,
     RegisterRecord,
+    ScrubRecord,
     SealRecord,
     StageRecord,
     StoreTimeRecord,
 )
 
 SmallBody = (
-    MapRecord | MapVoteRecord | PartitionRecord | BucketRecord | PeerRecord | StoreTimeRecord | KillRecord
+    MapRecord
+    | MapVoteRecord
+    | PartitionRecord
+    | BucketRecord
+    | PeerRecord
+    | StoreTimeRecord
+    | KillRecord
+    | ScrubRecord
 )
 """Bodies that are kept in memory; their rows hold the body itself."""
 RecordBody = (
@@ -48,6 +56,7 @@ RecordBody = (
     | PeerRecord
     | StoreTimeRecord
     | KillRecord
+    | ScrubRecord
 )
 
 TYPE_OF: Final[dict[type[RecordBody], RecordType]] = {
@@ -65,10 +74,11 @@ TYPE_OF: Final[dict[type[RecordBody], RecordType]] = {
     StoreTimeRecord: RecordType.STORE_TIME,
     KillRecord: RecordType.KILL,
     ManifestRecord: RecordType.MANIFEST,
+    ScrubRecord: RecordType.SCRUB,
 }
 CLASS_OF: Final[dict[int, type[RecordBody]]] = {int(kind): cls for cls, kind in TYPE_OF.items()}
 
-INDEX_FORMAT: Final = b"1"
+INDEX_FORMAT: Final = b"2"
 """Raise it when a row changes: an index of another format is rebuilt from the log."""
 FORMAT_ROW: Final = b"!format"
 STORE_ROW: Final = b"!store"
@@ -90,7 +100,10 @@ SMALL_ROWS: Final[dict[RecordType, bytes]] = {
     RecordType.PEER: b"e",
     RecordType.STORE_TIME: b"t",
     RecordType.KILL: b"x",
+    RecordType.SCRUB: b"u",
 }
+
+_SMALL_CLASSES: Final = {SMALL_ROWS[kind]: cls for cls, kind in TYPE_OF.items() if issubclass(cls, SmallBody)}
 
 _SHARD: Final = struct.Struct(">16sII")
 SHARD_KEY_BYTES: Final = _SHARD.size
@@ -145,7 +158,7 @@ def _small_record_key(body: SmallBody) -> bytes:
             return _EPOCH.pack(body.epoch)
         case KillRecord():
             return _KILL.pack(body.volume_life, body.sequence)
-        case MapRecord() | StoreTimeRecord():
+        case MapRecord() | StoreTimeRecord() | ScrubRecord():
             return b""
 
 
@@ -171,13 +184,44 @@ def manifest_row_key(bucket: bytes, key: bytes, blob_id: bytes) -> bytes:
     return MANIFEST_ROWS + bucket + _KEY_LENGTH.pack(len(key)) + key + blob_id
 
 
+def stripe_of(row_key: bytes) -> int:
+    """That a cell's row key names."""
+    *_, stripe = _CELL.unpack(row_key[1:])
+    return int(stripe)
+
+
+def manifest_of(row_key: bytes) -> tuple[BucketId, bytes, BlobId]:
+    """The bucket, the key and the blob that a manifest's row key names."""
+    bucket, rest = row_key[1 : 1 + ID_BYTES], row_key[1 + ID_BYTES :]
+    (length,) = _KEY_LENGTH.unpack_from(rest)
+    key_end = _KEY_LENGTH.size + length
+    return BucketId(bucket), rest[_KEY_LENGTH.size : key_end], BlobId(rest[key_end:])
+
+
+def link_of(row_key: bytes) -> tuple[BlobId, BlobId]:
+    """The seed and the blob that a link's row key names."""
+    return BlobId(row_key[1 : 1 + ID_BYTES]), BlobId(row_key[1 + ID_BYTES :])
+
+
 def shard_row_key(name: ShardName) -> bytes:
     return SHARD_ROWS + _SHARD.pack(name.seed_id, name.part, name.index)
 
 
 def shard_name(row_key: bytes) -> ShardName:
-    seed_id, part, index = _SHARD.unpack(row_key[1:])
+    """That a shard's row key names, or a cell's."""
+    seed_id, part, index = _SHARD.unpack_from(row_key, 1)
     return ShardName(BlobId(seed_id), part, index)
+
+
+def small_row_key(body: RecordBody, key: bytes) -> bytes:
+    """Of a fact that is kept in memory; empty for any other record."""
+    letter = SMALL_ROWS.get(TYPE_OF[type(body)])
+    return letter + key if letter is not None else b""
+
+
+def small_of(row_key: bytes) -> tuple[type[SmallBody], bytes]:
+    """What kind of fact a small row holds, and its record's key."""
+    return _SMALL_CLASSES[row_key[:1]], row_key[1:]
 
 
 def cell_row_key(name: ShardName, stripe: int) -> bytes:

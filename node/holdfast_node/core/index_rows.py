@@ -49,8 +49,10 @@ R = TypeVar("R")
 
 # volume, offset, length, sequence, flags, pool, partition
 _REGISTER_ROW: Final = struct.Struct(">QQIQBII")
-# ballot (generation, counter, store, boot, attempt), head hash, version, kind, size, hash, created_ms
-_SUMMARY: Final = struct.Struct(">QQ16sQQ16sQBQ16sq")
+# generation, counter, store, boot, attempt
+_BALLOT: Final = struct.Struct(">QQ16sQQ")
+# head hash, version, kind, size, hash, created_ms
+_SUMMARY: Final = struct.Struct(">16sQBQ16sq")
 # sequence, volume, offset, length, record type
 _MANIFEST_ROW: Final = struct.Struct(">QQQIB")
 # sealed, staged, dropped (sequences, 0: never), seal (volume, offset, length), stage likewise, cells
@@ -61,9 +63,18 @@ _SEQUENCE: Final = struct.Struct(">Q")
 _SMALL_ROW: Final = struct.Struct(">QH")
 _SCOPE: Final = struct.Struct(">II")
 _SCOPE_AT: Final = _REGISTER_ROW.size - _SCOPE.size
+_FLAGS_AT: Final = _SCOPE_AT - 1
+_SEQUENCE_AT: Final = _FLAGS_AT - _SEQUENCE.size
+_SUMMARY_AT: Final = _REGISTER_ROW.size + _BALLOT.size
+_SUMMARY_END: Final = _SUMMARY_AT + _SUMMARY.size
 _COUNT_ROW: Final = struct.Struct(">QQ")
 
+# Flags of a register row. What follows it, in this order: the accepted ballot and the summary; the promised ballot,
+# if it is another; the content type.
 _ROTTEN: Final = 1
+_ACCEPTED: Final = 2
+_PROMISED: Final = 4
+_UNKNOWN: Final = 8
 _ANY_SCOPE: Final = 0xFFFFFFFF
 """Pool and partition of a rotten register of which nothing but the key is known."""
 
@@ -101,19 +112,17 @@ class Logged(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RegisterEntry:
-    """The part of a `k` row that finds the record. `location` means nothing if `rotten`."""
+    """What a `k` row says besides the summary. The record may be `rotten`; then what it said is known only from here:
+    which ballots it promised and accepted, and not even that if it is `unknown`."""
 
     location: Location
     sequence: int
     rotten: bool
     pool: int
     partition: int
-    accepted: bool
-
-    @property
-    def anywhere(self) -> bool:
-        """Rotten, and not even the partition is known."""
-        return self.pool == _ANY_SCOPE
+    accepted: Ballot | None
+    promised: Ballot | None
+    unknown: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,19 +197,14 @@ def head_hash(head: bytes) -> Digest:
 
 
 def _encode_register(entry: Logged, body: RegisterRecord) -> bytes:
-    value = _REGISTER_ROW.pack(*entry.location, entry.sequence, 0, body.pool, body.partition)
-    head, ballot = entry.head, body.accepted
-    if head is None or ballot is None:
-        return value
-    manifest = head.manifest
-    return (
-        value
-        + _SUMMARY.pack(
-            ballot.generation,
-            ballot.counter,
-            ballot.store,
-            ballot.boot,
-            ballot.attempt,
+    head, accepted = entry.head, body.accepted
+    promised = body.promised if body.promised != accepted else None
+    flags = _PROMISED if promised is not None else 0
+    after = b"" if promised is None else _encode_ballot(promised)
+    if head is not None and accepted is not None:
+        flags |= _ACCEPTED
+        manifest = head.manifest
+        summary = _SUMMARY.pack(
             xxh3_128_digest(body.head),
             head.version,
             head.kind,
@@ -208,16 +212,51 @@ def _encode_register(entry: Logged, body: RegisterRecord) -> bytes:
             manifest.hash if manifest else b"",
             head.created_ms,
         )
-        + (manifest.content_type.encode() if manifest else b"")
-    )
+        after = (
+            _encode_ballot(accepted) + summary + after + (manifest.content_type.encode() if manifest else b"")
+        )
+    return _REGISTER_ROW.pack(*entry.location, entry.sequence, flags, body.pool, body.partition) + after
+
+
+def _encode_ballot(ballot: Ballot) -> bytes:
+    return _BALLOT.pack(ballot.generation, ballot.counter, ballot.store, ballot.boot, ballot.attempt)
+
+
+def _decode_ballot(value: bytes, at: int) -> Ballot:
+    generation, counter, store, boot, attempt = _BALLOT.unpack_from(value, at)
+    return Ballot(generation, counter, StoreId(store), boot, attempt)
 
 
 @_checked
 def decode_register_entry(value: bytes) -> RegisterEntry:
     volume, offset, length, sequence, flags, pool, partition = _REGISTER_ROW.unpack_from(value)
-    location = Location(volume, offset, length)
-    accepted = len(value) > _REGISTER_ROW.size
-    return RegisterEntry(location, sequence, bool(flags & _ROTTEN), pool, partition, accepted)
+    accepted = _decode_ballot(value, _REGISTER_ROW.size) if flags & _ACCEPTED else None
+    promised = accepted
+    if flags & _PROMISED:
+        promised = _decode_ballot(value, _SUMMARY_END if accepted is not None else _REGISTER_ROW.size)
+    return RegisterEntry(
+        location=Location(volume, offset, length),
+        sequence=sequence,
+        rotten=bool(flags & _ROTTEN),
+        pool=pool,
+        partition=partition,
+        accepted=accepted,
+        promised=promised,
+        unknown=bool(flags & _UNKNOWN),
+    )
+
+
+@_checked
+def is_shown(value: bytes) -> bool:
+    """Whether something was accepted in the register of this row, or its record is broken; at little cost."""
+    return bool(value[_FLAGS_AT] & (_ACCEPTED | _ROTTEN))
+
+
+@_checked
+def register_sequence(value: bytes) -> int:
+    """Of the record behind a register row, at little cost."""
+    (sequence,) = _SEQUENCE.unpack_from(value, _SEQUENCE_AT)
+    return int(sequence)
 
 
 @_checked
@@ -238,25 +277,30 @@ def decode_count(value: bytes | None) -> tuple[int, int]:
 
 @_checked
 def decode_register_row(key: bytes, value: bytes) -> RegisterRow:
-    """The summary of an accepted register."""
-    pool, partition = _REGISTER_ROW.unpack_from(value)[-2:]
-    at = _REGISTER_ROW.size
-    generation, counter, store, boot, attempt, hashed, version, kind, size, digest, created_ms = (
-        _SUMMARY.unpack_from(value, at)
-    )
+    """The summary of an accepted register, of a broken one too: what it said is known from here."""
+    *_, flags, pool, partition = _REGISTER_ROW.unpack_from(value)
+    hashed, version, kind, size, digest, created_ms = _SUMMARY.unpack_from(value, _SUMMARY_AT)
+    content_type = value[_SUMMARY_END + (_BALLOT.size if flags & _PROMISED else 0) :]
     return RegisterRow(
         key=key,
         pool=pool,
         partition=partition,
-        ballot=Ballot(generation, counter, StoreId(store), boot, attempt),
+        ballot=_decode_ballot(value, _REGISTER_ROW.size),
         head_hash=Digest(hashed),
         version=version,
         kind=kind,
         size=size,
         hash=Digest(digest) if kind == HeadKind.BLOB else Digest(b""),
         created_ms=created_ms,
-        content_type=value[at + _SUMMARY.size :].decode(),
+        content_type=content_type.decode(),
     )
+
+
+@_checked
+def leading_sequence(value: bytes) -> int:
+    """Of the record behind a row of any other kind but a shard's."""
+    (sequence,) = _SEQUENCE.unpack_from(value)
+    return int(sequence)
 
 
 @_checked
@@ -320,16 +364,20 @@ def apply(rows: Rows, entry: Logged, *, newest: bool, rotten: bool = False) -> N
 
 
 def apply_rot(rows: Rows, key: bytes, sequence: int) -> bool:
-    """Mark a register whose record with this sequence is broken; False if a younger record replaced it."""
+    """Mark a register whose record with this sequence is broken; False if a younger record replaced it.
+
+    A row made from that very record still says what it promised and accepted. Without one nothing is known of it.
+    """
     row = rows.get(REGISTER_ROWS + key)
-    pool = partition = _ANY_SCOPE
-    if row is not None:
-        known = decode_register_entry(row)
-        if known.sequence > sequence:
-            return False
-        pool, partition = known.pool, known.partition
-    value = _REGISTER_ROW.pack(0, 0, 0, sequence, _ROTTEN, pool, partition)
-    _count(rows, key, row, value)
+    known = decode_register_entry(row) if row is not None else None
+    if known is not None and known.sequence > sequence:
+        return False
+    if row is not None and known is not None and known.sequence == sequence:
+        value = row[:_FLAGS_AT] + bytes((row[_FLAGS_AT] | _ROTTEN,)) + row[_FLAGS_AT + 1 :]
+    else:
+        scope = (known.pool, known.partition) if known is not None else (_ANY_SCOPE, _ANY_SCOPE)
+        value = _REGISTER_ROW.pack(0, 0, 0, sequence, _ROTTEN | _UNKNOWN, *scope)
+        _count(rows, key, row, value)
     rows.put(REGISTER_ROWS + key, value)
     rows.put(ROTTEN_ROWS + key, _SEQUENCE.pack(sequence))
     return True
@@ -339,8 +387,7 @@ def _older(rows: Rows, key: bytes, sequence: int, newest: bool) -> bool:
     """Whether a younger record already made this row. The sequence comes first in every value but `k`."""
     if newest or (row := rows.get(key)) is None:
         return False
-    (known,) = _SEQUENCE.unpack_from(row)
-    return int(known) > sequence
+    return leading_sequence(row) > sequence
 
 
 def _apply_cell(rows: Rows, entry: Logged, body: CellRecord, newest: bool) -> None:
@@ -386,9 +433,9 @@ def _count(rows: Rows, key: bytes, before: bytes | None, after: bytes) -> None:
 
 def _current_bytes(value: bytes | None) -> int | None:
     """The size of the current blob in a register row; None if there is none."""
-    if value is None or len(value) <= _REGISTER_ROW.size:
+    if value is None or not value[_FLAGS_AT] & _ACCEPTED:
         return None
-    *_, kind, size, _, _ = _SUMMARY.unpack_from(value, _REGISTER_ROW.size)
+    _, _, kind, size, _, _ = _SUMMARY.unpack_from(value, _SUMMARY_AT)
     return int(size) if kind == HeadKind.BLOB else None
 
 

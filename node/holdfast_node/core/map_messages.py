@@ -152,6 +152,35 @@ class QuarantineReply:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadScrub:
+    """How far has this store read itself back? `now`: begin a cycle at once, and do not dawdle."""
+
+    now: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ScrubReport:
+    """`cycle` is the one under way, or the last; `completed` the last that ended. `found`, `healed` and `garbage`
+    (broken, but nothing rests on it) count since the process started; `waiting` are some of those found, not healed."""
+
+    cycle: int
+    completed: int
+    hurried: bool
+    bytes_done: int
+    bytes_total: int
+    rate_bytes_s: float
+    eta_s: float
+    found: int
+    healed: int
+    garbage: int
+    unproven_s: float
+    """Age of the oldest byte that was not read back since, in store time."""
+    promised_s: float
+    """No longer than this should it become."""
+    waiting: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerStatus:
     name: str
     state: str

@@ -26,7 +26,9 @@ from holdfast_node.core.map_messages import (
     QuarantineReply,
     ReadMap,
     ReadQuarantine,
+    ReadScrub,
     ReadStatus,
+    ScrubReport,
     WorkerStatus,
 )
 from holdfast_node.core.register_messages import (
@@ -58,12 +60,15 @@ from holdfast_node.core.shard_messages import (
     FindShards,
     Holdings,
     LinkShards,
+    NameSeeds,
     NoteDegraded,
     NoteDegradedReply,
     ReadCells,
     ReadCellsReply,
     Seal,
     SealReply,
+    SeedName,
+    SeedNames,
     ShardHeader,
     ShardName,
     StageCell,
@@ -100,6 +105,7 @@ __all__ = [
     "MapPrepare",
     "MapPrepareReply",
     "MapReply",
+    "NameSeeds",
     "NodeStatus",
     "NoteDegraded",
     "NoteDegradedReply",
@@ -115,6 +121,7 @@ __all__ = [
     "ReadMap",
     "ReadQuarantine",
     "ReadRegister",
+    "ReadScrub",
     "ReadStatus",
     "RegisterCopies",
     "RegisterCopy",
@@ -124,8 +131,11 @@ __all__ = [
     "Reply",
     "Request",
     "Scope",
+    "ScrubReport",
     "Seal",
     "SealReply",
+    "SeedName",
+    "SeedNames",
     "ShardHeader",
     "ShardName",
     "StageCell",
@@ -160,6 +170,8 @@ Request = (
     | ReadStatus
     | NoteDegraded
     | ReadQuarantine
+    | NameSeeds
+    | ReadScrub
 )
 Reply = (
     RegisterView
@@ -185,6 +197,8 @@ Reply = (
     | NodeStatus
     | NoteDegradedReply
     | QuarantineReply
+    | SeedNames
+    | ScrubReport
 )
 
 REPLY_TO: Final[dict[type[Request], type[Reply]]] = {
@@ -212,4 +226,6 @@ REPLY_TO: Final[dict[type[Request], type[Reply]]] = {
     ReadStatus: NodeStatus,
     NoteDegraded: NoteDegradedReply,
     ReadQuarantine: QuarantineReply,
+    NameSeeds: SeedNames,
+    ReadScrub: ScrubReport,
 }

@@ -19,6 +19,8 @@ class OperationKind(IntEnum):
     DELETE = 2
     FENCE = 3
     """Raise the key's fence to `base`: attempts based at or under it can no longer commit."""
+    REWRITE = 4
+    """Decide the current head once more: a home whose copy is broken has it again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ class RecordType(IntEnum):
     STORE_TIME = 12
     KILL = 13
     MANIFEST = 14
+    SCRUB = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +175,22 @@ class KillRecord:
 
     volume_life: int
     sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScrubRecord:
+    """How far this store has read itself back. Key: empty (the newest wins).
+
+    `cycle` counts the cycles begun, `completed` is the last that ended; one is under way if they differ. `cursor` is
+    the position in the log from which it goes on (empty: the beginning). `began_s` is when the cycle began, `proven_s`
+    when the last one that ended had begun, in store time: all that was there then has been read since.
+    """
+
+    cycle: int
+    completed: int
+    cursor: bytes
+    began_s: int
+    proven_s: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,8 @@ def decide(current: Head, operation: Operation, facts: Facts) -> Verdict:
         return Keep(current.version)
     if operation.kind is OperationKind.FENCE:
         return _fence(current, operation)
+    if operation.kind is OperationKind.REWRITE:
+        return Change(current)
     for applied in current.recent:
         if applied.request_id == operation.request_id:
             return Keep(applied.version, repeated=True)

@@ -104,6 +104,32 @@ class StatusReply:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeScrub:
+    """How far one node has read itself back; see `ScrubReport`."""
+
+    node: str
+    cycle: int
+    completed: int
+    hurried: bool
+    bytes_done: int
+    bytes_total: int
+    rate_bytes_s: float
+    eta_s: float
+    found: int
+    healed: int
+    garbage: int
+    unproven_s: float
+    promised_s: float
+    waiting: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScrubReply:
+    nodes: tuple[NodeScrub, ...]
+    unreachable: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class GetMapReply:
     map: ClusterMap
 

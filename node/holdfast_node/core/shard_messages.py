@@ -162,6 +162,29 @@ class FindShards:
 
 
 @dataclass(frozen=True, slots=True)
+class NameSeeds:
+    """Whose shards are they? Asked by a store that holds some and cannot read what they say of themselves."""
+
+    seed_ids: tuple[BlobId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SeedName:
+    """The key for whose write the seed was made."""
+
+    seed_id: BlobId
+    bucket: BucketId
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SeedNames:
+    """Of the seeds of which a readable shard is here."""
+
+    names: tuple[SeedName, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Holdings:
     """The answer to FindShards and LinkShards."""
 

@@ -16,10 +16,8 @@ from typing import Final, Protocol
 from holdfast_node.core.acceptance import (
     Acceptance,
     Promise,
-    Standing,
     accept,
     check_generation,
-    check_voting,
     learn,
     prepare,
     under_promise,
@@ -27,14 +25,12 @@ from holdfast_node.core.acceptance import (
 )
 from holdfast_node.core.errors import (
     HoldfastError,
-    InvalidArgument,
-    NotInitialised,
     NotVoting,
-    StaleGeneration,
 )
 from holdfast_node.core.geometry import parse_code
 from holdfast_node.core.head import Head, Manifest
-from holdfast_node.core.ids import RESERVED_BUCKET, BlobId, BucketId
+from holdfast_node.core.ids import BlobId, BucketId
+from holdfast_node.core.index_rows import RegisterEntry
 from holdfast_node.core.messages import (
     Accept,
     CloseBucket,
@@ -62,9 +58,9 @@ from holdfast_node.core.messages import (
 from holdfast_node.core.operation import Operation
 from holdfast_node.core.records import BucketRecord, PartitionRecord, RegisterRecord
 from holdfast_node.core.register import HeadCodec
-from holdfast_node.core.topology import Topology
 from holdfast_node.services.ballots import Ballots
 from holdfast_node.services.dispatcher import Caller, Handler, handler
+from holdfast_node.services.standings import MapSource, Standings
 from holdfast_node.services.store import Entry
 from holdfast_node.services.turns import KeyId, Turns
 
@@ -81,6 +77,8 @@ class Registry(Protocol):
     """What of the store a home's registers need; `services.store.Store` has it."""
 
     async def register(self, bucket: BucketId, key: bytes) -> RegisterRecord | None: ...
+
+    def broken_register(self, bucket: BucketId, key: bytes) -> RegisterEntry | None: ...
 
     async def manifest(self, bucket: BucketId, key: bytes, blob_id: BlobId) -> Manifest | None: ...
 
@@ -104,13 +102,6 @@ class Registry(Protocol):
     async def register_copies(
         self, partitions: frozenset[tuple[int, int]], after_bucket: BucketId, after_key: bytes, limit: int
     ) -> RegisterCopies: ...
-
-
-class MapSource(Protocol):
-    """The map adopted here; `services.cartographer.Cartographer` has it."""
-
-    @property
-    def topology(self) -> Topology | None: ...
 
 
 class Steward(Protocol):
@@ -169,10 +160,15 @@ class Acceptor:
         ballots: Ballots,
         helpers: Helpers,
     ) -> None:
-        self._me: Final = ballots.store
         self._store: Final = store
-        self._maps: Final = maps
         self._helpers: Final = helpers
+        self._standings: Final = Standings(
+            ballots.store,
+            maps=maps,
+            store=store,
+            may_vote=helpers.may_vote,
+            closing=lambda bucket: bucket in self._closing,
+        )
         self._codec: Final = codec
         self._ballots: Final = ballots
         self._turns: Final = Turns(KEY_WAITERS_MAX)
@@ -222,7 +218,7 @@ class Acceptor:
 
     async def _promise_or_refusal(self, key: KeyId, request: Prepare) -> Promise | HoldfastError:
         try:
-            return prepare(await self._newest(key), self._standing_of_key(request), request)
+            return prepare(await self._newest(key), self._standings.of_key(request), request)
         except HoldfastError as error:
             return error
 
@@ -230,7 +226,7 @@ class Acceptor:
         del caller
         key = (request.bucket, request.key)
         async with self._turns.turn(key):
-            promise = prepare(await self._newest(key), self._standing_of_key(request), request)
+            promise = prepare(await self._newest(key), self._standings.of_key(request), request)
             durable = self._write(key, promise.record)
         if durable is not None:
             await asyncio.shield(durable)
@@ -238,19 +234,19 @@ class Acceptor:
 
     def _spoken(self, request: Prepare, promise: Promise) -> PrepareReply:
         self._ballots.observe(request.ballot.counter)
-        self._recheck(request.scope)
+        self._standings.recheck(request.scope)
         return promise.reply
 
     async def _accept(self, caller: Caller, request: Accept) -> Reply:
         del caller
         key = (request.bucket, request.key)
         async with self._turns.turn(key):
-            outcome = accept(await self._newest(key), self._standing_of_key(request), request)
+            outcome = accept(await self._newest_to_accept(key), self._standings.of_key(request), request)
             durable = self._write(key, outcome.record) or self._repeated(key, outcome)
         if durable is not None:
             await asyncio.shield(durable)
         self._ballots.observe(request.ballot.counter)
-        self._recheck(request.scope)
+        self._standings.recheck(request.scope)
         return outcome.reply
 
     def _repeated(self, key: KeyId, outcome: Acceptance) -> asyncio.Future[None] | None:
@@ -271,10 +267,10 @@ class Acceptor:
             try:
                 own = await self._newest(key)
             except NotVoting:
-                if self._newcomer(copy.pool, copy.partition):
+                if self._standings.is_newcomer(copy.pool, copy.partition):
                     return Learned.PROMISED  # rotted: nobody knows what it promised
                 own = None  # rotted: what it had promised was of a generation that is over
-            if under_promise(own, theirs) and self._newcomer(copy.pool, copy.partition):
+            if under_promise(own, theirs) and self._standings.is_newcomer(copy.pool, copy.partition):
                 return Learned.PROMISED
             durable = self._write(key, learn(own, theirs))
         if durable is not None:
@@ -294,13 +290,58 @@ class Acceptor:
         if durable is not None:
             await asyncio.shield(durable)
 
-    def _newcomer(self, pool: int, partition: int) -> bool:
-        return self._me not in self._topology().entry(pool, partition).homes
+    async def renew(self, key: KeyId) -> bool:
+        """Write a register again whose record is broken, from what is still known of it; durable on return. False: what
+        was accepted is lost here, so that it has to be decided once more."""
+        async with self._turns.turn(key):
+            tail = self._tails.get(key)
+            if tail is not None:
+                durable = tail.durable
+            else:
+                record = await self._known(key)
+                if record is None:
+                    return False
+                durable = self._store.append([Entry(record)])
+                self._follow(key, record, durable)
+        await asyncio.shield(durable)
+        return True
+
+    async def _known(self, key: KeyId) -> RegisterRecord | None:
+        """The register from memory, or all of it from the index: nothing was accepted in it."""
+        try:
+            return await self._store.register(*key)
+        except NotVoting:
+            entry = self._store.broken_register(*key)
+        if entry is None or entry.accepted is not None:
+            return None
+        return RegisterRecord(*key, entry.pool, entry.partition, entry.promised, accepted=None, head=b"")
+
+    async def blank(self, key: KeyId) -> None:
+        """Forget a broken register of which nobody will ask this store again. Durable on return."""
+        async with self._turns.turn(key):
+            entry = self._store.broken_register(*key)
+            if entry is None or key in self._tails:
+                return
+            blank = RegisterRecord(*key, entry.pool, entry.partition, promised=None, accepted=None, head=b"")
+            durable = self._store.append([Entry(blank)])
+            self._follow(key, blank, durable)
+        await asyncio.shield(durable)
 
     async def _newest(self, key: KeyId) -> RegisterRecord | None:
         """The state the next decision is made on, durable or not. Only inside the key's turn."""
         tail = self._tails.get(key)
         return tail.record if tail is not None else await self._store.register(*key)
+
+    async def _newest_to_accept(self, key: KeyId) -> RegisterRecord | None:
+        """Also of a register whose record is broken: whether it may accept depends on what it promised, which the index
+        knows, and not on what it had accepted (docs/adr/0083-a-broken-register-still-accepts.md)."""
+        try:
+            return await self._newest(key)
+        except NotVoting:
+            entry = self._store.broken_register(*key)
+            if entry is None:
+                raise
+        return RegisterRecord(*key, entry.pool, entry.partition, entry.promised, accepted=None, head=b"")
 
     def _write(self, key: KeyId, record: RegisterRecord | None) -> asyncio.Future[None] | None:
         if record is None:
@@ -322,9 +363,9 @@ class Acceptor:
 
     async def _read(self, caller: Caller, request: ReadRegister) -> Reply:
         del caller
-        check_generation(self._standing_of_key(request), request.scope)
+        check_generation(self._standings.of_key(request), request.scope)
         record = await self._store.register(request.bucket, request.key)
-        answer = view(record, self._standing_of_key(request), request)
+        answer = view(record, self._standings.of_key(request), request)
         if record is None or not record.head or request.inline_bytes_max <= 0:
             return answer
         return await self._with_payload(record.head, request, answer)
@@ -334,19 +375,19 @@ class Acceptor:
         if manifest is None or not inlinable(manifest, request):
             return answer
         own = await self._helpers.inline(manifest)
-        self._recheck(request.scope)
+        self._standings.recheck(request.scope)
         if own is None or len(own[1]) > request.inline_bytes_max:
             return answer
         return replace(answer, shard_index=own[0], payload=own[1])
 
     async def _manifest(self, caller: Caller, request: ReadManifest) -> Reply:
         del caller
-        check_generation(self._standing(request.scope, request.bucket), request.scope)
+        check_generation(self._standings.of(request.scope, request.bucket), request.scope)
         return ManifestReply(await self._store.manifest(request.bucket, request.key, request.blob_id))
 
     async def _commit(self, caller: Caller, request: Commit) -> Reply:
         del caller
-        check_generation(self._standing(request.scope, request.bucket), request.scope)
+        check_generation(self._standings.of(request.scope, request.bucket), request.scope)
         operation = self._codec.decode(Operation, request.operation)
         return await self._helpers.steward.serve_commit(
             request.scope, (request.bucket, request.key), operation
@@ -356,25 +397,25 @@ class Acceptor:
 
     async def _list(self, caller: Caller, request: ListRegisters) -> Reply:
         del caller
-        partitions = self._vouched(request.scopes)
+        partitions = self._standings.vouched(request.scopes)
         limit = max(1, min(request.limit, LIST_ROWS_MAX))
         return self._store.register_rows(partitions, request.bucket, request.prefix, request.start, limit)
 
     async def _copy(self, caller: Caller, request: CopyRegisters) -> Reply:
         del caller
-        partitions = self._vouched(request.scopes)
+        partitions = self._standings.vouched(request.scopes)
         limit = max(1, min(request.limit, COPY_ROWS_MAX))
         copies = await self._store.register_copies(partitions, request.after_bucket, request.after_key, limit)
-        self._vouched(request.scopes)
+        self._standings.vouched(request.scopes)
         return copies
 
     async def _floors(self, caller: Caller, request: ReadFloors) -> Reply:
         del caller
-        partitions = sorted(self._vouched(request.scopes))
+        partitions = sorted(self._standings.vouched(request.scopes))
         records = [self._store.partition(*at) for at in partitions]
         floors = tuple(Floors(r.pool, r.partition, r.version_floor, r.ballot_floor) for r in records)
         closed = self._closing.union(self._store.closed_buckets())
-        return FloorsReply(floors, self._topology().map.era, tuple(sorted(closed)))
+        return FloorsReply(floors, self._standings.topology().map.era, tuple(sorted(closed)))
 
     async def _close_bucket(self, caller: Caller, request: CloseBucket) -> Reply:
         """Closing: from the first moment no accept is let in; those before are durable when this answers.
@@ -399,66 +440,6 @@ class Acceptor:
                 self._closing.discard(bucket)
         self._helpers.doors.forget(bucket)
         return CloseBucketReply()
-
-    # --- standing -------------------------------------------------------------------------------------------
-
-    def _topology(self) -> Topology:
-        topology = self._maps.topology
-        if topology is None:
-            raise NotInitialised("this node has no map yet", hint="clusterctl init")
-        return topology
-
-    def _standing_of_key(self, request: Prepare | Accept | ReadRegister) -> Standing:
-        standing = self._standing(request.scope, request.bucket)
-        scope = request.scope
-        if self._topology().key_partition(scope.pool, request.bucket, request.key) != scope.partition:
-            raise InvalidArgument(f"the key is not in partition {scope.partition} of pool {scope.pool}")
-        return standing
-
-    def _standing(self, scope: Scope, bucket: BucketId) -> Standing:
-        topology = self._topology()
-        pools = topology.map.pools
-        if scope.pool >= len(pools) or scope.partition >= len(pools[scope.pool].partitions):
-            raise StaleGeneration(f"there is no partition {scope.partition} in pool {scope.pool} here")
-        record = self._store.partition(scope.pool, scope.partition)
-        return Standing(
-            generation=topology.entry(scope.pool, scope.partition).generation,
-            era=topology.map.era,
-            not_voting=self._voting_refusal(topology, scope, record),
-            closing=bucket in self._closing or self._store.bucket_closing(bucket),
-            version_floor=record.version_floor,
-            ballot_floor=record.ballot_floor,
-        )
-
-    def _voting_refusal(self, topology: Topology, scope: Scope, record: PartitionRecord) -> str:
-        if reason := self._helpers.may_vote():
-            return reason
-        entry = topology.entry(scope.pool, scope.partition)
-        if self._me not in (*entry.homes, *entry.moving):
-            return "this store is not a home of the partition"
-        if self._me in entry.homes and self._me in entry.learners:
-            return "this store is still learning the partition"
-        if self._me not in entry.homes and record.entered_generation != scope.generation:
-            return "this store is about to become a home of the partition"
-        return record.not_voting
-
-    def _recheck(self, scope: Scope) -> None:
-        """Answers leave only in the generation adopted and from a voter: what a newer generation must show
-        was durable before it."""
-        standing = self._standing(scope, RESERVED_BUCKET)
-        check_generation(standing, scope)
-        check_voting(standing)
-
-    def _vouched(self, scopes: Sequence[Scope]) -> frozenset[tuple[int, int]]:
-        """The partitions asked for, if this store votes in every one of them at its generation. Not as a newcomer:
-        it does not know all that was decided there."""
-        for scope in scopes:
-            standing = self._standing(scope, RESERVED_BUCKET)
-            check_generation(standing, scope)
-            check_voting(standing)
-            if self._newcomer(scope.pool, scope.partition):
-                raise NotVoting("this store is not yet a home of the partition")
-        return frozenset((scope.pool, scope.partition) for scope in scopes)
 
 
 def inlinable(manifest: Manifest, request: ReadRegister) -> bool:

@@ -15,14 +15,15 @@ from holdfast_node.core.report import (
     ProveReply,
     QuarantineListReply,
     ReplaceLostReply,
+    ScrubReply,
     StatusReply,
 )
 from holdfast_node.core.seed import Seed
 from holdfast_node.services.cartographer import Cartographer
 from holdfast_node.services.explain import Explainer
+from holdfast_node.services.findings import Findings
 from holdfast_node.services.membership import Membership
 from holdfast_node.services.prove import Prover
-from holdfast_node.services.quarantine import Quarantine
 from holdfast_node.services.rehoming import Rehoming
 from holdfast_node.services.status import StatusService
 from holdfast_node.services.store import Store
@@ -35,7 +36,7 @@ class AdminServices:
     membership: Membership
     status: StatusService
     rehoming: Rehoming
-    quarantine: Quarantine
+    findings: Findings
     prover: Prover
     explainer: Explainer
 
@@ -80,7 +81,10 @@ class Admin:
         return await self._services.rehoming.change(asked, apply=apply)
 
     async def quarantine(self, *, retry: bool) -> QuarantineListReply:
-        return await self._services.quarantine.read(retry=retry)
+        return await self._services.findings.quarantine(retry=retry)
+
+    async def scrub(self, *, now: bool) -> ScrubReply:
+        return await self._services.findings.scrub(now=now)
 
     async def explain(self, bucket: str, key: bytes) -> ExplainReply:
         return await self._services.explainer.explain(bucket, key)

@@ -38,6 +38,7 @@ from holdfast_node.services.budget import REPAIR_BYTES, Budget
 from holdfast_node.services.datapath import DataPath, KeyPlace
 from holdfast_node.services.dispatcher import Caller, Handler, handler
 from holdfast_node.services.mending import Census, Mended, Mender, take_census
+from holdfast_node.services.naming import Namer
 from holdfast_node.services.store import Entry
 from holdfast_node.services.versions import retained_manifest
 from holdfast_node.services.wards import (
@@ -72,6 +73,7 @@ HOLD_S: Final = 1.0
 """Before a partition that could not be looked through is tried again."""
 BACKOFF_S: Final = 0.5
 DAMAGED_SHARDS_MAX: Final = 1_000
+DAMAGED_AT_ONCE: Final = 64
 RATE_WINDOW_S: Final = 10.0
 RECENT_MAX: Final = 4_000
 """Keys remembered for the rate: more than are mended in that time."""
@@ -101,6 +103,7 @@ class Healer:
         self._store: Final = store
         self._bodies: Final = bodies
         self._looker: Final = Looker(path, bodies, doors)
+        self._namer: Final = Namer(path, store)
         self._mender: Final = Mender(path, repair or Budget("repair", REPAIR_BYTES))
         self._order: Final = HealOrder()
         self._wards: dict[tuple[int, int], Ward] = {}
@@ -291,17 +294,15 @@ class Healer:
             self._last_error = f"partition {ward.partition}: {error.message}"
 
     async def _name_damaged(self, topology: Topology) -> None:
-        """Whose the broken shards are: their headers know the key, and its register which pool it is in."""
-        for name in list(self._damaged):
+        """Whose the broken shards are: their seals know the key, or those of the seed's other shards."""
+        if not self._damaged:
+            return
+        damaged = list(self._damaged)[:DAMAGED_AT_ONCE]
+        for name in damaged:
             del self._damaged[name]
-            try:
-                header = await self._store.shard_header(name)
-            except HoldfastError as error:
-                self._path.events.emit("shard_header_broken", seed=name.seed_id.hex(), error=error.message)
-                continue
-            if header is not None:
-                for pool in range(len(topology.map.pools)):
-                    self.report(KeyPlace(pool, header.bucket, header.key))
+        for bucket, key in (await self._namer.keys_of(damaged)).keys:
+            for pool in range(len(topology.map.pools)):
+                self.report(KeyPlace(pool, bucket, key))
 
     # --- mending --------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ asks another node and knows no register: what may be dropped is for whoever asks
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -31,6 +32,7 @@ from holdfast_node.core.messages import (
     FindShards,
     Holdings,
     LinkShards,
+    NameSeeds,
     Prepare,
     PrepareReply,
     ReadCells,
@@ -38,6 +40,8 @@ from holdfast_node.core.messages import (
     Request,
     Seal,
     SealReply,
+    SeedName,
+    SeedNames,
     ShardHeader,
     ShardName,
     StageCell,
@@ -70,7 +74,7 @@ class ShardStore(Protocol):
 
     def shard(self, name: ShardName) -> ShardState | None: ...
 
-    async def shard_header(self, name: ShardName) -> ShardHeader | None: ...
+    async def shard_header(self, name: ShardName, *, fresh: bool = False) -> ShardHeader | None: ...
 
     def shards_of(self, seed_id: BlobId) -> tuple[ShardName, ...]: ...
 
@@ -108,6 +112,7 @@ class Keeper:
         self._report_damage: Final = report_damage
         self._budget: Final = budget or Budget("keep", KEEP_BYTES)
         self._stages: Final[dict[ShardName, _Stage]] = {}
+        self._dropping: Final[Counter[ShardName]] = Counter()
 
     def handlers(self) -> dict[type[Request], Handler]:
         return dict(
@@ -119,6 +124,7 @@ class Keeper:
                 handler(DropShards, self._drop),
                 handler(LinkShards, self._link),
                 handler(FindShards, self._find),
+                handler(NameSeeds, self._name_seeds),
             ]
         )
 
@@ -243,10 +249,11 @@ class Keeper:
         return ReadCellsReply(tuple(len(cell) for cell in cells), payload, checksums)
 
     async def _header_for(self, name: ShardName, request: ReadCells) -> ShardHeader | None:
-        """The header, where the answer needs it: one cell alone passes no limit."""
-        if not request.want_checksums and request.count <= 1:
+        """The header, where the answer needs it: one cell alone passes no limit. Who wants to know whether the shard is
+        really on the disk wants its seal to be there too."""
+        if not request.want_checksums and request.count <= 1 and not request.fresh:
             return None
-        header = await self._store.shard_header(name)
+        header = await self._store.shard_header(name, fresh=request.fresh)
         if header is None:
             raise ShardMissing(f"shard {name.index} of part {name.part} is not here")
         return header
@@ -278,6 +285,24 @@ class Keeper:
             raise InvalidArgument(f"{len(request.seed_ids)} blobs in one question, {SEEDS_MAX} at most")
         return Holdings(tuple(name for seed in request.seed_ids for name in self._store.shards_of(seed)))
 
+    async def _name_seeds(self, caller: Caller, request: NameSeeds) -> SeedNames:
+        del caller
+        if len(request.seed_ids) > SEEDS_MAX:
+            raise InvalidArgument(f"{len(request.seed_ids)} seeds in one question, {SEEDS_MAX} at most")
+        found = [await self._name_of(seed) for seed in request.seed_ids]
+        return SeedNames(tuple(name for name in found if name is not None))
+
+    async def _name_of(self, seed_id: BlobId) -> SeedName | None:
+        """From the first of its shards here whose seal can be read."""
+        for name in self._store.shards_of(seed_id):
+            try:
+                header = await self._store.shard_header(name)
+            except IntegrityError:
+                continue
+            if header is not None:
+                return SeedName(seed_id, header.bucket, header.key)
+        return None
+
     # --- links and drops ------------------------------------------------------------------------------------
 
     async def _link(self, caller: Caller, request: LinkShards) -> Holdings:
@@ -297,8 +322,56 @@ class Keeper:
                 continue
         here = [name for name in request.shards if self._store.shard(name) is not None]
         if here:
-            await self._store.append([Entry(DropRecord(*_place(name))) for name in here])
+            self._dropping.update(here)
+            try:
+                await self._store.append([Entry(DropRecord(*_place(name))) for name in here])
+            finally:
+                self._dropping.subtract(here)
+                for name in here:
+                    if not self._dropping[name]:
+                        del self._dropping[name]
         return DropShardsReply(len(here))
+
+    async def write_again(self, name: ShardName, stripe: int) -> bool:
+        """The record of a cell is broken, but perhaps not its bytes. False: they are."""
+        grant = await self._budget.take(ANSWER_BYTES_MAX)
+        try:
+            (payload,) = await self._store.cells(name, stripe, 1, fresh=True)
+        except (IntegrityError, ShardMissing):
+            grant.release()
+            return False
+        checksum = cell_checksum(*_place(name), stripe, payload)
+        await self._again(name, Entry(CellRecord(*_place(name), stripe, checksum), payload), grant)
+        return True
+
+    async def seal_again(self, name: ShardName) -> bool:
+        """The record of a seal can be read by who knows where it is, and not by who reads the log from end to end.
+        False: nobody can read it."""
+        grant = await self._budget.take(1)
+        try:
+            header = await self._store.shard_header(name, fresh=True)
+        except IntegrityError:
+            header = None
+        if header is None:
+            grant.release()
+            return False
+        await self._again(name, Entry(SealRecord(header, self._store.store_time_s)), grant)
+        return True
+
+    async def _again(self, name: ShardName, entry: Entry, grant: Grant) -> None:
+        """Part of a shard that is here, unless it is being dropped: written after that, it would be here again."""
+        state = self._store.shard(name)
+        if state is None or self._dropping[name] > 0:
+            grant.release()
+            return
+        durable = self._store.append([entry], bulk=True)
+        self._follow(name, durable, grant)
+        await asyncio.shield(durable)
+
+    async def drop_again(self, name: ShardName) -> None:
+        """The record of an earlier drop is broken. Not if the shard is on its way here once more."""
+        if name not in self._stages and self._store.shard(name) is None:
+            await self._store.append([Entry(DropRecord(*_place(name)))])
 
 
 def _name(header: ShardHeader) -> ShardName:

@@ -169,7 +169,7 @@ class Learner:
 
     async def _doubt(self, topology: Topology) -> bool:
         """Partitions this store votes in but cannot vouch for: it becomes a learner there again."""
-        keys = [key for key in self._store.rotten_keys() if key not in self._beyond_learning]
+        keys = [key for key in self._store.forgotten_keys() if key not in self._beyond_learning]
         rotten = {at for key in keys for at in self._partitions_of(topology, key)}
         doubtful: dict[tuple[int, int], int] = {}
         for scope in topology.kept_by(self._me):

@@ -27,6 +27,7 @@ from holdfast_node.services.dispatcher import Caller, Dispatcher
 from holdfast_node.services.eras import Eras
 from holdfast_node.services.events import Events
 from holdfast_node.services.explain import Explainer
+from holdfast_node.services.findings import Findings
 from holdfast_node.services.healer import Healer
 from holdfast_node.services.keeper import Keeper
 from holdfast_node.services.learner import Learner
@@ -34,9 +35,10 @@ from holdfast_node.services.listing import Listing
 from holdfast_node.services.membership import Membership
 from holdfast_node.services.notices import Notices
 from holdfast_node.services.prove import Prover
-from holdfast_node.services.quarantine import Quarantine
 from holdfast_node.services.registers import Registers
 from holdfast_node.services.rehoming import Rehoming
+from holdfast_node.services.restoring import Others, RegisterRestorer, Restorer
+from holdfast_node.services.scrubber import Scrubber
 from holdfast_node.services.status import StatusService
 from holdfast_node.services.store import Store, StoreSettings
 from holdfast_node.services.tasks import Tasks
@@ -53,6 +55,7 @@ class NodeSettings:
     coordinate_bytes: int
     keep_bytes: int
     repair_bytes: int
+    scrub_cycle_s: float
     version: str
 
 
@@ -209,6 +212,27 @@ class Node:
             doors=self.buckets,
             repair=Budget("repair", settings.repair_bytes),
         )
+        me = self.store.superblock.store
+        broken = RegisterRestorer(
+            me=me,
+            store=self.store,
+            own=self.acceptor,
+            registers=self.registers,
+            is_gone=self.buckets.is_gone,
+        )
+        restorer = Restorer(
+            store=self.store,
+            path=self.path,
+            bodies=ports.bodies,
+            others=Others(self.keeper, broken, self.healer.report_shard),
+        )
+        self.scrubber = Scrubber(
+            me=me,
+            store=self.store,
+            restorer=restorer,
+            maps=self.cartographer,
+            cycle_s=settings.scrub_cycle_s,
+        )
 
     def _answer_operators(self, settings: NodeSettings) -> None:
         self.status = StatusService(
@@ -217,7 +241,7 @@ class Node:
             cartographer=self.cartographer,
             membership=self.membership,
             healer=self.healer,
-            workers=(self.learner.status, self.healer.status),
+            workers=(self.learner.status, self.healer.status, self.scrubber.status),
         )
         prover = Prover(path=self.path, listing=self.listing, buckets=self.buckets)
         explainer = Explainer(path=self.path, resolve=self.buckets.resolve)
@@ -228,7 +252,7 @@ class Node:
                 membership=self.membership,
                 status=self.status,
                 rehoming=Rehoming(cartographer=self.cartographer, status=self.status),
-                quarantine=Quarantine(path=self.path, buckets=self.buckets),
+                findings=Findings(path=self.path, buckets=self.buckets),
                 prover=prover,
                 explainer=explainer,
             ),
@@ -236,7 +260,7 @@ class Node:
         )
 
     def _dispatch(self) -> None:
-        for service in (self.cartographer, self.membership, self.keeper, self.status):
+        for service in (self.cartographer, self.membership, self.keeper, self.scrubber, self.status):
             self.dispatcher.add(service.handlers())
         self.dispatcher.add(self.healer.watch(self.acceptor.handlers()))
         self.dispatcher.check_complete()
@@ -246,6 +270,7 @@ class Node:
         _ = self.tasks.spawn(self.membership.run(), "membership")
         _ = self.tasks.spawn(self.learner.run(), "learner")
         _ = self.tasks.spawn(self.healer.run(), "healer")
+        _ = self.tasks.spawn(self.scrubber.run(), "scrubber")
 
     async def stop(self) -> None:
         """End the background work, then the store. Whoever serves requests must have stopped before."""

@@ -166,6 +166,14 @@ class Registers:
             operation = replace(operation, base=attempt.base)
         return await self.commit(attempt, operation)
 
+    async def rewrite(self, pool: int, bucket: BucketId, key: bytes, *, above: Ballot | None) -> None:
+        """Have the current head decided once more, above a ballot that a home has promised: a home whose copy is broken
+        takes it then. Raises `Unavailable`, `BucketClosing`."""
+        if above is not None:
+            self._ballots.observe(above.counter)
+        era = Era(current_topology(self._maps).map.era)
+        _ = await self.run(pool, bucket, key, Operation(OperationKind.REWRITE, _NOBODY, era))
+
     async def serve_commit(self, scope: Scope, key: KeyId, operation: Operation) -> CommitReply:
         """As steward: run another node's commit in this key's queue. Never forwards it further."""
         attempt = self.attempt(scope.pool, *key, operation.stamp)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -17,7 +18,7 @@ from holdfast_node.core.errors import IntegrityError, Overloaded, StoreFailed, S
 from holdfast_node.core.head import Manifest
 from holdfast_node.core.ids import ID_BYTES, BlobId, BootId, BucketId, ClusterId, Digest, NodeName, StoreId
 from holdfast_node.core.index_keys import TYPE_OF, RecordBody
-from holdfast_node.core.index_rows import Logged
+from holdfast_node.core.index_rows import Logged, RegisterEntry
 from holdfast_node.core.log_format import Mark, Position
 from holdfast_node.core.messages import (
     RegisterCopies,
@@ -31,6 +32,7 @@ from holdfast_node.core.records import (
     PartitionRecord,
     PeerRecord,
     RegisterRecord,
+    ScrubRecord,
     StoreTimeRecord,
     Superblock,
 )
@@ -38,6 +40,8 @@ from holdfast_node.ports import Bodies, Buffer, Disk, Entropy, Index, IndexBroke
 from holdfast_node.services.events import Events
 from holdfast_node.services.log.committer import Committer, CommitterSettings, Pending
 from holdfast_node.services.log.opening import (
+    SUPERBLOCK,
+    SUPERBLOCK_BYTES_MAX,
     Opened,
     StorePorts,
     open_log,
@@ -47,6 +51,7 @@ from holdfast_node.services.log.opening import (
 from holdfast_node.services.log.reader import LogReader
 from holdfast_node.services.log.register_reader import RegisterReader
 from holdfast_node.services.log.shard_reader import ShardReader, ShardState
+from holdfast_node.services.log.verifier import Verifier
 from holdfast_node.services.log.volume import Volumes
 from holdfast_node.services.tasks import Tasks
 
@@ -79,7 +84,13 @@ class Store:
     """Made by `Store.open`. After a failed write everything raises `StoreFailed`."""
 
     def __init__(
-        self, ports: StorePorts, superblock: Superblock, opened: Opened, committer: Committer
+        self,
+        ports: StorePorts,
+        superblock: Superblock,
+        opened: Opened,
+        committer: Committer,
+        *,
+        volume_bytes: int,
     ) -> None:
         self._ports = ports
         self._indexer = opened.indexer
@@ -90,9 +101,11 @@ class Store:
         self._shards = ShardReader(self._log)
         self._started_s = asyncio.get_running_loop().time()
         self._time_at_start_s = opened.indexer.tables.store_time_s()
-        self._found_rotten = list(opened.rotten)
+        self._found_rotten = opened.rotten
         self._closed = False
         self._riders: dict[bytes, Entry] = {}
+        self._small_on_the_way: Counter[bytes] = Counter()
+        self.verifier: Final = Verifier(ports, self._log, self._indexer, committer, volume_bytes=volume_bytes)
         self.superblock = superblock
         self.recovered_sequence = opened.position.sequence - 1
 
@@ -133,7 +146,7 @@ class Store:
                 capacity_bytes=settings.capacity_bytes,
             ),
         )
-        store = cls(ports, superblock, opened, committer)
+        store = cls(ports, superblock, opened, committer, volume_bytes=settings.volume_bytes)
         try:
             await store._start(opened)
         except BaseException:
@@ -204,16 +217,31 @@ class Store:
         self.superblock = joined
 
     def rotten(self) -> tuple[str, ...]:
-        """What this store cannot vouch for, and what replay found broken at this start."""
+        """What this store cannot vouch for now."""
         keys = (index_keys.register_of(key) for key in sorted(self._indexer.rotten))
         lines = [f"the register of {key!r} in bucket {bucket.hex()} is broken" for bucket, key in keys]
         lost = self._indexer.tables.lost_sequences()
         lines += [f"records from {sequence} on were lost" for sequence in sorted(lost)]
-        return (*self._found_rotten, *lines)
+        return tuple(lines)
+
+    @property
+    def found_rot(self) -> bool:
+        """Whether replay met broken records at this start: shards may lack cells."""
+        return bool(self._found_rotten)
+
+    @property
+    def lost_records(self) -> bool:
+        """Whether part of the log was unreadable when it was replayed: this store cannot vouch for much."""
+        return bool(self._indexer.tables.lost_sequences())
 
     def rotten_keys(self) -> tuple[tuple[BucketId, bytes], ...]:
-        """Registers that have to be learned again, one by one."""
+        """Registers whose records are broken."""
         return tuple(index_keys.register_of(key) for key in sorted(self._indexer.rotten))
+
+    def forgotten_keys(self) -> tuple[tuple[BucketId, bytes], ...]:
+        """Those of them of which nothing is known, not even what they promised: the whole partition has to be learned
+        again."""
+        return tuple(index_keys.register_of(key) for key in sorted(self._indexer.forgotten))
 
     # --- writing --------------------------------------------------------------------------------------------
 
@@ -224,9 +252,22 @@ class Store:
         `IntegrityError` for a head that cannot be decoded. Bulk groups keep their order, control groups theirs.
         """
         riders, self._riders = self._riders, {}
-        return self._committer.append(
-            [self._pending(entry) for entry in (*entries, *riders.values())], bulk=bulk
-        )
+        pending = [self._pending(entry) for entry in (*entries, *riders.values())]
+        durable = self._committer.append(pending, bulk=bulk)
+        if small := [key for each in pending if (key := index_keys.small_row_key(each.body, each.key))]:
+            self._small_on_the_way.update(small)
+            durable.add_done_callback(lambda _: self._small_on_the_way.subtract(small))
+        return durable
+
+    def rewrite(self, row_key: bytes) -> asyncio.Future[None] | None:
+        """Write a small fact again, whose record is broken: it is in memory. None if a newer one is on its way, over
+        which the old one must not be written, or if there is none."""
+        kind, key = index_keys.small_of(row_key)
+        row = self._indexer.tables.row(kind, key)
+        if row is None or self._small_on_the_way[row_key]:
+            return None
+        body, flags = row
+        return self._committer.append([self._pending(Entry(body), flags)], bulk=False)
 
     def piggyback(self, name: bytes, entry: Entry) -> None:
         """Write this with the next append, whoever makes it: worth keeping, not worth a write of its own.
@@ -286,6 +327,14 @@ class Store:
         """The newest durable record of the key. Raises `NotVoting` if it is broken, until a new one is appended."""
         return await self._registers.register(bucket, key)
 
+    def broken_register(self, bucket: BucketId, key: bytes) -> RegisterEntry | None:
+        """What is still known of a register whose record is broken: its ballots, not its head."""
+        return self._registers.broken(bucket, key)
+
+    def mark_rotten(self, bucket: BucketId, key: bytes, sequence: int) -> None:
+        """The register's record with this sequence is broken."""
+        self._log.mark_rotten(bucket + key, sequence)
+
     def register_rows(
         self,
         partitions: frozenset[tuple[int, int]],
@@ -318,9 +367,9 @@ class Store:
         """None if nothing of it is here, or it was dropped."""
         return self._shards.shard(name)
 
-    async def shard_header(self, name: ShardName) -> ShardHeader | None:
+    async def shard_header(self, name: ShardName, *, fresh: bool = False) -> ShardHeader | None:
         """Of a sealed shard. Raises `IntegrityError` if its seal is broken."""
-        return await self._shards.shard_header(name)
+        return await self._shards.shard_header(name, fresh=fresh)
 
     def shards_of(self, seed_id: BlobId) -> tuple[ShardName, ...]:
         """The sealed shards of this seed here."""
@@ -345,6 +394,20 @@ class Store:
 
     def peer(self, store: StoreId) -> PeerRecord | None:
         return self._indexer.tables.peer(store)
+
+    def scrubbed(self) -> ScrubRecord:
+        return self._indexer.tables.scrub()
+
+    async def check_superblock(self) -> bool:
+        """Read the superblock back; if it is broken, write it again from memory. Whether it was whole."""
+        self._log.check()
+        try:
+            content = await self._ports.disk.read(SUPERBLOCK, 0, SUPERBLOCK_BYTES_MAX, fresh=True)
+            log_format.decode_superblock(content)
+        except IntegrityError:
+            await write_superblock(self._ports, self.superblock, self._mark())
+            return False
+        return True
 
     def map(self) -> bytes:
         """The newest map adopted, encoded; empty if none."""

@@ -74,6 +74,11 @@ class AdminStub:
                 request_serializer=holdfastpb_dot_v1_dot_admin__pb2.QuarantineRequest.SerializeToString,
                 response_deserializer=holdfastpb_dot_v1_dot_admin__pb2.QuarantineListReply.FromString,
                 _registered_method=True)
+        self.Scrub = channel.unary_unary(
+                '/holdfastpb.v1.Admin/Scrub',
+                request_serializer=holdfastpb_dot_v1_dot_admin__pb2.ScrubRequest.SerializeToString,
+                response_deserializer=holdfastpb_dot_v1_dot_admin__pb2.ScrubReply.FromString,
+                _registered_method=True)
         self.Explain = channel.unary_unary(
                 '/holdfastpb.v1.Admin/Explain',
                 request_serializer=holdfastpb_dot_v1_dot_admin__pb2.ExplainRequest.SerializeToString,
@@ -143,6 +148,13 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Scrub(self, request, context):
+        """How far every node has read itself back, and what it found; on request, all begin now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Explain(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -198,6 +210,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Quarantine,
                     request_deserializer=holdfastpb_dot_v1_dot_admin__pb2.QuarantineRequest.FromString,
                     response_serializer=holdfastpb_dot_v1_dot_admin__pb2.QuarantineListReply.SerializeToString,
+            ),
+            'Scrub': grpc.unary_unary_rpc_method_handler(
+                    servicer.Scrub,
+                    request_deserializer=holdfastpb_dot_v1_dot_admin__pb2.ScrubRequest.FromString,
+                    response_serializer=holdfastpb_dot_v1_dot_admin__pb2.ScrubReply.SerializeToString,
             ),
             'Explain': grpc.unary_unary_rpc_method_handler(
                     servicer.Explain,
@@ -426,6 +443,33 @@ class Admin:
             '/holdfastpb.v1.Admin/Quarantine',
             holdfastpb_dot_v1_dot_admin__pb2.QuarantineRequest.SerializeToString,
             holdfastpb_dot_v1_dot_admin__pb2.QuarantineListReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Scrub(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/holdfastpb.v1.Admin/Scrub',
+            holdfastpb_dot_v1_dot_admin__pb2.ScrubRequest.SerializeToString,
+            holdfastpb_dot_v1_dot_admin__pb2.ScrubReply.FromString,
             options,
             channel_credentials,
             insecure,

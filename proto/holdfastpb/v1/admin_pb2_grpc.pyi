@@ -45,6 +45,8 @@ class AdminStub:
     """How far the last change is."""
     Quarantine: _grpc.UnaryUnaryMultiCallable[_admin_pb2.QuarantineRequest, _admin_pb2.QuarantineListReply]
     """What heal cannot mend, by name, and why; on request it is tried again now."""
+    Scrub: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ScrubRequest, _admin_pb2.ScrubReply]
+    """How far every node has read itself back, and what it found; on request, all begin now."""
     Explain: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ExplainRequest, _admin_pb2.ExplainReply]
     Prove: _grpc.UnaryStreamMultiCallable[_admin_pb2.ProveRequest, _admin_pb2.ProveReply]
     """From the shards that are really there: what would be undecodable if a selection went. Streams progress."""
@@ -66,6 +68,8 @@ class AdminAsyncStub(AdminStub):
     """How far the last change is."""
     Quarantine: _aio.UnaryUnaryMultiCallable[_admin_pb2.QuarantineRequest, _admin_pb2.QuarantineListReply]  # type: ignore[assignment]
     """What heal cannot mend, by name, and why; on request it is tried again now."""
+    Scrub: _aio.UnaryUnaryMultiCallable[_admin_pb2.ScrubRequest, _admin_pb2.ScrubReply]  # type: ignore[assignment]
+    """How far every node has read itself back, and what it found; on request, all begin now."""
     Explain: _aio.UnaryUnaryMultiCallable[_admin_pb2.ExplainRequest, _admin_pb2.ExplainReply]  # type: ignore[assignment]
     Prove: _aio.UnaryStreamMultiCallable[_admin_pb2.ProveRequest, _admin_pb2.ProveReply]  # type: ignore[assignment]
     """From the shards that are really there: what would be undecodable if a selection went. Streams progress."""
@@ -132,6 +136,14 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.QuarantineListReply, _abc.Awaitable[_admin_pb2.QuarantineListReply]]:
         """What heal cannot mend, by name, and why; on request it is tried again now."""
+
+    @_abc_1.abstractmethod
+    def Scrub(
+        self,
+        request: _admin_pb2.ScrubRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ScrubReply, _abc.Awaitable[_admin_pb2.ScrubReply]]:
+        """How far every node has read itself back, and what it found; on request, all begin now."""
 
     @_abc_1.abstractmethod
     def Explain(

@@ -63,6 +63,8 @@ class _FrameTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FrameType.V
     FRAME_TYPE_READ_STATUS: _FrameType.ValueType  # 37
     FRAME_TYPE_NOTE_DEGRADED: _FrameType.ValueType  # 38
     FRAME_TYPE_READ_QUARANTINE: _FrameType.ValueType  # 39
+    FRAME_TYPE_NAME_SEEDS: _FrameType.ValueType  # 40
+    FRAME_TYPE_READ_SCRUB: _FrameType.ValueType  # 41
     FRAME_TYPE_REGISTER_VIEW: _FrameType.ValueType  # 144
     FRAME_TYPE_PREPARE_REPLY: _FrameType.ValueType  # 145
     FRAME_TYPE_ACCEPT_REPLY: _FrameType.ValueType  # 146
@@ -86,6 +88,8 @@ class _FrameTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FrameType.V
     FRAME_TYPE_NODE_STATUS: _FrameType.ValueType  # 164
     FRAME_TYPE_NOTE_DEGRADED_REPLY: _FrameType.ValueType  # 165
     FRAME_TYPE_QUARANTINE_REPLY: _FrameType.ValueType  # 166
+    FRAME_TYPE_SEED_NAMES: _FrameType.ValueType  # 167
+    FRAME_TYPE_SCRUB_REPORT: _FrameType.ValueType  # 168
 
 class FrameType(_FrameType, metaclass=_FrameTypeEnumTypeWrapper):
     """The `type` of a frame header. Numbers are wire format."""
@@ -122,6 +126,8 @@ FRAME_TYPE_CLOSE_BUCKET: FrameType.ValueType  # 36
 FRAME_TYPE_READ_STATUS: FrameType.ValueType  # 37
 FRAME_TYPE_NOTE_DEGRADED: FrameType.ValueType  # 38
 FRAME_TYPE_READ_QUARANTINE: FrameType.ValueType  # 39
+FRAME_TYPE_NAME_SEEDS: FrameType.ValueType  # 40
+FRAME_TYPE_READ_SCRUB: FrameType.ValueType  # 41
 FRAME_TYPE_REGISTER_VIEW: FrameType.ValueType  # 144
 FRAME_TYPE_PREPARE_REPLY: FrameType.ValueType  # 145
 FRAME_TYPE_ACCEPT_REPLY: FrameType.ValueType  # 146
@@ -145,6 +151,8 @@ FRAME_TYPE_CLOSE_BUCKET_REPLY: FrameType.ValueType  # 163
 FRAME_TYPE_NODE_STATUS: FrameType.ValueType  # 164
 FRAME_TYPE_NOTE_DEGRADED_REPLY: FrameType.ValueType  # 165
 FRAME_TYPE_QUARANTINE_REPLY: FrameType.ValueType  # 166
+FRAME_TYPE_SEED_NAMES: FrameType.ValueType  # 167
+FRAME_TYPE_SCRUB_REPORT: FrameType.ValueType  # 168
 Global___FrameType: _TypeAlias = FrameType  # noqa: Y015
 
 class _Role:
@@ -1266,6 +1274,73 @@ class LinkShards(_message.Message):
 Global___LinkShards: _TypeAlias = LinkShards  # noqa: Y015
 
 @_typing.final
+class NameSeeds(_message.Message):
+    """Whose shards are they?"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEED_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def seed_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        seed_ids: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["seed_ids", b"seed_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NameSeeds: _TypeAlias = NameSeeds  # noqa: Y015
+
+@_typing.final
+class SeedName(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEED_ID_FIELD_NUMBER: _builtins.int
+    BUCKET_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    seed_id: _builtins.bytes
+    bucket: _builtins.bytes
+    key: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        seed_id: _builtins.bytes = ...,
+        bucket: _builtins.bytes = ...,
+        key: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "key", b"key", "seed_id", b"seed_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SeedName: _TypeAlias = SeedName  # noqa: Y015
+
+@_typing.final
+class SeedNames(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def names(self) -> _containers.RepeatedCompositeFieldContainer[Global___SeedName]: ...
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[Global___SeedName] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SeedNames: _TypeAlias = SeedNames  # noqa: Y015
+
+@_typing.final
 class FindShards(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1735,6 +1810,82 @@ class QuarantineReply(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___QuarantineReply: _TypeAlias = QuarantineReply  # noqa: Y015
+
+@_typing.final
+class ReadScrub(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOW_FIELD_NUMBER: _builtins.int
+    now: _builtins.bool
+    """begin a cycle at once"""
+    def __init__(
+        self,
+        *,
+        now: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["now", b"now"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadScrub: _TypeAlias = ReadScrub  # noqa: Y015
+
+@_typing.final
+class ScrubReport(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CYCLE_FIELD_NUMBER: _builtins.int
+    COMPLETED_FIELD_NUMBER: _builtins.int
+    HURRIED_FIELD_NUMBER: _builtins.int
+    BYTES_DONE_FIELD_NUMBER: _builtins.int
+    BYTES_TOTAL_FIELD_NUMBER: _builtins.int
+    RATE_BYTES_S_FIELD_NUMBER: _builtins.int
+    ETA_S_FIELD_NUMBER: _builtins.int
+    FOUND_FIELD_NUMBER: _builtins.int
+    HEALED_FIELD_NUMBER: _builtins.int
+    GARBAGE_FIELD_NUMBER: _builtins.int
+    UNPROVEN_S_FIELD_NUMBER: _builtins.int
+    PROMISED_S_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    cycle: _builtins.int
+    completed: _builtins.int
+    hurried: _builtins.bool
+    bytes_done: _builtins.int
+    bytes_total: _builtins.int
+    rate_bytes_s: _builtins.float
+    eta_s: _builtins.float
+    found: _builtins.int
+    healed: _builtins.int
+    garbage: _builtins.int
+    unproven_s: _builtins.float
+    promised_s: _builtins.float
+    @_builtins.property
+    def waiting(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        cycle: _builtins.int = ...,
+        completed: _builtins.int = ...,
+        hurried: _builtins.bool = ...,
+        bytes_done: _builtins.int = ...,
+        bytes_total: _builtins.int = ...,
+        rate_bytes_s: _builtins.float = ...,
+        eta_s: _builtins.float = ...,
+        found: _builtins.int = ...,
+        healed: _builtins.int = ...,
+        garbage: _builtins.int = ...,
+        unproven_s: _builtins.float = ...,
+        promised_s: _builtins.float = ...,
+        waiting: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_done", b"bytes_done", "bytes_total", b"bytes_total", "completed", b"completed", "cycle", b"cycle", "eta_s", b"eta_s", "found", b"found", "garbage", b"garbage", "healed", b"healed", "hurried", b"hurried", "promised_s", b"promised_s", "rate_bytes_s", b"rate_bytes_s", "unproven_s", b"unproven_s", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScrubReport: _TypeAlias = ScrubReport  # noqa: Y015
 
 @_typing.final
 class WorkerStatus(_message.Message):

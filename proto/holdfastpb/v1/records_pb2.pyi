@@ -30,6 +30,7 @@ class _OperationKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Operati
     OPERATION_KIND_PUT: _OperationKind.ValueType  # 1
     OPERATION_KIND_DELETE: _OperationKind.ValueType  # 2
     OPERATION_KIND_FENCE: _OperationKind.ValueType  # 3
+    OPERATION_KIND_REWRITE: _OperationKind.ValueType  # 4
 
 class OperationKind(_OperationKind, metaclass=_OperationKindEnumTypeWrapper): ...
 
@@ -37,6 +38,7 @@ OPERATION_KIND_SETTLE: OperationKind.ValueType  # 0
 OPERATION_KIND_PUT: OperationKind.ValueType  # 1
 OPERATION_KIND_DELETE: OperationKind.ValueType  # 2
 OPERATION_KIND_FENCE: OperationKind.ValueType  # 3
+OPERATION_KIND_REWRITE: OperationKind.ValueType  # 4
 Global___OperationKind: _TypeAlias = OperationKind  # noqa: Y015
 
 @_typing.final
@@ -483,6 +485,39 @@ class KillRecord(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___KillRecord: _TypeAlias = KillRecord  # noqa: Y015
+
+@_typing.final
+class ScrubRecord(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CYCLE_FIELD_NUMBER: _builtins.int
+    COMPLETED_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    BEGAN_S_FIELD_NUMBER: _builtins.int
+    PROVEN_S_FIELD_NUMBER: _builtins.int
+    cycle: _builtins.int
+    completed: _builtins.int
+    cursor: _builtins.bytes
+    began_s: _builtins.int
+    """store time"""
+    proven_s: _builtins.int
+    """store time"""
+    def __init__(
+        self,
+        *,
+        cycle: _builtins.int = ...,
+        completed: _builtins.int = ...,
+        cursor: _builtins.bytes = ...,
+        began_s: _builtins.int = ...,
+        proven_s: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["began_s", b"began_s", "completed", b"completed", "cursor", b"cursor", "cycle", b"cycle", "proven_s", b"proven_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScrubRecord: _TypeAlias = ScrubRecord  # noqa: Y015
 
 @_typing.final
 class Superblock(_message.Message):

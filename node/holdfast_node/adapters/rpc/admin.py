@@ -53,6 +53,10 @@ class AdminServicer:
         reply = await self._admin.quarantine(retry=request.retry)
         return admin_pb2.QuarantineListReply.FromString(self._bodies.encode(reply))
 
+    async def scrub(self, request: admin_pb2.ScrubRequest, _context: object) -> admin_pb2.ScrubReply:
+        reply = await self._admin.scrub(now=request.now)
+        return admin_pb2.ScrubReply.FromString(self._bodies.encode(reply))
+
     async def explain(self, request: admin_pb2.ExplainRequest, _context: object) -> admin_pb2.ExplainReply:
         reply = await self._admin.explain(values.bucket_name(request.bucket), values.key_of(request.key))
         return admin_pb2.ExplainReply.FromString(self._bodies.encode(reply))

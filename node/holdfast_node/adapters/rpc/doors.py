@@ -28,6 +28,7 @@ from holdfast_node.core.report import (
     ProveReply,
     QuarantineListReply,
     ReplaceLostReply,
+    ScrubReply,
     StatusReply,
 )
 from holdfast_node.core.seed import Seed
@@ -85,6 +86,8 @@ class AdminDoor(Protocol):
     async def change(self, asked: NodeChange, *, apply: bool) -> PlanReply: ...
 
     async def quarantine(self, *, retry: bool) -> QuarantineListReply: ...
+
+    async def scrub(self, *, now: bool) -> ScrubReply: ...
 
     async def explain(self, bucket: str, key: bytes) -> ExplainReply: ...
 

@@ -33,6 +33,7 @@ METHOD_ROWS: Final[dict[str, Row]] = {
     "/holdfastpb.v1.Admin/Change": Row.LOOPBACK,
     "/holdfastpb.v1.Admin/GetPlan": Row.LOOPBACK,
     "/holdfastpb.v1.Admin/Quarantine": Row.LOOPBACK,
+    "/holdfastpb.v1.Admin/Scrub": Row.LOOPBACK,
     "/holdfastpb.v1.Admin/Explain": Row.LOOPBACK,
     "/holdfastpb.v1.Admin/Prove": Row.LOOPBACK,
     CONNECT: Row.LOOPBACK,

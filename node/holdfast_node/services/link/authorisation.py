@@ -42,6 +42,8 @@ FRAME_ROWS: Final[dict[int, Row]] = {
     FrameType.READ_STATUS: Row.LOOPBACK,
     FrameType.NOTE_DEGRADED: Row.LOOPBACK,
     FrameType.READ_QUARANTINE: Row.LOOPBACK,
+    FrameType.NAME_SEEDS: Row.LOOPBACK,
+    FrameType.READ_SCRUB: Row.LOOPBACK,
 }
 
 

@@ -63,6 +63,8 @@ class FrameType(IntEnum):
     READ_STATUS = 37
     NOTE_DEGRADED = 38
     READ_QUARANTINE = 39
+    NAME_SEEDS = 40
+    READ_SCRUB = 41
 
     REGISTER_VIEW = 144
     PREPARE_REPLY = 145
@@ -87,6 +89,8 @@ class FrameType(IntEnum):
     NODE_STATUS = 164
     NOTE_DEGRADED_REPLY = 165
     QUARANTINE_REPLY = 166
+    SEED_NAMES = 167
+    SCRUB_REPORT = 168
 
 
 def _type_of(cls: type) -> FrameType:

@@ -17,6 +17,7 @@ from holdfast_node.core.index_keys import (
     FORMAT_ROW,
     INDEX_FORMAT,
     POSITION_ROW,
+    REGISTER_ROWS,
     ROTTEN_ROWS,
     SMALL_ROWS,
     STORE_ROW,
@@ -47,6 +48,8 @@ class Indexer:
         self.tables = Tables()
         self.rotten: set[bytes] = set()
         """Keys (bucket + key) of registers whose newest record is broken."""
+        self.forgotten: set[bytes] = set()
+        """Those of them of which not even the ballots are known."""
 
     def load(self) -> Position | None:
         """What the index knows; None if it is empty or another store's. Raises `IndexBroken`."""
@@ -62,10 +65,12 @@ class Indexer:
                     sequence, flags, encoded = index_rows.decode_small(value)
                     body = self._bodies.decode(CLASS_OF[kind], encoded)
                     self._keep(key[1:], body, sequence=sequence, flags=flags)
+            end = index_keys.prefix_end(ROTTEN_ROWS)
+            self.rotten, self.forgotten = set(), set()
+            for key, _ in self._index.scan(ROTTEN_ROWS, end):
+                self._note_rotten(key[1:])
         except IntegrityError as error:
             raise IndexBroken(str(error)) from error
-        end = index_keys.prefix_end(ROTTEN_ROWS)
-        self.rotten = {key[1:] for key, _ in self._index.scan(ROTTEN_ROWS, end)}
         return position
 
     def clear(self) -> None:
@@ -77,7 +82,7 @@ class Indexer:
         self._replayed = None
         self._behind_rot = False
         self.tables = Tables()
-        self.rotten = set()
+        self.rotten, self.forgotten = set(), set()
 
     def apply(self, logged: Iterable[Logged], position: Position) -> None:
         """One durable batch."""
@@ -104,8 +109,14 @@ class Indexer:
         """The register's record with this sequence is broken; False if there is a younger one."""
         if not index_rows.apply_rot(self._rows, key, sequence):
             return False
-        self.rotten.add(key)
+        self._note_rotten(key)
         return True
+
+    def _note_rotten(self, key: bytes) -> None:
+        row = self._rows.get(REGISTER_ROWS + key)
+        self.rotten.add(key)
+        if row is None or index_rows.decode_register_entry(row).unknown:
+            self.forgotten.add(key)
 
     def write_rot(self) -> None:
         """Write what `mark_rotten` added outside of a replay."""
@@ -155,6 +166,7 @@ class Indexer:
             index_rows.apply(rows, entry, newest=newest, rotten=rotten)
             if rotten:
                 self.rotten.discard(entry.key)
+                self.forgotten.discard(entry.key)
             self._keep(entry.key, entry.body, sequence=entry.sequence, flags=entry.flags)
 
     def _keep(self, key: bytes, body: RecordBody, *, sequence: int, flags: int) -> None:

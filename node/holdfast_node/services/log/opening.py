@@ -184,20 +184,29 @@ async def _reads(disk: Disk, name: str, offset: int) -> bool:
         return True
 
 
+def _without(rot: Rot, dead: frozenset[tuple[int, int]]) -> Rot:
+    """What scrub found before and had written again needs nobody any more."""
+    return replace(
+        rot,
+        keys=tuple(each for each in rot.keys if (rot.life, each[2]) not in dead),
+        missing=tuple(sequence for sequence in rot.missing if (rot.life, sequence) not in dead),
+    )
+
+
 def _consequences(
     indexer: Indexer, rots: Sequence[Rot]
 ) -> tuple[tuple[tuple[KillRecord | PartitionRecord, int], ...], tuple[str, ...]]:
     """What rot means: which records have to be written because of it, and what to tell the operator."""
     tables = indexer.tables
-    known = tables.lost_sequences()
+    known, dead = tables.lost_sequences(), tables.killed()
     kills: list[KillRecord] = []
     partitions: dict[tuple[int, int], PartitionRecord] = {}
     told: list[str] = []
-    for rot in rots:
+    for rot in (_without(each, dead) for each in rots):
         where = f"volume {rot.volume} at {rot.offset}"
-        lost = [rot.first_missing] if rot.missing else []
+        lost = list(rot.missing[:1])
         if rot.missing:
-            told.append(f"{where}: {rot.missing} records are unreadable")
+            told.append(f"{where}: {len(rot.missing)} records are unreadable")
         for kind, key, sequence in rot.keys:
             told.append(f"{where}: record {sequence} ({RecordType(kind).name}) is broken")
             if kind == RecordType.REGISTER:

@@ -49,11 +49,13 @@ class LogReader:
         """Unverified. Raises `IntegrityError` if the disk cannot read there."""
         return await self._ports.disk.read(volume_name(volume), offset, length, fresh=fresh)
 
-    async def body(self, location: Location, record_key: bytes, sequence: int) -> bytes | None:
+    async def body(
+        self, location: Location, record_key: bytes, sequence: int, *, fresh: bool = False
+    ) -> bytes | None:
         """The body of the record there; None if it is broken, or an older one about the same key that a misdirected
         write brought there. Raises `StoreFailed` if it is about something else."""
         try:
-            data = await self.bytes_at(*location)
+            data = await self.bytes_at(*location, fresh=fresh)
         except IntegrityError:
             return None
         record = log_format.decode_located(data, location.offset)

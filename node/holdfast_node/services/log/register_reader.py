@@ -58,6 +58,14 @@ class RegisterReader:
             self.put(record_key, body)
             return body
 
+    def broken(self, bucket: BucketId, key: bytes) -> RegisterEntry | None:
+        """What is known of a register whose record is broken: its ballots, not its head. None if it is whole, or if
+        nothing is known."""
+        self._log.check()
+        row = self._log.get(index_keys.REGISTER_ROWS + bucket + key)
+        entry = index_rows.decode_register_entry(row) if row is not None else None
+        return entry if entry is not None and entry.rotten and not entry.unknown else None
+
     def rows(
         self,
         partitions: frozenset[tuple[int, int]],
@@ -68,15 +76,17 @@ class RegisterReader:
     ) -> RegisterPage:
         """Accepted registers of these partitions in key order, from the index alone.
 
-        Raises `NotVoting` rather than skip a key that cannot be read.
+        A row of a broken record still says what was accepted; raises `NotVoting` where not even that is known.
         """
         self._log.check()
         rows: list[RegisterRow] = []
         first = index_keys.register_row_key(bucket, max(prefix, start))
         end = index_keys.prefix_end(index_keys.register_row_key(bucket, prefix))
         for row_key, value, entry in self._registers(first, end, partitions):
-            if entry.rotten:
+            if entry.unknown:
                 raise _rotten_register()
+            if entry.accepted is None:
+                continue
             if len(rows) == limit:
                 return RegisterPage(tuple(rows), complete=False)
             rows.append(index_rows.decode_register_row(row_key[1 + ID_BYTES :], value))
@@ -96,8 +106,10 @@ class RegisterReader:
         for row_key, _, entry in self._registers(start, end, partitions):
             if after_bucket and row_key == start:
                 continue
-            if entry.rotten:
+            if entry.unknown:
                 raise _rotten_register()
+            if entry.accepted is None:
+                continue
             if len(wanted) == limit:
                 complete = False
                 break
@@ -167,9 +179,8 @@ class RegisterReader:
             scope = index_rows.scope_of(value)
             if scope is not None and scope not in partitions:
                 continue
-            entry = index_rows.decode_register_entry(value)
-            if entry.accepted or entry.rotten:
-                yield row_key, value, entry
+            if index_rows.is_shown(value):
+                yield row_key, value, index_rows.decode_register_entry(value)
 
     def put(self, record_key: bytes, body: RegisterRecord) -> None:
         cache = self._cache

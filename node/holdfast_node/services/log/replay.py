@@ -35,26 +35,32 @@ SALVAGE_BYTES: Final = 32 * 1024 * 1024
 class Rot:
     """Part of the log that was durable and is broken.
 
-    `keys` are (type, key, sequence) of records whose body is broken. Of `missing` records not even the key is known;
-    the sequence of the first of them is `first_missing`.
+    `keys` are (type, key, sequence) of records whose body is broken. Of `missing` records nothing is known but the
+    sequence.
     """
 
     volume: int
     offset: int
     life: int
     keys: tuple[tuple[int, bytes, int], ...]
-    first_missing: int
-    missing: int
+    missing: tuple[int, ...]
+
+    @property
+    def sequences(self) -> frozenset[int]:
+        """Of every record that is broken or gone."""
+        return frozenset(self.missing).union(sequence for _, _, sequence in self.keys)
 
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """Where the log goes on, and what was found on the way. `size_bytes` is that of the last volume."""
+    """Where the log goes on, and what was found on the way. `size_bytes` is that of the last volume, `bytes` were
+    found whole."""
 
     position: Position
     rot: tuple[Rot, ...]
     torn: bool
     batches: int
+    bytes: int
     size_bytes: int
 
 
@@ -63,12 +69,26 @@ Sink = Callable[[Sequence[Record], int, Position | None], None]
 there before what the rot means is written down."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How a pass reads: `bytes_max` at least before it stops between two batches (0: all there is), `window_bytes` at a
+    time, `fresh` past the page cache."""
+
+    bytes_max: int = 0
+    window_bytes: int = WINDOW_BYTES
+    fresh: bool = False
+
+
+AT_ONCE: Final = Pace()
+
+
 class _Window:
     """Reads one volume in large steps. What the disk cannot give back reads as zeros."""
 
-    def __init__(self, disk: Disk, name: str, size: int) -> None:
+    def __init__(self, disk: Disk, name: str, size: int, pace: Pace = AT_ONCE) -> None:
         self._disk = disk
         self._name = name
+        self._pace = pace
         self.size = size
         self._start = 0
         self._data = memoryview(b"")
@@ -76,13 +96,13 @@ class _Window:
     async def get(self, offset: int, length: int) -> memoryview:
         end = min(offset + length, self.size)
         if not (self._start <= offset and end <= self._start + len(self._data)):
-            wanted = min(max(length, WINDOW_BYTES), self.size - offset)
+            wanted = min(max(length, self._pace.window_bytes), self.size - offset)
             self._start, self._data = offset, memoryview(await self._read(offset, wanted))
         return self._data[offset - self._start : end - self._start]
 
     async def _read(self, offset: int, length: int) -> bytes:
         try:
-            data = await self._disk.read(self._name, offset, length)
+            data = await self._disk.read(self._name, offset, length, fresh=self._pace.fresh)
         except IntegrityError:
             blocks = [
                 await self._read_block(at, offset + length) for at in range(offset, offset + length, BLOCK)
@@ -93,16 +113,30 @@ class _Window:
     async def _read_block(self, offset: int, end: int) -> bytes:
         length = min(BLOCK, end - offset)
         try:
-            return (await self._disk.read(self._name, offset, length)).ljust(length, b"\0")
+            data = await self._disk.read(self._name, offset, length, fresh=self._pace.fresh)
+            return data.ljust(length, b"\0")
         except IntegrityError:
             return bytes(length)
 
 
 class Replay:
-    """One pass over the log from `start`. Used once."""
+    """One pass over the log from `start`, to where it ends or to a known `end`. Used once."""
 
-    def __init__(self, disk: Disk, start: Position, sink: Sink, *, mark: Mark, volume_bytes: int) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        start: Position,
+        sink: Sink,
+        *,
+        mark: Mark,
+        volume_bytes: int,
+        end: Position | None = None,
+        pace: Pace = AT_ONCE,
+    ) -> None:
         self._disk = disk
+        self._known_end = end
+        self._pace = pace
+        self._walked = 0
         self._sink = sink
         self._mark = mark
         self._volume_bytes = volume_bytes
@@ -114,22 +148,36 @@ class Replay:
     async def run(self, volumes: Sequence[int]) -> Replayed:
         """Read all `volumes` (numbers, in order) that are not older than the start."""
         window: _Window | None = None
+        end = self._known_end
         for number in volumes:
-            if number < self._position.volume:
+            if number < self._position.volume or (end is not None and number > end.volume):
                 continue
             header = await self._header(number)
             if header is None:
                 continue
             if number > self._position.volume:
                 await self._close_gap(window, header)
-            window = _Window(self._disk, volume_name(number), header.size_bytes)
-            self._end = header.size_bytes
+            size = end.offset if end is not None and number == end.volume else header.size_bytes
+            window = _Window(self._disk, volume_name(number), size, self._pace)
+            self._end = size
             await self._walk(window)
-        torn = await self._end_of_log(window)
-        return Replayed(self._position, tuple(self._rot), torn, self._batches, self._end)
+            if self._enough():
+                return self._replayed(torn=False)
+        return self._replayed(torn=await self._end_of_log(window))
+
+    def _replayed(self, *, torn: bool) -> Replayed:
+        return Replayed(
+            position=self._position,
+            rot=tuple(self._rot),
+            torn=torn,
+            batches=self._batches,
+            bytes=self._walked,
+            size_bytes=self._end,
+        )
 
     async def _header(self, number: int) -> VolumeHeader | None:
-        """The volume's header; rebuilt from its first batch if only the block is broken; None if it is a spare."""
+        """The volume's header; None if it is a spare. If the block is broken, the first readable batch knows the life;
+        where the log was to go on is known: what is broken in front of that batch may be saved."""
         header = await read_header(self._disk, number)
         if (
             header is not None
@@ -138,27 +186,19 @@ class Replay:
         ):
             return None
         if header is not None or number == self._position.volume:
-            return header or self._continued(number)
+            return header or self._continued(number, self._position.life)
         window = _Window(self._disk, volume_name(number), self._volume_bytes)
         async for _, batch in _headers_from(window, BLOCK):
             if batch.number >= self._position.batch:
-                return VolumeHeader(
-                    number=number,
-                    life=batch.life,
-                    size_bytes=self._volume_bytes,
-                    first_batch=batch.number,
-                    first_sequence=batch.first_sequence,
-                    previous=batch.previous,
-                    store=b"",
-                )
+                return self._continued(number, batch.life)
         return None
 
-    def _continued(self, number: int) -> VolumeHeader:
-        """A stand-in for the broken header of the volume the index left off in: the position knows what matters."""
+    def _continued(self, number: int, life: int) -> VolumeHeader:
+        """A stand-in for a broken header: the position knows what matters."""
         position = self._position
         return VolumeHeader(
             number,
-            position.life,
+            life,
             self._volume_bytes,
             position.batch,
             position.sequence,
@@ -167,7 +207,7 @@ class Replay:
         )
 
     async def _walk(self, window: _Window) -> None:
-        while self._position.offset < window.size:
+        while self._position.offset < window.size and not self._enough():
             if await self._next_batch(window):
                 continue
             found = await self._find_later(window)
@@ -183,6 +223,9 @@ class Replay:
                 previous=header.previous,
             )
             self._deliver_rot(*rot)
+
+    def _enough(self) -> bool:
+        return 0 < self._pace.bytes_max <= self._walked
 
     async def _next_batch(self, window: _Window) -> bool:
         """Deliver the batch at the position if it is the one expected, and whole."""
@@ -206,6 +249,7 @@ class Replay:
             last=position.offset,
         )
         self._batches += 1
+        self._walked += self._position.offset - position.offset
         self._sink(records, position.volume, self._position)
         return True
 
@@ -230,11 +274,10 @@ class Replay:
                 if known is None or not known.whole:
                     found[record.sequence] = record
             at += step
-        missing = len(wanted) - len(found)
-        first = next((sequence for sequence in wanted if sequence not in found), 0)
+        missing = tuple(sequence for sequence in wanted if sequence not in found)
         broken = (record for record in found.values() if not record.whole)
         keys = tuple((record.kind, record.key, record.sequence) for record in broken)
-        rot = Rot(position.volume, position.offset, position.life, keys, first if missing else 0, missing)
+        rot = Rot(position.volume, position.offset, position.life, keys, missing)
         return rot, [found[sequence] for sequence in sorted(found) if found[sequence].whole]
 
     def _deliver_rot(self, rot: Rot, saved: Sequence[Record]) -> None:

@@ -46,13 +46,14 @@ class ShardReader:
             return ShardState(sealed=True, location=entry.seal)
         return ShardState(sealed=False, location=entry.stage) if entry.is_staged else None
 
-    async def shard_header(self, name: ShardName) -> ShardHeader | None:
+    async def shard_header(self, name: ShardName, *, fresh: bool = False) -> ShardHeader | None:
         """Of a sealed shard. Raises `IntegrityError` if its seal is broken."""
         self._log.check()
         entry = index_rows.decode_shard(self._log.get(index_keys.shard_row_key(name)))
         if not entry.is_sealed:
             return None
-        body = await self._log.body(entry.seal, index_keys.shard_row_key(name)[1:], entry.sealed)
+        record_key = index_keys.shard_row_key(name)[1:]
+        body = await self._log.body(entry.seal, record_key, entry.sealed, fresh=fresh)
         if body is None:
             raise IntegrityError(
                 f"the seal of shard {name.index} of part {name.part} is broken on this store"

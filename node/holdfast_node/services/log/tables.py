@@ -19,6 +19,7 @@ from holdfast_node.core.records import (
     MapVoteRecord,
     PartitionRecord,
     PeerRecord,
+    ScrubRecord,
     StoreTimeRecord,
 )
 
@@ -47,6 +48,7 @@ class Tables:
                 PeerRecord,
                 StoreTimeRecord,
                 KillRecord,
+                ScrubRecord,
             )
         }
 
@@ -105,11 +107,30 @@ class Tables:
         found = self._find(StoreTimeRecord, b"")
         return found.seconds if found is not None else 0
 
+    def scrub(self) -> ScrubRecord:
+        """How far the store has read itself back; never, if nothing is written down."""
+        return self._find(ScrubRecord, b"") or ScrubRecord(0, 0, b"", 0, 0)
+
+    def row(self, cls: type[SmallBody], key: bytes) -> tuple[SmallBody, int] | None:
+        """The newest record of this key as it is, with its flags."""
+        row = self._rows[cls].get(key)
+        return (row.body, row.flags) if row is not None else None
+
     def lost_sequences(self) -> frozenset[int]:
         """Where unreadable stretches of the log begin, as far as their consequences are written down."""
         rows = self._rows[KillRecord].values()
         return frozenset(
             row.body.sequence for row in rows if row.flags & FLAG_ROT and isinstance(row.body, KillRecord)
+        )
+
+    def killed(self) -> frozenset[tuple[int, int]]:
+        """Records that are broken and that nothing rests on any more: the life of each one's volume, and its
+        sequence."""
+        rows = self._rows[KillRecord].values()
+        return frozenset(
+            (row.body.volume_life, row.body.sequence)
+            for row in rows
+            if not row.flags & FLAG_ROT and isinstance(row.body, KillRecord)
         )
 
     def _find(self, cls: type[T], key: bytes) -> T | None:

@@ -1,26 +1,45 @@
-"""What heal cannot mend, asked of every steward and told by name. Mends nothing itself."""
+"""What heal cannot mend, and what scrub has found: asked of every node, told by name. Mends nothing itself."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Final
 
-from holdfast_node.core.messages import QuarantineReply, ReadQuarantine
-from holdfast_node.core.report import QuarantinedBlob, QuarantineListReply
+from holdfast_node.core.messages import QuarantineReply, ReadQuarantine, ReadScrub, ScrubReport
+from holdfast_node.core.report import NodeScrub, QuarantinedBlob, QuarantineListReply, ScrubReply
 from holdfast_node.services.datapath import DataPath
 from holdfast_node.services.fanout import gather, replies
 from holdfast_node.services.prove import BucketSource
 
 QUARANTINE_TIMEOUT_S: Final = 5.0
+SCRUB_TIMEOUT_S: Final = 5.0
 
 
-class Quarantine:
+class Findings:
     """Answers for the whole cluster."""
 
     def __init__(self, *, path: DataPath, buckets: BucketSource) -> None:
         self._path = path
         self._buckets = buckets
 
-    async def read(self, *, retry: bool) -> QuarantineListReply:
+    async def scrub(self, *, now: bool) -> ScrubReply:
+        """How far every node has read itself back. `now`: and have all begin at once. Raises `NotInitialised`."""
+        topology = self._path.topology
+        answers = await gather(
+            self._path.links,
+            dict.fromkeys(topology.stores, ReadScrub(now)),
+            timeout_s=SCRUB_TIMEOUT_S,
+            enough=lambda _: False,
+        )
+        found = replies(answers, ScrubReport)
+        nodes = [
+            NodeScrub(node=topology.name(store), **asdict(found[store]))
+            for store in sorted(found, key=topology.name)
+        ]
+        silent = [topology.name(store) for store in topology.stores if store not in found]
+        return ScrubReply(tuple(nodes), tuple(sorted(silent)))
+
+    async def quarantine(self, *, retry: bool) -> QuarantineListReply:
         """`retry`: and have it tried again at once. Raises `NotInitialised`."""
         topology = self._path.topology
         names = {bucket.id: bucket.name async for _, bucket in self._buckets.all_buckets()}

@@ -1,0 +1,178 @@
+"""Reads the log back, past the page cache, and says which rows of the index rest on records that are broken.
+
+A broken record is garbage unless a row rests on it. So a pass over the log only collects the sequences of what is
+broken, and one over the index tells which of them matter. That second pass also reads every row, and finds shards whose
+cells are not all there. Mends nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final, ParamSpec, TypeVar
+
+from holdfast_node.core import index_keys, index_rows, rot
+from holdfast_node.core.errors import IntegrityError
+from holdfast_node.core.index_keys import CELL_ROWS, SHARD_ROWS
+from holdfast_node.core.log_format import Mark, Position, Record
+from holdfast_node.core.rot import rests_on
+from holdfast_node.ports import IndexBroken
+from holdfast_node.services.events import Events
+from holdfast_node.services.log.committer import Committer
+from holdfast_node.services.log.indexer import Indexer
+from holdfast_node.services.log.opening import BEGINNING, StorePorts
+from holdfast_node.services.log.reader import LogReader
+from holdfast_node.services.log.replay import Pace, Replay, Replayed
+from holdfast_node.services.log.volume import volume_numbers
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+STEP_BYTES: Final = 512 * 1024
+"""Read and checked in one go: about a millisecond of the loop, and a few for a disk."""
+ROWS_AT_ONCE: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One stretch of the log, read back. `bad`: the sequences of its broken records, each with the life of its volume.
+    `places` counts all damage, that of batch headers too, which hurts no record. `at_end`: nothing more was durable."""
+
+    position: Position
+    bytes: int
+    bad: Mapping[int, int]
+    places: int
+    at_end: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Keys of rows that rest on bad records, and of sealed shards that lack cells."""
+
+    resting: tuple[bytes, ...]
+    incomplete: tuple[bytes, ...]
+    rows: int
+
+
+class Verifier:
+    """For the scrub worker of the same store."""
+
+    def __init__(
+        self, ports: StorePorts, log: LogReader, indexer: Indexer, committer: Committer, *, volume_bytes: int
+    ) -> None:
+        self._ports: Final = ports
+        self._indexer: Final = indexer
+        self._log: Final = log
+        self._committer: Final = committer
+        self._volume_bytes: Final = volume_bytes
+        self._first = 0
+
+    @property
+    def end(self) -> Position:
+        """Where the log goes on."""
+        return self._committer.position
+
+    @property
+    def events(self) -> Events:
+        return self._ports.events
+
+    def place(self, position: Position | None) -> int:
+        """How many bytes of volumes lie before a position, as far as one can tell from it (None: the beginning)."""
+        if position is None or not position.volume:
+            return 0
+        if not self._first:
+            self._first = min(volume_numbers(self._ports.disk.names()), default=position.volume)
+        return max(0, position.volume - self._first) * self._volume_bytes + position.offset
+
+    async def step(self, start: Position | None) -> Step:
+        """Check what follows `start` (None: the beginning). Damage is believed only if a second look agrees: a read
+        that failed once is no rot. Raises `StoreFailed`."""
+        self._log.check()
+        end = self._committer.position
+        looked = await self._look(start or BEGINNING, end)
+        bad = _broken(looked)
+        if looked.rot:
+            looked = await self._look(start or BEGINNING, end)
+            again, dead = _broken(looked), self._indexer.tables.killed()
+            bad = {sequence: life for sequence, life in bad.items() if again.get(sequence) == life}
+            bad = {sequence: life for sequence, life in bad.items() if (life, sequence) not in dead}
+        # Behind rot at the very end the pass does not know how the chain goes on; the committer does.
+        position = end if looked.position.batch >= end.batch else looked.position
+        return Step(position, looked.bytes, bad, len(looked.rot), at_end=position == end)
+
+    async def _look(self, start: Position, end: Position) -> Replayed:
+        replay = Replay(
+            self._ports.disk,
+            start,
+            _ignore,
+            mark=Mark(batch=end.batch - 1, sequence=end.sequence - 1),
+            volume_bytes=self._volume_bytes,
+            end=end,
+            pace=Pace(bytes_max=STEP_BYTES, window_bytes=STEP_BYTES, fresh=True),
+        )
+        return await replay.run(volume_numbers(self._ports.disk.names()))
+
+    async def survey(self, bad: Collection[int]) -> Survey:
+        """Read the whole index. Raises `StoreFailed` if it cannot be read: the next start rebuilds it."""
+        resting: list[bytes] = []
+        incomplete: list[bytes] = []
+        count = 0
+        for letter in rot.RESTING_ROWS:
+            async for row_key, value in self._rows(letter):
+                count += 1
+                if self._checked(rests_on, row_key, value) in bad:
+                    resting.append(row_key)
+                if letter == SHARD_ROWS and self._lacks_cells(row_key, value):
+                    incomplete.append(row_key)
+        return Survey(tuple(resting), tuple(incomplete), count)
+
+    def rests_on(self, row_key: bytes) -> int:
+        """The sequence of the record the row rests on now; 0 if there is no such row."""
+        self._log.check()
+        value = self._log.get(row_key)
+        return self._checked(rests_on, row_key, value) if value is not None else 0
+
+    def lacks_cells(self, row_key: bytes) -> bool:
+        """Whether this sealed shard is not all there now."""
+        self._log.check()
+        value = self._log.get(row_key)
+        return value is not None and self._lacks_cells(row_key, value)
+
+    def _lacks_cells(self, row_key: bytes, value: bytes) -> bool:
+        entry = self._checked(index_rows.decode_shard, value)
+        if not entry.is_sealed:
+            return False
+        prefix = CELL_ROWS + row_key[1:]
+        return sum(1 for _ in self._log.scan(prefix, index_keys.prefix_end(prefix))) < entry.cells
+
+    async def _rows(self, letter: bytes) -> AsyncIterator[tuple[bytes, bytes]]:
+        """Some at a time, and as long a rest after them: others want the loop too."""
+        clock = asyncio.get_running_loop().time
+        start, end = letter, index_keys.prefix_end(letter)
+        while True:
+            began_s = clock()
+            rows = list(islice(self._log.scan(start, end), ROWS_AT_ONCE))
+            for row in rows:
+                yield row
+            if len(rows) < ROWS_AT_ONCE:
+                return
+            start = rows[-1][0] + b"\0"
+            await asyncio.sleep(clock() - began_s)
+
+    def _checked(self, decode: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """A row that cannot be read is an index that cannot be trusted."""
+        try:
+            return decode(*args, **kwargs)
+        except IntegrityError as error:
+            raise self._log.index_failed(IndexBroken(str(error))) from None
+
+
+def _broken(looked: Replayed) -> dict[int, int]:
+    return {sequence: rot.life for rot in looked.rot for sequence in rot.sequences}
+
+
+def _ignore(records: Sequence[Record], volume: int, position: Position | None) -> None:
+    """Whole records are no news."""
+    del records, volume, position

@@ -1,0 +1,137 @@
+"""Bugs in finding what has rotted and in making it whole."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.mutant import Edit, Mutant
+
+_ACCEPTOR: Final = "node/holdfast_node/services/acceptor.py"
+_INDEX_ROWS: Final = "node/holdfast_node/core/index_rows.py"
+_KEEPER: Final = "node/holdfast_node/services/keeper.py"
+_OPENING: Final = "node/holdfast_node/services/log/opening.py"
+_RESTORING: Final = "node/holdfast_node/services/restoring.py"
+_ROT: Final = "node/holdfast_node/core/rot.py"
+_SCRUBBER: Final = "node/holdfast_node/services/scrubber.py"
+_STORE: Final = "node/holdfast_node/services/store.py"
+_VERIFIER: Final = "node/holdfast_node/services/log/verifier.py"
+
+_TEST_BROKEN: Final = "tests/unit/test_broken_registers.py"
+_TEST_SCRUB: Final = "tests/unit/test_scrub.py"
+
+MUTANTS: Final = (
+    Mutant(
+        "broken-promise-forgotten",
+        "a home whose record is broken accepts what it had promised not to",
+        (
+            Edit(
+                _ACCEPTOR,
+                "            if entry is None:\n                raise\n"
+                "        return RegisterRecord(*key, entry.pool, entry.partition, entry.promised,",
+                "            if entry is None:\n                raise\n"
+                "        return RegisterRecord(*key, entry.pool, entry.partition, None,",
+            ),
+        ),
+        _TEST_BROKEN,
+    ),
+    Mutant(
+        "promise-not-in-the-index",
+        "the index row of a register does not say what it promised",
+        (
+            Edit(
+                _INDEX_ROWS,
+                "promised = body.promised if body.promised != accepted else None",
+                "promised = None",
+            ),
+        ),
+        _TEST_BROKEN,
+    ),
+    Mutant(
+        "broken-register-blanked",
+        "a register whose head is lost here is written again as if nothing had been accepted",
+        (Edit(_ACCEPTOR, "if entry is None or entry.accepted is not None:", "if entry is None:"),),
+        _TEST_BROKEN,
+    ),
+    Mutant(
+        "old-fact-over-new",
+        "a small fact is written again although a newer one is on its way",
+        (Edit(_STORE, "if row is None or self._small_on_the_way[row_key]:", "if row is None:"),),
+        _TEST_BROKEN,
+    ),
+    Mutant(
+        "seal-not-read-back",
+        "a shard counts as proven although its seal cannot be read",
+        (
+            Edit(
+                _KEEPER,
+                "if not request.want_checksums and request.count <= 1 and not request.fresh:",
+                "if not request.want_checksums and request.count <= 1:",
+            ),
+        ),
+        _TEST_SCRUB,
+    ),
+    Mutant(
+        "cells-not-surveyed",
+        "a broken cell that a row rests on is taken for garbage",
+        (
+            Edit(
+                _ROT,
+                "if letter in (CELL_ROWS, LINK_ROWS, MANIFEST_ROWS) or",
+                "if letter in (LINK_ROWS, MANIFEST_ROWS) or",
+            ),
+        ),
+        _TEST_SCRUB,
+    ),
+    Mutant(
+        "headers-not-scrubbed",
+        "records of which not even the key is left are passed over",
+        (
+            Edit(
+                _VERIFIER,
+                "for sequence in rot.sequences}",
+                "for _, _, sequence in rot.keys}",
+            ),
+        ),
+        _TEST_SCRUB,
+    ),
+    Mutant(
+        "damage-forgotten",
+        "what a step finds is forgotten by the next",
+        (Edit(_SCRUBBER, "self._bad |= step.bad", "self._bad = dict(step.bad)"),),
+        _TEST_SCRUB,
+    ),
+    Mutant(
+        "healed-by-word",
+        "a finding is closed once it was dealt with, whether that helped or not",
+        (
+            Edit(
+                _RESTORING,
+                "return self._store.verifier.rests_on(row_key) == finding.sequence",
+                "return self._store.verifier.rests_on(row_key) == finding.sequence and not finding.due_s",
+            ),
+        ),
+        _TEST_SCRUB,
+    ),
+    Mutant(
+        "dead-feared",
+        "a rebuilt index fears for what scrub has long had written again",
+        (Edit(_OPENING, "tables.lost_sequences(), tables.killed()", "tables.lost_sequences(), frozenset()"),),
+        _TEST_SCRUB,
+    ),
+    Mutant(
+        "garbage-reported",
+        "what is left of a failed write is a finding for ever",
+        (Edit(_RESTORING, "elif named.certain:", "elif False:"),),
+        _TEST_SCRUB,
+    ),
+    Mutant(
+        "cycle-never-comes",
+        "a store reads itself back only when it is told to",
+        (
+            Edit(
+                _SCRUBBER, "if self._asked or (not self._running and", "if self._asked or (self._running and"
+            ),
+        ),
+        _TEST_SCRUB,
+    ),
+)

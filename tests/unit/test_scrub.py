@@ -1,0 +1,206 @@
+"""Scrub finds what rots, whatever kind of record it is, and makes it whole; what is whole is left alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Final
+
+import pytest
+
+from holdfast_node.core.ids import BlobId
+from holdfast_node.core.records import RecordType
+from holdfast_node.core.report import NodeScrub
+from holdfast_node.services.node import Node
+from tests.support import stores
+from tests.support.rot import WHERE, flip, live
+from tests.support.small_clusters import KIB, SmallCluster, pass_time, payload_of, run_story
+
+SIZES: Final = (100, 8000, 30 * KIB, 100 * KIB)
+KEYS: Final = [b"key %d" % number for number in range(12)]
+
+
+async def filled(small: SmallCluster) -> None:
+    """Blobs of every size, some overwritten, one deleted, one brought back."""
+    for number, key in enumerate(KEYS):
+        _ = await small.put(key, payload_of(SIZES[number % len(SIZES)]))
+    first = await small.put(b"old", payload_of(9000))
+    _ = await small.put(b"old", payload_of(5000))
+    await pass_time(1)
+    assert first.version == 1
+
+
+async def scrubbed(small: SmallCluster) -> list[NodeScrub]:
+    """One cycle on every node, asked for, and everything found healed."""
+    asked = await small.at("n1", lambda node: node.admin.scrub(now=True))
+    found = asked
+    for _ in range(200):
+        await pass_time(1)
+        found = await small.at("n1", lambda node: node.admin.scrub(now=False))
+        ended = all(
+            node.completed >= begun.cycle for node, begun in zip(found.nodes, asked.nodes, strict=True)
+        )
+        if ended and not any(node.waiting for node in found.nodes):
+            return list(found.nodes)
+    raise AssertionError([node.waiting for node in found.nodes])
+
+
+def total(nodes: Sequence[NodeScrub]) -> tuple[int, int]:
+    return sum(node.found for node in nodes), sum(node.healed for node in nodes)
+
+
+async def check(small: SmallCluster) -> None:
+    for number, key in enumerate(KEYS):
+        assert await small.get(key) == payload_of(SIZES[number % len(SIZES)])
+    assert await small.get(b"old") == payload_of(5000)
+    assert await small.get(b"old", version=1) == payload_of(9000)
+    status = await small.at("n1", lambda node: node.admin.status())
+    assert status.healthy, status.problems
+
+
+def test_what_is_whole_is_left_alone_and_told_to_be() -> None:
+    async def story(small: SmallCluster) -> None:
+        await filled(small)
+        for nodes in (await scrubbed(small), await scrubbed(small)):
+            assert total(nodes) == (0, 0)
+            assert all(node.garbage == 0 and node.unproven_s < 30 for node in nodes)
+        await check(small)
+
+    run_story(story)
+
+
+@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize("cached", [True, False])
+def test_every_kind_of_record_is_found_and_healed(where: str, cached: bool) -> None:
+    async def story(small: SmallCluster) -> None:
+        await filled(small)
+        machine = small.machine("n2")
+        if not cached:
+            await small.cluster.stop(machine)
+            await small.cluster.boot(machine)
+            await pass_time(5)
+        chooser = random.Random(where)
+        kinds: set[int] = set()
+        for name, record in live(machine):
+            if record.kind not in {*kinds, RecordType.STORE_TIME, RecordType.SCRUB}:
+                kinds.add(record.kind)
+                flip(machine, name, record, where, chooser)
+        assert kinds >= {
+            RecordType.REGISTER,
+            RecordType.CELL,
+            RecordType.SEAL,
+            RecordType.MAP,
+            RecordType.PEER,
+        }
+        nodes = await scrubbed(small)
+        found, healed = total(nodes)
+        assert found == healed == len(kinds), [node for node in nodes if node.found]
+        await check(small)
+        assert total(await scrubbed(small)) == (found, healed), "healed is healed"
+
+    run_story(story)
+
+
+def test_as_many_copies_as_may_be_lost_rot_at_once() -> None:
+    """Two of six copies of every register and two of six shards of every blob: nothing votes less for it."""
+
+    async def story(small: SmallCluster) -> None:
+        await filled(small)
+        for name in ("n3", "n4"):
+            await small.cluster.stop(small.machine(name))
+            await small.cluster.boot(small.machine(name))
+        await pass_time(5)
+        chooser = random.Random(7)
+        count = 0
+        for name in ("n3", "n4"):
+            machine = small.machine(name)
+            for file, record in live(machine):
+                if record.kind in (RecordType.REGISTER, RecordType.CELL, RecordType.SEAL):
+                    flip(machine, file, record, chooser.choice(WHERE), chooser)
+                    count += 1
+        nodes = await scrubbed(small)
+        found, healed = total(nodes)
+        assert found == healed == count
+        await check(small)
+
+    run_story(story)
+
+
+def test_a_cycle_comes_by_itself_and_goes_on_after_a_restart() -> None:
+    async def story(small: SmallCluster) -> None:
+        await filled(small)
+        await pass_time(400)
+        [first] = [
+            node
+            for node in (await small.at("n1", lambda n: n.admin.scrub(now=False))).nodes
+            if node.node == "n2"
+        ]
+        assert first.completed >= 1
+        machine = small.machine("n2")
+        name, record = next((n, r) for n, r in live(machine) if r.kind == RecordType.CELL)
+        flip(machine, name, record, "payload", random.Random(1))
+        await small.cluster.stop(machine)
+        await small.cluster.boot(machine)
+        await pass_time(700)
+        [second] = [
+            node
+            for node in (await small.at("n1", lambda n: n.admin.scrub(now=False))).nodes
+            if node.node == "n2"
+        ]
+        assert second.completed > first.completed
+        assert (second.found, second.healed) == (1, 1)
+        assert second.unproven_s <= second.promised_s
+        await check(small)
+
+    run_story(story)
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_what_was_healed_is_not_missed_when_the_index_is_made_anew(where: str) -> None:
+    """The broken records are still in the log, and who reads it from end to end must not fear for what they said."""
+
+    async def story(small: SmallCluster) -> None:
+        await filled(small)
+        machine = small.machine("n2")
+        chooser = random.Random(where)
+        for name, record in live(machine):
+            if chooser.random() < 0.3:
+                flip(machine, name, record, where, chooser)
+        nodes = await scrubbed(small)
+        assert total(nodes)[0] > 10
+        await pass_time(3)
+        await small.cluster.stop(machine)
+        machine.index.wipe()
+        await small.cluster.boot(machine)
+        await pass_time(10)
+        assert machine.node is not None
+        assert not machine.node.store.lost_records
+        assert machine.node.store.rotten() == ()
+        assert total(await scrubbed(small)) == (0, 0)
+        await check(small)
+
+    run_story(story)
+
+
+def test_what_is_left_of_a_failed_write_is_no_finding() -> None:
+    """A shard that no version has cannot be made again, and need not be."""
+
+    async def story(small: SmallCluster) -> None:
+        await filled(small)
+        seed = BlobId(b"of nobody".ljust(16))
+        entries = [stores.cell(seed, 0, bytes(600)), stores.seal(seed, [bytes(600)])]
+
+        async def leave(node: Node) -> None:
+            await node.store.append(entries, bulk=True)
+
+        await small.at("n2", leave)
+        machine = small.machine("n2")
+        for name, record in live(machine):
+            if record.key.startswith(seed):
+                flip(machine, name, record, "payload")
+        nodes = await scrubbed(small)
+        assert total(nodes) == (0, 0)
+        assert sum(node.garbage for node in nodes) == 2
+        await check(small)
+
+    run_story(story)
