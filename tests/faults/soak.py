@@ -18,9 +18,10 @@ from tests.faults.flips import flips
 from tests.faults.grow import grow
 from tests.faults.indexes import lose_indexes
 from tests.faults.scenarios import Report, kill_all, lose_san, two_dead
+from tests.faults.scrubbing import scrubbing
 
 GIB: Final = 1024**3
-KINDS: Final = ("lose-san", "kill-all", "two-dead", "flips", "big", "grow", "indexes")
+KINDS: Final = ("lose-san", "kill-all", "two-dead", "flips", "big", "grow", "indexes", "scrubbing")
 
 
 def _arguments() -> argparse.Namespace:
@@ -30,6 +31,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--losses", type=int, default=10, help="SANs lost, one after another")
     parser.add_argument("--kills", type=int, default=20, help="times all nodes are killed")
     parser.add_argument("--flips", type=int, default=1000, help="single bytes flipped")
+    parser.add_argument("--bits", type=int, default=10_000, help="records hit by rot before one scrub")
     parser.add_argument(
         "--gib", type=float, default=5.0, help="size of the big blob, and five times the indexed"
     )
@@ -45,6 +47,9 @@ def main() -> int:
         "flips": lambda root: flips(root, seed=asked.seed, places=asked.flips),
         "grow": lambda root: grow(root, seed=asked.seed),
         "indexes": lambda root: lose_indexes(root, seed=asked.seed, size=int(asked.gib * GIB / 5)),
+        "scrubbing": lambda root: scrubbing(
+            root, seed=asked.seed, flips=asked.bits, blobs=max(200, asked.bits // 4)
+        ),
         "big": lambda root: big(root, seed=asked.seed, size=int(asked.gib * GIB)),
     }
     rounds = failed = 0

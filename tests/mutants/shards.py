@@ -287,8 +287,8 @@ _PLACES: Final = (
         (
             Edit(
                 _PLACEMENT,
-                "domains_of(ordered, protected_tags, code.m)",
-                "domains_of(ordered, protected_tags, code.m + 1)",
+                "domains_of(ordered, protected_tags, cap)",
+                "domains_of(ordered, protected_tags, cap + 1)",
             ),
         ),
         "tests/properties/test_placement.py",

@@ -15,7 +15,7 @@ from holdfast_node.core.conflict import in_words, minimal_conflict, most_that_fi
 from holdfast_node.core.errors import Refused
 from holdfast_node.core.geometry import Code, parse_code
 from holdfast_node.core.ids import StoreId
-from holdfast_node.core.placement import choose_voters, domains_of, place, water_fill
+from holdfast_node.core.placement import choose_voters, domains_of, homes_per_domain, place, water_fill
 from holdfast_node.core.placement_search import Domain, Search, Verdict
 from holdfast_node.core.topology import domain_of
 from tests.support.maps import node, nodes
@@ -48,14 +48,14 @@ def check_table(
     by_store = {one.store: one for one in entries}
     for row in homes:
         assert len(set(row)) == code.n == len(row)
-        assert fits([by_store[store] for store in row], tags, code.m)
+        assert fits([by_store[store] for store in row], tags, homes_per_domain(code))
 
 
 @given(small, codes)
 @settings(max_examples=300)
 def test_a_table_exists_exactly_when_brute_force_finds_a_row(tags: list[tuple[str, str]], code: Code) -> None:
     entries = crossed(tags)
-    if not feasible(entries, code.n, TAGS, code.m):
+    if not feasible(entries, code.n, TAGS, homes_per_domain(code)):
         with pytest.raises(Refused, match="impossible placement"):
             place(code, entries, protected_tags=TAGS, partitions=4)
         return
@@ -68,7 +68,7 @@ def test_a_conflict_is_impossible_as_a_whole_and_possible_without_any_one_of_it(
     tags: list[tuple[str, str]], code: Code
 ) -> None:
     entries = crossed(tags)
-    if len(entries) < code.n or feasible(entries, code.n, TAGS, code.m):
+    if len(entries) < code.n or feasible(entries, code.n, TAGS, homes_per_domain(code)):
         return
 
     def possible(domains: Sequence[Domain]) -> bool:
@@ -77,7 +77,7 @@ def test_a_conflict_is_impossible_as_a_whole_and_possible_without_any_one_of_it(
             for chosen in combinations(range(len(entries)), code.n)
         )
 
-    conflict = minimal_conflict(domains_of(entries, TAGS, code.m), len(entries), code.n)
+    conflict = minimal_conflict(domains_of(entries, TAGS, homes_per_domain(code)), len(entries), code.n)
     assert conflict
     assert not possible(conflict)
     assert all(possible([other for other in conflict if other is not one]) for one in conflict)
@@ -228,3 +228,17 @@ def test_fewer_than_three_nodes_have_one_voter_only_where_domains_are_simulated(
     assert len(choose_voters(nodes(2), set(), simulated_domains=True).voters) == 1
     with pytest.raises(Refused, match="three voters"):
         choose_voters(nodes(2), set(), simulated_domains=False)
+
+
+def test_a_code_with_as_much_parity_as_data_is_spread_so_that_registers_survive_too() -> None:
+    """Two of four homes in one domain: its loss leaves enough shards, and no majority to decide anything."""
+    code = parse_code("rs:2+2")
+    two_each = [node(at, {"san": f"s{(at - 1) // 2}"}) for at in range(1, 5)]
+    with pytest.raises(Refused, match="tolerates 1 shards per san"):
+        _ = place(code, two_each, protected_tags=("san",), partitions=4)
+    assert [homes_per_domain(parse_code(of)) for of in ("rs:4+2", "rs:3+2", "rs:2+1", "rs:6+3")] == [
+        2,
+        2,
+        1,
+        3,
+    ]

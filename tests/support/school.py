@@ -28,13 +28,22 @@ BUCKET = BucketId(b"bucket-of-tests!")
 
 
 class OpenDoors:
-    """Buckets that are always open."""
+    """Buckets that are always open, or were closed by somebody who does not come back."""
+
+    def __init__(self) -> None:
+        self.reopened: set[BucketId] = set()
 
     def forget(self, bucket: BucketId) -> None:
         pass
 
     async def is_open(self, bucket: BucketId) -> bool:
         return True
+
+    async def is_gone(self, bucket: BucketId) -> bool:
+        return False
+
+    async def reopen(self, bucket: BucketId) -> None:
+        self.reopened.add(bucket)
 
 
 async def _restore(process: Process, broken: RegisterRestorer) -> None:
@@ -68,6 +77,7 @@ class School:
         self.acked: dict[bytes, int] = {}
         self.tried = 0
         self.failed = 0
+        self.doors = OpenDoors()
         self.by_hand: set[str] = set()
         """Nodes whose learner works only when it is told to."""
 
@@ -91,9 +101,9 @@ class School:
             maps=maps,
             codec=bodies,
             ballots=ballots,
-            helpers=Helpers(registers, OpenDoors(), lambda: "", _inline_nothing),
+            helpers=Helpers(registers, self.doors, lambda: "", _inline_nothing),
         )
-        learner = Learner(cartographer=maps, pupil=acceptor, settler=registers, is_gone=_never)
+        learner = Learner(cartographer=maps, pupil=acceptor, settler=registers, doors=self.doors)
         broken = RegisterRestorer(
             me=block.store, store=process.store, own=acceptor, registers=registers, is_gone=_never
         )

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast_node.adapters.records import ProtobufBodies
 from holdfast_node.core.errors import Unavailable
 from holdfast_node.core.heal_order import NO_MARGIN_KNOWN, Ailing, HealOrder
 from holdfast_node.core.ids import RESERVED_BUCKET, BlobId, BucketId
@@ -23,9 +22,10 @@ from holdfast_node.core.messages import (
     StageCell,
     StageWhole,
 )
+from holdfast_node.services.closed_doors import CLOSED_PATIENCE_S, ClosedDoors
 from holdfast_node.services.dispatcher import Caller
 from holdfast_node.services.mending import take_census
-from holdfast_node.services.wards import CLOSED_PATIENCE_S, INCONCLUSIVE_MAX_S, WAIT_S, Looker, Ward
+from holdfast_node.services.wards import INCONCLUSIVE_MAX_S, WAIT_S, Ward
 from tests.support.small_clusters import TWELVE, Serve, SmallCluster, pass_time, payload_of, run_story
 
 SIZES = (300, 8000, 50_000)
@@ -120,14 +120,14 @@ def test_a_deletion_that_nobody_goes_on_with_is_undone_after_a_while(gone: bool)
 
     async def story(small: SmallCluster) -> None:
         doors = Closed(gone=gone)
-        node = small.node("n1")
-        looker = Looker(node.path, ProtobufBodies(), doors)
-        assert await looker.nothing_behind(RESERVED_BUCKET) is gone
+        closed = ClosedDoors(doors)
+        del small
+        assert await closed.nothing_behind(RESERVED_BUCKET) is gone
         await pass_time(CLOSED_PATIENCE_S - 1)
-        assert await looker.nothing_behind(RESERVED_BUCKET) is gone
+        assert await closed.nothing_behind(RESERVED_BUCKET) is gone
         assert doors.reopened == 0
         await pass_time(2)
-        assert await looker.nothing_behind(RESERVED_BUCKET) is gone
+        assert await closed.nothing_behind(RESERVED_BUCKET) is gone
         assert doors.reopened == (not gone)
 
     run_story(story)

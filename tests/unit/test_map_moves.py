@@ -240,6 +240,17 @@ def test_maps_that_skip_a_step_are_not_followed() -> None:
         assert any(reason in each.said for each in refused.value.evidence), (reason, refused.value.evidence)
 
 
+def test_who_was_away_from_the_beginning_of_a_move_to_its_end_follows_the_map() -> None:
+    before = base()
+    opened = must(add_node(before, N7))
+    closed = learn_all(opened)
+    assert not any(entry.moving for entry in entries(closed))
+    validate(before, closed)
+    back = learn_all(must(drain(closed, names(7))))
+    validate(before, back)
+    validate(opened, back)
+
+
 def well_spread(current: ClusterMap) -> None:
     """No SAN has more than two of six shards, where they are and where they go."""
     topology = Topology(current)
@@ -259,6 +270,7 @@ def test_whatever_operators_do_every_map_is_sound_and_no_domain_is_crowded(
     acts: list[tuple[str, int]],
 ) -> None:
     current = base()
+    passed = [current]
     for act, number in acts:
         added: NodeEntry = node(number, {"host": f"h{number}", "san": f"s{number % 4}"})
         try:
@@ -278,7 +290,10 @@ def test_whatever_operators_do_every_map_is_sound_and_no_domain_is_crowded(
             continue
         if act != "learn":
             validate(current, after)
+        for earlier in passed:
+            validate(earlier, after)  # by a node that was away meanwhile
         well_spread(after)
         current = after
+        passed.append(after)
     stores: set[StoreId] = {each.store for each in current.nodes}
     assert stores.issuperset(current.voters)

@@ -10,7 +10,7 @@ import pytest
 from holdfast_node.core.errors import HoldfastError, NotVoting
 from holdfast_node.core.head import Ballot, HeadKind
 from holdfast_node.core.messages import ListRegisters, Prepare, PrepareReply, ReadFloors, Request
-from holdfast_node.core.records import RegisterRecord
+from holdfast_node.core.records import BucketRecord, RegisterRecord
 from holdfast_node.services.dispatcher import Caller
 from holdfast_node.services.store import Entry
 from holdfast_node.services.worker import Work
@@ -168,6 +168,36 @@ def test_what_is_under_a_newcomers_promise_is_decided_anew_rather_than_taken() -
         decided = [held for name in homes(school, key) if (held := await record(school, name, key))]
         others = [held for held in decided if held.head == before.head and held != own]
         assert len(others) >= 4, "at a majority of the new homes without the newcomer"
+
+    play_by_hand(story)
+
+
+def test_an_abandoned_deletion_keeps_no_newcomer_for_ever() -> None:
+    """What is under its promise must be decided anew, and behind a closed door nothing is: the door is opened again."""
+
+    async def story(school: School) -> None:
+        await fill(school)
+        await school.add(7)
+        await until_entered(school)
+        topology = school.atlas["n7"].cartographer.require()
+        store = school.atlas["n7"].store
+        partitions = {k: topology.key_partition(0, BUCKET, k) for k in sorted(school.acked)}
+        key = next(k for k, at in partitions.items() if store in topology.entry(0, at).moving)
+        scope = topology.scope(0, partitions[key])
+        ballot = Ballot(scope.generation, 10_000, school.atlas["n2"].store, 1, 1)
+        reply = await ask(school, "n7", Prepare(scope, BUCKET, key, ballot, 1))
+        assert isinstance(reply, PrepareReply)
+        for member in school.atlas.running():
+            await member.process.store.append([Entry(BucketRecord(BUCKET, closing=True))])
+        deadline = school.atlas.loop.time() + 60
+        while BUCKET not in school.doors.reopened:
+            assert school.atlas.loop.time() < deadline
+            _ = await work(school)
+            await pass_time(0.5)
+        for member in school.atlas.running():
+            await member.process.store.append([Entry(BucketRecord(BUCKET, closing=False))])
+        await by_hand(school)
+        await school.settled()
 
     play_by_hand(story)
 

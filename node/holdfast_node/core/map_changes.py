@@ -274,17 +274,26 @@ def _succession_wrong(old: ClusterMap, new: ClusterMap) -> list[str]:
             wrong.append(f"pool {before.name} changed its code or its partition count")
             continue
         for number, (was, now) in enumerate(zip(before.partitions, after.partitions, strict=True)):
-            if reason := _entry_succession_wrong(was, now, frozenset(node.store for node in old.nodes)):
+            reason = _entry_goes_back(was, now)
+            if not reason and new.epoch == old.epoch + 1:
+                reason = _entry_step_wrong(was, now, frozenset(node.store for node in old.nodes))
+            if reason:
                 wrong.append(f"pool {before.name} partition {number}: {reason}")
     return wrong
 
 
-def _entry_succession_wrong(was: PartitionEntry, now: PartitionEntry, known: frozenset[StoreId]) -> str:
+def _entry_goes_back(was: PartitionEntry, now: PartitionEntry) -> str:
+    """What holds over any number of changes."""
     votes_change = (was.homes, was.moving) != (now.homes, now.moving)
     if not was.moving or not set(was.learners).issuperset(now.learners):
         votes_change = votes_change or was.learners != now.learners
     if now.generation < was.generation + votes_change:
         return "homes changed without a new generation"
+    return ""
+
+
+def _entry_step_wrong(was: PartitionEntry, now: PartitionEntry, known: frozenset[StoreId]) -> str:
+    """What holds from one epoch to the next: who was away sees only what came of many moves."""
     if was.moving and now.moving and was.moving != now.moving:
         return "one move takes the place of another that is open"
     newcomers = set(now.homes) - set(was.homes)

@@ -24,7 +24,7 @@ from holdfast_node.core.errors import Evidence, Refused
 from holdfast_node.core.geometry import parse_code
 from holdfast_node.core.ids import Generation, NodeName, StoreId
 from holdfast_node.core.map_changes import EVIDENCE_MAX, next_epoch
-from holdfast_node.core.placement import choose_voters, domains_of, place, water_fill
+from holdfast_node.core.placement import choose_voters, domains_of, homes_per_domain, place, water_fill
 from holdfast_node.core.seed import SeedPool, made
 
 CANCEL_HINT: Final = "wait until `clusterctl plan` says that it is done, or `clusterctl plan --cancel`"
@@ -200,7 +200,7 @@ def _least_moves(nodes: Sequence[NodeEntry], pool: Pool, slots: int) -> int:
     staying = sorted((node for node in nodes if node.state is StoreState.ACTIVE), key=lambda node: node.name)
     leaving = slots - sum(held.get(node.store, 0) for node in staying)
     code = parse_code(pool.code)
-    domains = domains_of(staying, pool.protected_tags, code.m)
+    domains = domains_of(staying, pool.protected_tags, homes_per_domain(code))
     shares = water_fill([node.weight for node in staying], domains, len(pool.partitions), code.n)
     short = sum(
         max(0.0, share - held.get(node.store, 0)) for node, share in zip(staying, shares, strict=True)

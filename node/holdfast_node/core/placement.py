@@ -21,6 +21,7 @@ from holdfast_node.core.geometry import Code
 from holdfast_node.core.ids import StoreId
 from holdfast_node.core.placement_search import Domain, Search, Verdict, binding
 from holdfast_node.core.placement_table import Balance, Table
+from holdfast_node.core.quorum import majority
 from holdfast_node.core.topology import NODE_TAG, domain_of
 
 TOLERANCE: Final = 0.04
@@ -62,9 +63,9 @@ def place(
     """
     ordered = sorted(nodes, key=lambda node: node.name)
     warnings: list[str] = []
-    domains = domains_of(ordered, protected_tags, code.m)
-    if code.m == 0:
-        domains = ()
+    cap = homes_per_domain(code)
+    domains = domains_of(ordered, protected_tags, cap) if cap else ()
+    if not cap:
         warnings.append(f"{code} survives no loss at all")
     search = Search(domains)
     _refuse_impossible(search, len(ordered), code)
@@ -85,6 +86,12 @@ def place(
     )
     warnings += _usable(ordered, targets)
     return Placement(homes, moved, tuple(warnings))
+
+
+def homes_per_domain(code: Code) -> int:
+    """So many homes may go with one domain: k shards must be left, and a majority that decides registers. The second
+    binds for codes with no more data than parity."""
+    return min(code.m, code.n - majority(code.n))
 
 
 def domains_of(nodes: Sequence[NodeEntry], tags: Collection[str], cap: int) -> tuple[Domain, ...]:

@@ -35,6 +35,7 @@ from holdfast_node.core.records import PartitionRecord
 from holdfast_node.core.topology import Topology
 from holdfast_node.ports import Bodies
 from holdfast_node.services.budget import REPAIR_BYTES, Budget
+from holdfast_node.services.closed_doors import ClosedDoors, Doors
 from holdfast_node.services.datapath import DataPath, KeyPlace
 from holdfast_node.services.dispatcher import Caller, Handler, handler
 from holdfast_node.services.mending import Census, Mended, Mender, take_census
@@ -43,7 +44,6 @@ from holdfast_node.services.store import Entry
 from holdfast_node.services.versions import retained_manifest
 from holdfast_node.services.wards import (
     WAIT_S,
-    Doors,
     Found,
     Looker,
     Ward,
@@ -102,7 +102,8 @@ class Healer:
         self._path: Final = path
         self._store: Final = store
         self._bodies: Final = bodies
-        self._looker: Final = Looker(path, bodies, doors)
+        self._closed: Final = ClosedDoors(doors)
+        self._looker: Final = Looker(path, bodies, self._closed)
         self._namer: Final = Namer(path, store)
         self._mender: Final = Mender(path, repair or Budget("repair", REPAIR_BYTES))
         self._order: Final = HealOrder()
@@ -330,7 +331,7 @@ class Healer:
             kept = [entry for entry in head.retained if entry.kind is HeadKind.BLOB]
             manifests += [await retained_manifest(self._path, place, entry) for entry in kept]
         except HoldfastError as error:
-            if isinstance(error, BucketClosing) and await self._looker.nothing_behind(place.bucket):
+            if isinstance(error, BucketClosing) and await self._closed.nothing_behind(place.bucket):
                 self._order.remove(ailing)
                 return None
             self._failed(ailing, str(error), ailing.margin)

@@ -10,8 +10,7 @@ generation starts over. Refuses to know shards: those are heal's.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeVar
 
@@ -36,6 +35,7 @@ from holdfast_node.core.topology import Topology
 from holdfast_node.ports import Failed
 from holdfast_node.services.acceptor import Learned
 from holdfast_node.services.cartographer import Cartographer
+from holdfast_node.services.closed_doors import ClosedDoors, Doors
 from holdfast_node.services.fanout import gather, replies
 from holdfast_node.services.store import Entry
 from holdfast_node.services.worker import Work, run_forever
@@ -55,8 +55,6 @@ AVOID_S: Final = 2.0
 _START: Final[KeyId] = (RESERVED_BUCKET, b"")
 """Before every key: none is empty."""
 R = TypeVar("R", bound=Reply)
-IsGone = Callable[[BucketId], Awaitable[bool]]
-"""Whether a bucket is deleted for good."""
 
 
 class Pupil(Protocol):
@@ -87,9 +85,7 @@ class _Pass:
 class Learner:
     name = "learner"
 
-    def __init__(
-        self, *, cartographer: Cartographer, pupil: Pupil, settler: Settler, is_gone: IsGone
-    ) -> None:
+    def __init__(self, *, cartographer: Cartographer, pupil: Pupil, settler: Settler, doors: Doors) -> None:
         ports = cartographer.ports
         self._store = ports.store
         self._links = ports.links
@@ -99,7 +95,7 @@ class Learner:
         self._cartographer = cartographer
         self._pupil = pupil
         self._settler = settler
-        self._is_gone = is_gone
+        self._closed = ClosedDoors(doors)
         self._me = ports.store.superblock.store
         self._pass: _Pass | None = None
         self._rows = PAGE_ROWS
@@ -346,21 +342,23 @@ class Learner:
             current.settled.update(some)
 
     async def _settle_one(self, topology: Topology, pool: int, key: KeyId, *, door: bool = True) -> None:
-        """Raises `BucketClosing` unless a closed `door` is as good as a decision."""
+        """A closed `door` is as good as a decision; else it raises `BucketClosing`, unless the bucket is gone."""
         request_id = RequestId(self._entropy.token(ID_BYTES))
         settle = Operation(OperationKind.SETTLE, request_id, Era(topology.map.era))
-        # Nothing can be decided behind a closed door, and who closed it may never come back. The highest pair is what a
-        # home that accepted it would hold, and every decided one is among those shown.
-        with contextlib.suppress(*([BucketClosing] if door else [])):
+        try:
             await self._settler.run(pool, *key, settle)
+        except BucketClosing:
+            # Nothing can be decided behind a closed door, and who closed it may never come back. The highest pair is
+            # what a home that accepted it would hold, and every decided one is among those shown. Only where that pair
+            # cannot be taken, because of a promise given here, is it not enough.
+            if not door and not await self._closed.nothing_behind(key[0]):
+                raise
 
     async def _settle_promised(self, current: _Pass, promised: Sequence[KeyId]) -> None:
         """Keys with a promise of ours in the way: decided anew, they are at a majority of the new homes without us."""
         topology = self._cartographer.require()
         for first in range(0, len(promised), SETTLES_AT_ONCE):
-            some = [
-                key for key in promised[first : first + SETTLES_AT_ONCE] if not await self._is_gone(key[0])
-            ]
+            some = promised[first : first + SETTLES_AT_ONCE]
             await asyncio.gather(
                 *(self._settle_one(topology, current.scopes[0].pool, key, door=False) for key in some)
             )

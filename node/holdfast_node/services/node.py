@@ -203,7 +203,7 @@ class Node:
             cartographer=self.cartographer,
             pupil=self.acceptor,
             settler=self.registers,
-            is_gone=self.buckets.is_gone,
+            doors=self.buckets,
         )
         self.healer = Healer(
             path=self.path,

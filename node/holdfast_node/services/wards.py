@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from holdfast_node.core.catch_up import merge
 from holdfast_node.core.errors import BucketClosing, Unavailable
@@ -21,6 +21,7 @@ from holdfast_node.core.margin import NODE_TAG, shard_survives
 from holdfast_node.core.messages import CopyRegisters, RegisterCopies, RegisterCopy
 from holdfast_node.core.topology import Topology
 from holdfast_node.ports import Bodies, Failed
+from holdfast_node.services.closed_doors import ClosedDoors
 from holdfast_node.services.datapath import DataPath, KeyPlace, homes_without_shard
 from holdfast_node.services.fanout import gather, replies
 from holdfast_node.services.mending import plans_of, take_census
@@ -33,8 +34,6 @@ INCONCLUSIVE_S: Final = 5.0
 """After a look during which some store did not say what it holds."""
 INCONCLUSIVE_MAX_S: Final = 60.0
 """However long that look took: waiting for the silent is not work."""
-CLOSED_PATIENCE_S: Final = 30.0
-"""How long a deletion of a bucket may keep a look from its end."""
 WAIT_S: Final = 60.0
 """Before a key whose store is down is looked at again, unless a store comes up before that."""
 LOOK_SHARE: Final = 20
@@ -134,34 +133,13 @@ def stewarded(topology: Topology, path: DataPath) -> Iterator[tuple[int, int]]:
                 break
 
 
-class Doors(Protocol):
-    """What is known of closed buckets; `services.buckets.Buckets` has it."""
-
-    async def is_gone(self, bucket: BucketId) -> bool: ...
-
-    async def reopen(self, bucket: BucketId) -> None: ...
-
-
 class Looker:
     """Reads the keys of a ward, a page per call."""
 
-    def __init__(self, path: DataPath, bodies: Bodies, doors: Doors) -> None:
+    def __init__(self, path: DataPath, bodies: Bodies, closed: ClosedDoors) -> None:
         self._path: Final = path
         self._bodies: Final = bodies
-        self._doors: Final = doors
-        self._closed_since: dict[BucketId, float] = {}
-
-    async def nothing_behind(self, bucket: BucketId) -> bool:
-        """Homes accept nothing in this bucket, so a half-accepted head cannot be decided. True if the bucket is gone:
-        nothing in it was ever acked and not deleted. A deletion that nobody goes on with is undone after a while."""
-        if await self._doors.is_gone(bucket):
-            self._closed_since.pop(bucket, None)
-            return True
-        now_s = asyncio.get_running_loop().time()
-        if now_s - self._closed_since.setdefault(bucket, now_s) > CLOSED_PATIENCE_S:
-            del self._closed_since[bucket]
-            await self._doors.reopen(bucket)
-        return False
+        self._closed: Final = closed
 
     async def look(self, ward: Ward, up: frozenset[StoreId]) -> list[Ailing]:
         """The next page: which of its keys ail. Ends the look after the last. The return of a store that is not `up`
@@ -217,7 +195,7 @@ class Looker:
             try:
                 head = (await self._path.registers.read(place.pool, place.bucket, place.key)).head
             except BucketClosing:
-                if not await self.nothing_behind(place.bucket):
+                if not await self._closed.nothing_behind(place.bucket):
                     raise
                 return Found(place, ABSENT_HEAD, ())
         current = (head.manifest,) if head.manifest is not None else ()
