@@ -29,14 +29,16 @@ from holdfast_node.core.records import RecordType
 from holdfastpb.v1 import admin_pb2
 from tests.faults.indexes import INDEX
 from tests.faults.scenarios import HEAL_LIMIT_S, Report
+from tests.faults.support.wait import until
 from tests.faults.workload import KIB, content_blocks
 
 SIZES: Final = (500, 2 * KIB, 6 * KIB, 30 * KIB, 200 * KIB)
 BATCH: Final = 200
 MAY_BE_LOST: Final = 2
 """Shards of a blob, and copies of a register: rs:4+2, and a majority of six is four."""
-CALM_S: Final = 5.0
-POLL_S: Final = 0.2
+CALM_READS: Final = 1000
+SCRUB_LIMIT_S: Final = 1500.0
+"""Unhurried by callers who wait, ten thousand findings take some minutes."""
 OF_SHARDS: Final = frozenset(
     {RecordType.CELL, RecordType.SEAL, RecordType.STAGE, RecordType.DROP, RecordType.LINK}
 )
@@ -51,7 +53,7 @@ def scrubbing(root: Path, *, seed: int, flips: int, blobs: int) -> Report:
         _fill(cluster, blobs, chooser)
         before = _listed(cluster)
         with _Reader(cluster, sorted(key for key, *_ in before)) as reader:
-            time.sleep(CALM_S)
+            reader.wait_for(CALM_READS)
             calm = reader.take()
             kinds = _rot(cluster, flips, chooser)
             began = time.monotonic()
@@ -146,18 +148,18 @@ def _scrub(cluster: LocalCluster) -> tuple[list[admin_pb2.NodeScrub], float]:
     admin = cluster.admin()
     began = time.monotonic()
     goal = {node.node: node.cycle for node in admin.scrub(now=True).nodes}
-    read_s = 0.0
-    deadline = began + HEAL_LIMIT_S
-    while True:
-        nodes = list(admin.scrub().nodes)
-        if len(nodes) == len(goal) and all(node.completed >= goal[node.node] for node in nodes):
-            read_s = read_s or time.monotonic() - began
-            if all(node.found == node.healed for node in nodes):
-                return nodes, read_s
-        if time.monotonic() > deadline:
-            waiting = [line for node in nodes for line in node.waiting][:5]
-            raise AssertionError(f"not healed after {HEAL_LIMIT_S} s: {waiting}")
-        time.sleep(POLL_S)
+    last: list[admin_pb2.NodeScrub] = []
+
+    def read() -> bool:
+        last[:] = admin.scrub().nodes
+        return len(last) == len(goal) and all(node.completed >= goal[node.node] for node in last)
+
+    until(read, SCRUB_LIMIT_S, "a cycle of every node")
+    read_s = time.monotonic() - began
+    until(
+        lambda: read() and all(node.found == node.healed for node in last), SCRUB_LIMIT_S, "all to be healed"
+    )
+    return last, read_s
 
 
 def _totals(nodes: list[admin_pb2.NodeScrub]) -> tuple[int, int, int]:
@@ -213,6 +215,9 @@ class _Reader:
             except holdfast.Error as error:
                 self.wrong.append(f"a reader saw {error!r}")
             self._seconds.append(time.monotonic() - began)
+
+    def wait_for(self, reads: int) -> None:
+        until(lambda: len(self._seconds) >= reads, HEAL_LIMIT_S, f"{reads} reads")
 
     def take(self) -> float:
         """The p99 of what was read since, in seconds."""

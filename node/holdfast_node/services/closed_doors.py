@@ -1,4 +1,4 @@
-"""Buckets that are being deleted, to whoever has to finish something in one: nothing can be decided behind a closed door."""
+"""Buckets that are being deleted, to whoever has work to finish in one: behind a closed door nothing is decided."""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ from holdfast_node.services.eras import Eras
 from holdfast_node.services.events import Events
 from holdfast_node.services.explain import Explainer
 from holdfast_node.services.findings import Findings
+from holdfast_node.services.foreground import Foreground
 from holdfast_node.services.healer import Healer
 from holdfast_node.services.keeper import Keeper
 from holdfast_node.services.learner import Learner
@@ -96,6 +97,7 @@ class Node:
         self.store = store
         self.tasks = Tasks(ports.events)
         self.dispatcher = Dispatcher()
+        self.foreground = Foreground()
         hooks = LinkHooks(
             superblock=lambda: store.superblock,
             handle=self.dispatcher.handle,
@@ -231,6 +233,7 @@ class Node:
             store=self.store,
             restorer=restorer,
             maps=self.cartographer,
+            foreground=self.foreground,
             cycle_s=settings.scrub_cycle_s,
         )
 
@@ -260,9 +263,10 @@ class Node:
         )
 
     def _dispatch(self) -> None:
-        for service in (self.cartographer, self.membership, self.keeper, self.scrubber, self.status):
+        for service in (self.cartographer, self.membership, self.scrubber, self.status):
             self.dispatcher.add(service.handlers())
-        self.dispatcher.add(self.healer.watch(self.acceptor.handlers()))
+        for handlers in (self.keeper.handlers(), self.healer.watch(self.acceptor.handlers())):
+            self.dispatcher.add(self.foreground.watch(handlers))
         self.dispatcher.check_complete()
 
     def start(self) -> None:

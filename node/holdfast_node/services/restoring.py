@@ -36,7 +36,6 @@ from holdfast_node.services.store import Entry, Store
 from holdfast_node.services.turns import KeyId
 from holdfast_node.services.versions import retained_manifest
 
-AT_ONCE: Final = 16
 RETRY_S: Final = 5.0
 """Before a finding that was dealt with, and is still there, is dealt with again: a big blob takes its time."""
 TOLD_MAX: Final = 20
@@ -176,7 +175,7 @@ class Restorer:
         some = list(self._open.items())[:TOLD_MAX]
         return tuple(f"{told(row_key)}: {each.why or 'being healed'}" for row_key, each in some)
 
-    async def work(self) -> bool:
+    async def work(self, *, at_once: int) -> bool:
         """Deal with some of what is due. Whether anything was done. Raises `StoreFailed`."""
         self._hear_of_readers()
         for row_key in [key for key, each in self._open.items() if not self._is_there(key, each)]:
@@ -185,7 +184,7 @@ class Restorer:
         await self._bury()
         topology = self._path.maps.topology
         now_s = asyncio.get_running_loop().time()
-        due = [row_key for row_key, each in self._open.items() if each.due_s <= now_s][:AT_ONCE]
+        due = [row_key for row_key, each in self._open.items() if each.due_s <= now_s][:at_once]
         if topology is None or not due:
             return False
         await asyncio.gather(*(self._deal_with(topology, row_key) for row_key in due))

@@ -1,7 +1,7 @@
 """Scrub: read everything this store holds back from the disk, cycle after cycle, and have mended what is broken.
 
 A cycle is the whole log, then the whole index. It is over well within the time promised, goes on where it was after a
-restart, and yields to others: after every step it rests as long as the step took. What is found is the restorer's.
+restart, and yields to others: it rests after every step, for long while callers wait. What is found is the restorer's.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from holdfast_node.core.log_format import Position, decode_position, encode_posi
 from holdfast_node.core.messages import ReadScrub, Reply, Request, ScrubReport, WorkerStatus
 from holdfast_node.core.records import ScrubRecord
 from holdfast_node.services.dispatcher import Caller, Handler, handler
+from holdfast_node.services.foreground import Foreground
 from holdfast_node.services.places import Maps
 from holdfast_node.services.restoring import Restorer
 from holdfast_node.services.store import Entry, Store
@@ -24,6 +25,12 @@ from holdfast_node.services.worker import Work, run_forever
 IDLE_S: Final = 1.0
 HURRY: Final = 2
 """A cycle takes at most one part in so many of the time promised: the rest is for trouble, and for the next one."""
+AT_ONCE: Final = 16
+BUSY_AT_ONCE: Final = 1
+"""Findings dealt with in one go; each may keep all homes of a key busy."""
+BUSY_PAUSE_S: Final = 0.5
+BUSY_STEP_BYTES: Final = 64 * 1024
+"""So much of the log while callers wait: half a millisecond."""
 REMEMBER_EVERY_S: Final = 60.0
 """Between notes of how far the cycle is."""
 
@@ -33,11 +40,21 @@ class Scrubber:
 
     name = "scrubber"
 
-    def __init__(self, *, me: StoreId, store: Store, restorer: Restorer, maps: Maps, cycle_s: float) -> None:
+    def __init__(
+        self,
+        *,
+        me: StoreId,
+        store: Store,
+        restorer: Restorer,
+        maps: Maps,
+        foreground: Foreground,
+        cycle_s: float,
+    ) -> None:
         self._me: Final = me
         self._store: Final = store
         self._restorer: Final = restorer
         self._maps: Final = maps
+        self._foreground: Final = foreground
         self._cycle_s: Final = cycle_s
         self._record = store.scrubbed()
         self._position: Position | None = decode_position(self._record.cursor)
@@ -77,7 +94,10 @@ class Scrubber:
         topology = self._maps.topology
         if topology is None or self._me not in topology.active:
             return Work.IDLE
-        mended = await self._restorer.work()
+        busy = self._foreground.busy
+        mended = await self._restorer.work(at_once=BUSY_AT_ONCE if busy else AT_ONCE)
+        if mended and busy:
+            await asyncio.sleep(BUSY_PAUSE_S)
         if self._survey_due:
             await self._survey()
         if self._asked or (not self._running and self._store.store_time_s >= self._next_s()):
@@ -88,7 +108,7 @@ class Scrubber:
         await self._step()
         took_s = asyncio.get_running_loop().time() - began_s
         self._busy_s += took_s
-        await asyncio.sleep(took_s)
+        await asyncio.sleep(self._foreground.rest_s(took_s))
         return Work.BUSY
 
     @property
@@ -128,7 +148,9 @@ class Scrubber:
 
     async def _step(self) -> None:
         before = self._position
-        step = await self._store.verifier.step(before)
+        step = await self._store.verifier.step(
+            before, bytes_max=BUSY_STEP_BYTES if self._foreground.busy else None
+        )
         self._position = step.position
         self._bytes += step.bytes
         self._bad |= step.bad
@@ -142,7 +164,7 @@ class Scrubber:
 
     async def _survey(self) -> None:
         bad, self._bad = self._bad, {}
-        survey = await self._store.verifier.survey(bad)
+        survey = await self._store.verifier.survey(bad, rest_s=self._foreground.rest_s)
         self._survey_due = False
         self._restorer.add(bad, survey.resting, survey.incomplete)
 

@@ -86,15 +86,16 @@ class Verifier:
             self._first = min(volume_numbers(self._ports.disk.names()), default=position.volume)
         return max(0, position.volume - self._first) * self._volume_bytes + position.offset
 
-    async def step(self, start: Position | None) -> Step:
+    async def step(self, start: Position | None, *, bytes_max: int | None = None) -> Step:
         """Check what follows `start` (None: the beginning). Damage is believed only if a second look agrees: a read
         that failed once is no rot. Raises `StoreFailed`."""
         self._log.check()
         end = self._committer.position
-        looked = await self._look(start or BEGINNING, end)
+        bytes_max = bytes_max or STEP_BYTES
+        looked = await self._look(start or BEGINNING, end, bytes_max)
         bad = _broken(looked)
         if looked.rot:
-            looked = await self._look(start or BEGINNING, end)
+            looked = await self._look(start or BEGINNING, end, bytes_max)
             again, dead = _broken(looked), self._indexer.tables.killed()
             bad = {sequence: life for sequence, life in bad.items() if again.get(sequence) == life}
             bad = {sequence: life for sequence, life in bad.items() if (life, sequence) not in dead}
@@ -102,7 +103,7 @@ class Verifier:
         position = end if looked.position.batch >= end.batch else looked.position
         return Step(position, looked.bytes, bad, len(looked.rot), at_end=position == end)
 
-    async def _look(self, start: Position, end: Position) -> Replayed:
+    async def _look(self, start: Position, end: Position, bytes_max: int) -> Replayed:
         replay = Replay(
             self._ports.disk,
             start,
@@ -110,17 +111,18 @@ class Verifier:
             mark=Mark(batch=end.batch - 1, sequence=end.sequence - 1),
             volume_bytes=self._volume_bytes,
             end=end,
-            pace=Pace(bytes_max=STEP_BYTES, window_bytes=STEP_BYTES, fresh=True),
+            pace=Pace(bytes_max=bytes_max, window_bytes=bytes_max, fresh=True),
         )
         return await replay.run(volume_numbers(self._ports.disk.names()))
 
-    async def survey(self, bad: Collection[int]) -> Survey:
-        """Read the whole index. Raises `StoreFailed` if it cannot be read: the next start rebuilds it."""
+    async def survey(self, bad: Collection[int], *, rest_s: Callable[[float], float]) -> Survey:
+        """Read the whole index, with a rest after every few rows. Raises `StoreFailed` if it cannot be read: the next
+        start rebuilds it."""
         resting: list[bytes] = []
         incomplete: list[bytes] = []
         count = 0
         for letter in rot.RESTING_ROWS:
-            async for row_key, value in self._rows(letter):
+            async for row_key, value in self._rows(letter, rest_s):
                 count += 1
                 if self._checked(rests_on, row_key, value) in bad:
                     resting.append(row_key)
@@ -147,8 +149,10 @@ class Verifier:
         prefix = CELL_ROWS + row_key[1:]
         return sum(1 for _ in self._log.scan(prefix, index_keys.prefix_end(prefix))) < entry.cells
 
-    async def _rows(self, letter: bytes) -> AsyncIterator[tuple[bytes, bytes]]:
-        """Some at a time, and as long a rest after them: others want the loop too."""
+    async def _rows(
+        self, letter: bytes, rest_s: Callable[[float], float]
+    ) -> AsyncIterator[tuple[bytes, bytes]]:
+        """Some at a time: others want the loop too."""
         clock = asyncio.get_running_loop().time
         start, end = letter, index_keys.prefix_end(letter)
         while True:
@@ -159,7 +163,7 @@ class Verifier:
             if len(rows) < ROWS_AT_ONCE:
                 return
             start = rows[-1][0] + b"\0"
-            await asyncio.sleep(clock() - began_s)
+            await asyncio.sleep(rest_s(clock() - began_s))
 
     def _checked(self, decode: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """A row that cannot be read is an index that cannot be trusted."""

@@ -1,0 +1,53 @@
+"""Whether callers are being served, as seen by a home, and how long work in the background rests because of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+from holdfast_node.core.messages import Prepare, ReadRegister, Reply, Request, StageWhole
+from holdfast_node.services.dispatcher import Caller, Handler
+
+QUIET_S: Final = 1.0
+"""After the last request that a caller waits for, the background has the machine to itself."""
+BUSY_REST: Final = 24.0
+"""Rest after a piece of work, times its length: 4 % of the time, on each node of what may be one machine."""
+
+
+class Foreground:
+    """Listens to what homes are asked on behalf of callers: reads that want a blob's bytes too, and prepares."""
+
+    def __init__(self) -> None:
+        self._loop: Final = asyncio.get_running_loop()
+        self._last_s = -QUIET_S
+
+    @property
+    def busy(self) -> bool:
+        return self._loop.time() < self._last_s + QUIET_S
+
+    def rest_s(self, took_s: float) -> float:
+        """As long as the work took; much longer while callers wait."""
+        return took_s * (BUSY_REST if self.busy else 1.0)
+
+    def watch(self, handlers: Mapping[type[Request], Handler]) -> dict[type[Request], Handler]:
+        """The same handlers, with an ear at those that callers wait for."""
+        return {cls: self._heard(serve) if cls in _LOUD else serve for cls, serve in handlers.items()}
+
+    def _heard(self, serve: Handler) -> Handler:
+        async def heard(caller: Caller, request: Request) -> Reply:
+            if _is_waited_for(request):
+                self._last_s = self._loop.time()
+            return await serve(caller, request)
+
+        return heard
+
+
+_LOUD: Final = frozenset({ReadRegister, Prepare, StageWhole})
+
+
+def _is_waited_for(request: Request) -> bool:
+    """Heal reads registers without any bytes, and stages what it makes without a promise."""
+    if isinstance(request, ReadRegister):
+        return request.inline_bytes_max > 0
+    return isinstance(request, Prepare) or (isinstance(request, StageWhole) and request.prepare is not None)
