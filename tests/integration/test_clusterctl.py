@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 import holdfast
 from holdfast.testing import LocalCluster, LocalRefused
 from holdfast.testing.layout import free_ports
+from tests.faults.places import flip, places
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -91,6 +93,7 @@ def _live(root: Path) -> None:
         bucket = client.create_bucket("bbb")
         bucket.put("k\x1b", data)
         _lose_and_replace(root, bucket, data)
+        _scrub(root, bucket, data)
 
     ctl(root, "local", "down")
     local = document(root, "local", "status", status=1)
@@ -100,6 +103,19 @@ def _live(root: Path) -> None:
     ctl(root, "local", "wipe", "--yes")
     assert not root.exists()
     ctl(root, "local", "status", status=1)
+
+
+def _scrub(root: Path, bucket: holdfast.Bucket, data: bytes) -> None:
+    """A byte of a cell rots on one disk; nobody has read it; scrub finds it, and it is whole again."""
+    cells = [place for place in places(root / "n1") if (place.kind, place.record) == ("payload", "cell")]
+    flip(cells[-1:], random.Random(1))
+    found = document(root, "scrub", "--now", "--wait")
+    assert [node["id"] for node in found["nodes"]] == ["n1", "n2", "n3", "n4", "n5", "n6"]
+    assert all(node["found"] == node["healed"] and not node["waiting"] for node in found["nodes"])
+    assert found["nodes"][0]["found"] + found["nodes"][0]["garbage"] == 1
+    assert all(node["completed"] == node["cycle"] and node["promised_s"] == 600 for node in found["nodes"])
+    assert "promised" in ctl(root, "scrub")
+    assert bucket.get("during").read() == data
 
 
 def _lose_and_replace(root: Path, bucket: holdfast.Bucket, data: bytes) -> None:

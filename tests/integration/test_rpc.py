@@ -100,6 +100,9 @@ def test_operators_get_their_reports() -> None:
         assert (await guest.admin.GetMap(admin_pb2.GetMapRequest())).map.epoch == 1
         lost = await guest.admin.ReplaceLost(admin_pb2.ReplaceLostRequest(selector="san=a"))
         assert list(lost.nodes) == ["san=a"]
+        scrub = await guest.admin.Scrub(admin_pb2.ScrubRequest(now=True))
+        assert (scrub.nodes[0].node, scrub.nodes[0].hurried) == ("n1", True)
+        assert list(scrub.unreachable) == ["n2"]
         explained = await guest.admin.Explain(admin_pb2.ExplainRequest(bucket="b", key=b"k"))
         assert explained.info.key == b"k"
         proofs = [reply async for reply in guest.admin.Prove(admin_pb2.ProveRequest(lose=["san=a"]))]

@@ -13,6 +13,7 @@ import pytest
 from holdfast_node.core.ids import BlobId
 from holdfast_node.core.records import RecordType
 from holdfast_node.core.report import NodeScrub
+from holdfast_node.services.foreground import QUIET_S
 from holdfast_node.services.log import verifier
 from holdfast_node.services.node import Node
 from tests.support import stores
@@ -246,5 +247,26 @@ def test_what_cannot_be_healed_yet_is_named_with_the_reason_until_it_is() -> Non
             await small.cluster.boot(other)
         assert total(await scrubbed(small)) == (2, 2)
         await check(small)
+
+    run_story(story)
+
+
+def test_callers_are_noticed_and_heal_is_not_taken_for_one() -> None:
+    async def story(small: SmallCluster) -> None:
+        await filled(small)
+        homes = await small.homes(KEYS[0])
+        await pass_time(2 * QUIET_S)
+        assert not any(small.node(name).foreground.busy for name in homes)
+        _ = await small.head(KEYS[0])
+        assert not any(small.node(name).foreground.busy for name in homes), "nobody waits for bytes"
+        _ = await small.get(KEYS[0])
+        assert any(small.node(name).foreground.busy for name in homes)
+        await pass_time(2 * QUIET_S)
+        _ = await small.put(KEYS[0], payload_of(SIZES[0]))
+        assert sum(small.node(name).foreground.busy for name in homes) >= 4
+        foreground = small.node(homes[0]).foreground
+        assert foreground.rest_s(0.1) > 0.9
+        await pass_time(2 * QUIET_S)
+        assert foreground.rest_s(0.1) == pytest.approx(0.1)
 
     run_story(story)

@@ -11,8 +11,8 @@ from holdfast_node.services.dispatcher import Caller, Handler
 
 QUIET_S: Final = 1.0
 """After the last request that a caller waits for, the background has the machine to itself."""
-BUSY_REST: Final = 24.0
-"""Rest after a piece of work, times its length: 4 % of the time, on each node of what may be one machine."""
+BUSY_REST: Final = 10.0
+"""Rest after a piece of work, times its length: each node of what may be one machine works a tenth of the time."""
 
 
 class Foreground:

@@ -28,11 +28,12 @@ HURRY: Final = 2
 AT_ONCE: Final = 16
 BUSY_AT_ONCE: Final = 1
 """Findings dealt with in one go; each may keep all homes of a key busy."""
-BUSY_PAUSE_S: Final = 0.5
+BUSY_PAUSE_S: Final = 0.12
 BUSY_STEP_BYTES: Final = 64 * 1024
 """So much of the log while callers wait: half a millisecond."""
 REMEMBER_EVERY_S: Final = 60.0
 """Between notes of how far the cycle is."""
+_NOTE: Final = b"scrub"
 
 
 class Scrubber:
@@ -69,7 +70,6 @@ class Scrubber:
         self._resumed_at = 0
         self._remembered_s = 0.0
         self._bytes = 0
-        self._busy_s = 0.0
         self.wake: Final = asyncio.Event()
         if self._running:
             self._go_on()
@@ -107,7 +107,6 @@ class Scrubber:
         began_s = asyncio.get_running_loop().time()
         await self._step()
         took_s = asyncio.get_running_loop().time() - began_s
-        self._busy_s += took_s
         await asyncio.sleep(self._foreground.rest_s(took_s))
         return Work.BUSY
 
@@ -139,7 +138,7 @@ class Scrubber:
         self._position = None
         self._bad.clear()
         self._go_on()
-        await self._store.append([Entry(self._record)])
+        await self._write()
 
     def _go_on(self) -> None:
         self._goal = self._store.verifier.end
@@ -173,7 +172,7 @@ class Scrubber:
             self._record, completed=self._record.cycle, cursor=b"", proven_s=self._record.began_s
         )
         self._position, self._hurried = None, False
-        await self._store.append([Entry(self._record)])
+        await self._write()
         self._store.verifier.events.emit(
             "scrub_cycle_ended",
             cycle=self._record.cycle,
@@ -181,13 +180,18 @@ class Scrubber:
             waiting=len(self._restorer),
         )
 
+    async def _write(self) -> None:
+        """At once, in the place of what still waits to be written with something else."""
+        self._store.piggyback(_NOTE, Entry(self._record))
+        await self._store.append([])
+
     def _remember(self) -> None:
         """With whatever is written next: a restart goes on from here. Not past what is found and not healed."""
         now_s = asyncio.get_running_loop().time()
         if self._position is not None and now_s >= self._remembered_s + REMEMBER_EVERY_S:
             self._remembered_s = now_s
             self._record = replace(self._record, cursor=encode_position(self._position))
-            self._store.piggyback(b"scrub", Entry(self._record))
+            self._store.piggyback(_NOTE, Entry(self._record))
 
     # --- telling --------------------------------------------------------------------------------------------
 
