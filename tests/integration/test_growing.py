@@ -47,7 +47,7 @@ def _grow(root: Path) -> None:
     assert "removed: n7" in ctl(root, "local", "remove", "n7", "--yes")
     assert not (root / "n7").exists()
     ctl(root, "config", "check")
-    ctl(root, "pool", "create", "wide", "--code", "rs:2+2")
+    ctl(root, "pool", "create", "wide", "--code", "rs:2+1")
     assert {pool["name"] for pool in document(root, "pools")["pools"]} == {"main", "wide"}
     with holdfast.connect(endpoints) as client:
         bucket = client.bucket("kept")

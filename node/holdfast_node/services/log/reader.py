@@ -52,18 +52,18 @@ class LogReader:
     async def body(
         self, location: Location, record_key: bytes, sequence: int, *, fresh: bool = False
     ) -> bytes | None:
-        """The body of the record there; None if it is broken, or an older one about the same key that a misdirected
-        write brought there. Raises `StoreFailed` if it is about something else."""
+        """The body of the record there; None if it is broken, or if a misdirected write brought another one there.
+        Raises `StoreFailed` if it has the sequence and is about something else: then the index lies."""
         try:
             data = await self.bytes_at(*location, fresh=fresh)
         except IntegrityError:
             return None
         record = log_format.decode_located(data, location.offset)
-        if record is None or not record.whole:
+        if record is None or not record.whole or record.sequence != sequence:
             return None
         if record.key != record_key:
             raise self.index_failed(IndexBroken(f"it points at another record in volume {location.volume}"))
-        return record.body if record.sequence == sequence else None
+        return record.body
 
     def mark_rotten(self, record_key: bytes, sequence: int) -> None:
         """Remember in the index that the register's record with this sequence is broken."""
