@@ -243,6 +243,8 @@ def test_what_cannot_be_healed_yet_is_named_with_the_reason_until_it_is() -> Non
         ]
         assert (told.found, told.healed) == (2, 0)
         assert any("a register" in line and "homes" in line for line in told.waiting), told.waiting
+        problems = (await small.at("n2", lambda node: node.admin.status())).problems
+        assert "n2: 2 broken records are not healed yet: `clusterctl scrub` names them" in problems, problems
         for other in away:
             await small.cluster.boot(other)
         assert total(await scrubbed(small)) == (2, 2)

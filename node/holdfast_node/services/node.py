@@ -240,11 +240,11 @@ class Node:
     def _answer_operators(self, settings: NodeSettings) -> None:
         self.status = StatusService(
             store=self.store,
-            links=self.links,
             cartographer=self.cartographer,
             membership=self.membership,
             healer=self.healer,
             workers=(self.learner.status, self.healer.status, self.scrubber.status),
+            broken=self.scrubber.warnings,
         )
         prover = Prover(path=self.path, listing=self.listing, buckets=self.buckets)
         explainer = Explainer(path=self.path, resolve=self.buckets.resolve)

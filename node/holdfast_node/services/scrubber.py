@@ -223,6 +223,11 @@ class Scrubber:
             waiting=self._restorer.waiting(),
         )
 
+    def warnings(self) -> tuple[str, ...]:
+        """What keeps a node from being called healthy."""
+        count = self._restorer.found - self._restorer.healed
+        return (f"{count} broken records are not healed yet: `clusterctl scrub` names them",) if count else ()
+
     def status(self) -> WorkerStatus:
         report = self.report()
         return WorkerStatus(

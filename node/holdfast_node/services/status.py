@@ -10,7 +10,6 @@ from holdfast_node.core.ids import NodeName
 from holdfast_node.core.messages import NodeStatus, PartitionHealth, ReadStatus, Reply, Request, WorkerStatus
 from holdfast_node.core.picture import Picture
 from holdfast_node.core.report import StatusReply
-from holdfast_node.ports import Links
 from holdfast_node.services.cartographer import Cartographer
 from holdfast_node.services.dispatcher import Caller, Handler, handler
 from holdfast_node.services.fanout import gather, replies
@@ -33,18 +32,19 @@ class StatusService:
         self,
         *,
         store: Store,
-        links: Links,
         cartographer: Cartographer,
         membership: Membership,
         healer: HealthSource,
         workers: Sequence[Callable[[], WorkerStatus]],
+        broken: Callable[[], tuple[str, ...]],
     ) -> None:
         self._store = store
-        self._links = links
+        self._links = cartographer.ports.links
         self._cartographer = cartographer
         self._membership = membership
         self._healer = healer
         self._workers = workers
+        self._broken = broken
         self._started_s = asyncio.get_running_loop().time()
 
     def handlers(self) -> dict[type[Request], Handler]:
@@ -65,7 +65,7 @@ class StatusService:
             uptime_s=asyncio.get_running_loop().time() - self._started_s,
             stewarded=self._healer.health(),
             workers=tuple(status() for status in self._workers),
-            warnings=self._store.rotten(),
+            warnings=(*self._store.rotten(), *self._broken()),
         )
 
     async def gather(self) -> StatusReply:
