@@ -106,8 +106,20 @@ MUTANTS: Final = (
         (
             Edit(
                 _RESTORING,
-                "return self._store.verifier.rests_on(row_key) == finding.sequence",
-                "return self._store.verifier.rests_on(row_key) == finding.sequence and not finding.due_s",
+                "if not self._is_there(key, each.sequence)]",
+                "if each.due_s or not self._is_there(key, each.sequence)]",
+            ),
+        ),
+        _TEST_SCRUB,
+    ),
+    Mutant(
+        "made-anew-is-broken",
+        "a row that was made anew during the survey is taken for broken",
+        (
+            Edit(
+                _RESTORING,
+                "if len(self._open) < FINDINGS_MAX and self._is_there(row_key, sequence):",
+                "if True:",
             ),
         ),
         _TEST_SCRUB,

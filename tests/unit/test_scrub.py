@@ -10,11 +10,14 @@ from typing import Final
 
 import pytest
 
+from holdfast_node.core.errors import StoreFull
 from holdfast_node.core.ids import BlobId
+from holdfast_node.core.index_keys import CELL_ROWS, register_row_key, shard_name, stripe_of
 from holdfast_node.core.records import RecordType
 from holdfast_node.core.report import NodeScrub
 from holdfast_node.services.foreground import QUIET_S
 from holdfast_node.services.log import verifier
+from holdfast_node.services.log.verifier import Survey
 from holdfast_node.services.node import Node
 from tests.support import stores
 from tests.support.rot import WHERE, flip, live
@@ -270,5 +273,44 @@ def test_callers_are_noticed_and_heal_is_not_taken_for_one() -> None:
         assert foreground.rest_s(0.1) > 0.9
         await pass_time(2 * QUIET_S)
         assert foreground.rest_s(0.1) == pytest.approx(0.1)
+
+    run_story(story)
+
+
+def test_a_row_made_anew_during_the_survey_is_no_finding() -> None:
+    """Callers go on writing while the index is read from end to end."""
+
+    async def story(small: SmallCluster) -> None:
+        await filled(small)
+        bucket, _ = await small.bucket()
+        node = small.node("n2")
+        row_key = register_row_key(bucket.id, KEYS[0])
+        before = node.store.verifier.rests_on(row_key)
+        _ = await small.put(KEYS[0], payload_of(SIZES[0]))
+        assert node.store.verifier.rests_on(row_key) > before
+        restorer = node.scrubber._restorer
+        restorer.add({before: 1}, Survey(((row_key, before),), ()))
+        assert (restorer.found, len(restorer), restorer.garbage) == (0, 0, 0)
+        assert node.store.rotten() == ()
+
+    run_story(story)
+
+
+def test_a_full_store_keeps_no_memory_for_what_it_cannot_write_again() -> None:
+    async def story(small: SmallCluster) -> None:
+        await filled(small)
+        node = small.node("n2")
+        cell = next(record for _, record in live(small.machine("n2")) if record.kind == RecordType.CELL)
+        name = shard_name(CELL_ROWS + cell.key)
+        node.store._committer.bulk_room_bytes = 0
+
+        async def write(node: Node) -> None:
+            with pytest.raises(StoreFull):
+                _ = await node.keeper.write_again(name, stripe_of(CELL_ROWS + cell.key))
+            with pytest.raises(StoreFull):
+                _ = await node.keeper.seal_again(name)
+
+        await small.at("n2", write)
+        assert node.keeper._budget.used_bytes == 0
 
     run_story(story)

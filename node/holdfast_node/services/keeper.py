@@ -334,37 +334,38 @@ class Keeper:
 
     async def write_again(self, name: ShardName, stripe: int) -> bool:
         """The record of a cell is broken, but perhaps not its bytes. False: they are."""
-        grant = await self._budget.take(ANSWER_BYTES_MAX)
-        try:
-            (payload,) = await self._store.cells(name, stripe, 1, fresh=True)
-        except (IntegrityError, ShardMissing):
-            grant.release()
-            return False
+        async with self._budget.lease(ANSWER_BYTES_MAX):
+            try:
+                (payload,) = await self._store.cells(name, stripe, 1, fresh=True)
+            except (IntegrityError, ShardMissing):
+                return False
         checksum = cell_checksum(*_place(name), stripe, payload)
-        await self._again(name, Entry(CellRecord(*_place(name), stripe, checksum), payload), grant)
+        await self._again(name, Entry(CellRecord(*_place(name), stripe, checksum), payload))
         return True
 
     async def seal_again(self, name: ShardName) -> bool:
         """The record of a seal can be read by who knows where it is, and not by who reads the log from end to end.
         False: nobody can read it."""
-        grant = await self._budget.take(1)
         try:
             header = await self._store.shard_header(name, fresh=True)
         except IntegrityError:
-            header = None
-        if header is None:
-            grant.release()
             return False
-        await self._again(name, Entry(SealRecord(header, self._store.store_time_s)), grant)
+        if header is None:
+            return False
+        await self._again(name, Entry(SealRecord(header, self._store.store_time_s)))
         return True
 
-    async def _again(self, name: ShardName, entry: Entry, grant: Grant) -> None:
+    async def _again(self, name: ShardName, entry: Entry) -> None:
         """Part of a shard that is here, unless it is being dropped: written after that, it would be here again."""
-        state = self._store.shard(name)
-        if state is None or self._dropping[name] > 0:
+        grant = await self._budget.take(len(entry.payload))
+        try:
+            if self._store.shard(name) is None or self._dropping[name]:
+                grant.release()
+                return
+            durable = self._store.append([entry], bulk=True)
+        except BaseException:
             grant.release()
-            return
-        durable = self._store.append([entry], bulk=True)
+            raise
         self._follow(name, durable, grant)
         await asyncio.shield(durable)
 

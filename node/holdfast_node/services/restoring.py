@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -31,6 +31,7 @@ from holdfast_node.core.topology import Topology
 from holdfast_node.ports import Bodies
 from holdfast_node.services.datapath import DataPath, KeyPlace
 from holdfast_node.services.events import Events
+from holdfast_node.services.log.verifier import Survey
 from holdfast_node.services.naming import Namer
 from holdfast_node.services.store import Entry, Store
 from holdfast_node.services.turns import KeyId
@@ -39,6 +40,8 @@ from holdfast_node.services.versions import retained_manifest
 RETRY_S: Final = 5.0
 """Before a finding that was dealt with, and is still there, is dealt with again: a big blob takes its time."""
 TOLD_MAX: Final = 20
+FINDINGS_MAX: Final = 100_000
+"""Some 20 MB. What is beyond is found again by the next cycle: nothing of it is buried."""
 
 
 class Shards(Protocol):
@@ -90,15 +93,16 @@ class RegisterRestorer:
         self._is_gone: Final = is_gone
 
     async def restore(self, topology: Topology, key: KeyId) -> None:
-        """From memory; else the other homes decide it once more, and this one accepts that. Raises `ClusterError`."""
-        if await self._own.renew(key):
-            return
+        """From memory; else the other homes decide it once more, and this one accepts that. Raises `ClusterError`. Not
+        while this store learns the partition: a newcomer begins blank, and must not have back what it held before."""
         entry = self._store.broken_register(*key)
         if entry is None:
             return
         placed = topology.entry(entry.pool, entry.partition)
         if self._me not in (*placed.homes, *placed.moving):
             await self._own.blank(key)
+            return
+        if self._me in placed.learners or self._me not in placed.homes or await self._own.renew(key):
             return
         try:
             await self._registers.rewrite(entry.pool, *key, above=entry.promised)
@@ -148,15 +152,15 @@ class Restorer:
     def __len__(self) -> int:
         return len(self._open)
 
-    def add(self, bad: Mapping[int, int], resting: Iterable[bytes], incomplete: Iterable[bytes]) -> None:
-        """Broken records (sequence -> life of the volume), the rows that rest on some of them, and sealed shards that
-        lack cells."""
+    def add(self, bad: Mapping[int, int], survey: Survey) -> None:
+        """Broken records (sequence -> life of the volume), and what of the index rests on them. A row that was made
+        anew while the others were looked at is none of them any more."""
         self._lives |= bad
-        for row_key in resting:
-            self._add(row_key, self._store.verifier.rests_on(row_key))
-        for row_key in incomplete:
-            self._add(row_key, 0)
-        garbage = [sequence for sequence in bad if sequence not in self._rows]
+        for row_key, sequence in (*survey.resting, *((row_key, 0) for row_key in survey.incomplete)):
+            if len(self._open) < FINDINGS_MAX and self._is_there(row_key, sequence):
+                self._add(row_key, sequence)
+        needed = {sequence for _, sequence in survey.resting}
+        garbage = [sequence for sequence in bad if sequence not in needed]
         self.garbage += len(garbage)
         self._dead += garbage
 
@@ -178,7 +182,7 @@ class Restorer:
     async def work(self, *, at_once: int) -> bool:
         """Deal with some of what is due. Whether anything was done. Raises `StoreFailed`."""
         self._hear_of_readers()
-        for row_key in [key for key, each in self._open.items() if not self._is_there(key, each)]:
+        for row_key in [key for key, each in self._open.items() if not self._is_there(key, each.sequence)]:
             self.healed += self._close(row_key)
             self._events.emit("rot_healed", what=told(row_key))
         await self._bury()
@@ -194,9 +198,9 @@ class Restorer:
         """Write down which broken records nothing rests on any more: who reads the whole log again, because the index
         is gone, need not fear for what they said. Not on a store whose index was made from a log with holes: what
         rested on what was in them, nobody knows."""
+        dead, self._dead = self._dead, []
         if self._store.lost_records:
             return
-        dead, self._dead = self._dead, []
         kills = [KillRecord(self._lives.pop(each), each) for each in dead if each in self._lives]
         if kills:
             await self._store.append([Entry(kill) for kill in kills])
@@ -226,10 +230,10 @@ class Restorer:
         self.found -= last
         self.garbage += last
 
-    def _is_there(self, row_key: bytes, finding: _Finding) -> bool:
-        if not finding.sequence:
+    def _is_there(self, row_key: bytes, sequence: int) -> bool:
+        if not sequence:
             return self._store.verifier.lacks_cells(row_key)
-        return self._store.verifier.rests_on(row_key) == finding.sequence
+        return self._store.verifier.rests_on(row_key) == sequence
 
     async def _deal_with(self, topology: Topology, row_key: bytes) -> None:
         finding = self._open[row_key]

@@ -165,7 +165,7 @@ class Scrubber:
         bad, self._bad = self._bad, {}
         survey = await self._store.verifier.survey(bad, rest_s=self._foreground.rest_s)
         self._survey_due = False
-        self._restorer.add(bad, survey.resting, survey.incomplete)
+        self._restorer.add(bad, survey)
 
     async def _end(self) -> None:
         self._record = replace(

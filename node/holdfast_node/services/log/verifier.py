@@ -38,22 +38,20 @@ ROWS_AT_ONCE: Final = 256
 @dataclass(frozen=True, slots=True)
 class Step:
     """One stretch of the log, read back. `bad`: the sequences of its broken records, each with the life of its volume.
-    `places` counts all damage, that of batch headers too, which hurts no record. `at_end`: nothing more was durable."""
+    `at_end`: nothing more was durable."""
 
     position: Position
     bytes: int
     bad: Mapping[int, int]
-    places: int
     at_end: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """Keys of rows that rest on bad records, and of sealed shards that lack cells."""
+    """Keys of rows that rest on bad records, each with the record's sequence, and of sealed shards that lack cells."""
 
-    resting: tuple[bytes, ...]
+    resting: tuple[tuple[bytes, int], ...]
     incomplete: tuple[bytes, ...]
-    rows: int
 
 
 class Verifier:
@@ -101,7 +99,7 @@ class Verifier:
             bad = {sequence: life for sequence, life in bad.items() if (life, sequence) not in dead}
         # Behind rot at the very end the pass does not know how the chain goes on; the committer does.
         position = end if looked.position.batch >= end.batch else looked.position
-        return Step(position, looked.bytes, bad, len(looked.rot), at_end=position == end)
+        return Step(position, looked.bytes, bad, at_end=position == end)
 
     async def _look(self, start: Position, end: Position, bytes_max: int) -> Replayed:
         replay = Replay(
@@ -118,17 +116,16 @@ class Verifier:
     async def survey(self, bad: Collection[int], *, rest_s: Callable[[float], float]) -> Survey:
         """Read the whole index, with a rest after every few rows. Raises `StoreFailed` if it cannot be read: the next
         start rebuilds it."""
-        resting: list[bytes] = []
+        resting: list[tuple[bytes, int]] = []
         incomplete: list[bytes] = []
-        count = 0
         for letter in rot.RESTING_ROWS:
             async for row_key, value in self._rows(letter, rest_s):
-                count += 1
-                if self._checked(rests_on, row_key, value) in bad:
-                    resting.append(row_key)
+                sequence = self._checked(rests_on, row_key, value)
+                if sequence in bad:
+                    resting.append((row_key, sequence))
                 if letter == SHARD_ROWS and self._lacks_cells(row_key, value):
                     incomplete.append(row_key)
-        return Survey(tuple(resting), tuple(incomplete), count)
+        return Survey(tuple(resting), tuple(incomplete))
 
     def rests_on(self, row_key: bytes) -> int:
         """The sequence of the record the row rests on now; 0 if there is no such row."""
