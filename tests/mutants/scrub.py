@@ -10,6 +10,7 @@ _ACCEPTOR: Final = "node/holdfast_node/services/acceptor.py"
 _INDEX_ROWS: Final = "node/holdfast_node/core/index_rows.py"
 _KEEPER: Final = "node/holdfast_node/services/keeper.py"
 _OPENING: Final = "node/holdfast_node/services/log/opening.py"
+_REPLAY: Final = "node/holdfast_node/services/log/replay.py"
 _RESTORING: Final = "node/holdfast_node/services/restoring.py"
 _ROT: Final = "node/holdfast_node/core/rot.py"
 _SCRUBBER: Final = "node/holdfast_node/services/scrubber.py"
@@ -17,6 +18,7 @@ _STORE: Final = "node/holdfast_node/services/store.py"
 _VERIFIER: Final = "node/holdfast_node/services/log/verifier.py"
 
 _TEST_BROKEN: Final = "tests/unit/test_broken_registers.py"
+_TEST_MISDIRECTED: Final = "tests/unit/test_misdirected_writes.py"
 _TEST_SCRUB: Final = "tests/unit/test_scrub.py"
 
 MUTANTS: Final = (
@@ -97,8 +99,33 @@ MUTANTS: Final = (
     Mutant(
         "damage-forgotten",
         "what a step finds is forgotten by the next",
-        (Edit(_SCRUBBER, "self._bad |= step.bad", "self._bad = dict(step.bad)"),),
+        (Edit(_SCRUBBER, "self._suspects |= step.suspects", "self._suspects = dict(step.suspects)"),),
         _TEST_SCRUB,
+    ),
+    Mutant(
+        "whole-anywhere",
+        "a record that lies whole where its row does not point counts as whole",
+        (
+            Edit(
+                _VERIFIER,
+                "return bool(suspect.found) and (place is None or place in suspect.found)",
+                "return bool(suspect.found)",
+            ),
+        ),
+        _TEST_MISDIRECTED,
+    ),
+    Mutant(
+        "led-astray",
+        "behind damage the log goes on at the first batch found, though a misdirected write brought it there",
+        (
+            Edit(
+                _REPLAY,
+                "            if best is None or header.number < best[1].number:\n"
+                "                best = offset, header\n",
+                "            return offset, header\n",
+            ),
+        ),
+        _TEST_MISDIRECTED,
     ),
     Mutant(
         "healed-by-word",

@@ -289,7 +289,7 @@ def test_a_row_made_anew_during_the_survey_is_no_finding() -> None:
         _ = await small.put(KEYS[0], payload_of(SIZES[0]))
         assert node.store.verifier.rests_on(row_key) > before
         restorer = node.scrubber._restorer
-        restorer.add({before: 1}, Survey(((row_key, before),), ()))
+        restorer.add(Survey({before: 1}, ((row_key, before),), ()))
         assert (restorer.found, len(restorer), restorer.garbage) == (0, 0, 0)
         assert node.store.rotten() == ()
 

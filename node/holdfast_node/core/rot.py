@@ -45,6 +45,24 @@ def rests_on(row_key: bytes, value: bytes) -> int:
     return 0
 
 
+def place_of(row_key: bytes, value: bytes) -> tuple[int, int] | None:
+    """Where the row says that its record is, or a cell's bytes: volume and offset; None if it does not say.
+
+    Raises `IntegrityError` for a value that is none.
+    """
+    letter = row_key[:1]
+    where: index_rows.Location | index_rows.CellLocation | None = None
+    if letter == REGISTER_ROWS:
+        where = index_rows.decode_register_entry(value).location
+    elif letter == MANIFEST_ROWS:
+        where, *_ = index_rows.decode_manifest_row(value)
+    elif letter == CELL_ROWS:
+        where = index_rows.decode_cell(value)
+    elif letter == SHARD_ROWS and (entry := index_rows.decode_shard(value)).is_sealed:
+        where = entry.seal
+    return (where.volume, where.offset) if where is not None else None
+
+
 def is_small(row_key: bytes) -> bool:
     """Whether the row holds the record's body itself, which is in memory too."""
     return row_key[:1] in _SMALL_LETTERS

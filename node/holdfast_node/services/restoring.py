@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -152,15 +152,15 @@ class Restorer:
     def __len__(self) -> int:
         return len(self._open)
 
-    def add(self, bad: Mapping[int, int], survey: Survey) -> None:
-        """Broken records (sequence -> life of the volume), and what of the index rests on them. A row that was made
-        anew while the others were looked at is none of them any more."""
-        self._lives |= bad
+    def add(self, survey: Survey) -> None:
+        """Broken records, and what of the index rests on them. A row that was made anew while the others were looked at
+        is none of them any more."""
+        self._lives |= survey.broken
         for row_key, sequence in (*survey.resting, *((row_key, 0) for row_key in survey.incomplete)):
             if len(self._open) < FINDINGS_MAX and self._is_there(row_key, sequence):
                 self._add(row_key, sequence)
         needed = {sequence for _, sequence in survey.resting}
-        garbage = [sequence for sequence in bad if sequence not in needed]
+        garbage = [sequence for sequence in survey.broken if sequence not in needed]
         self.garbage += len(garbage)
         self._dead += garbage
 

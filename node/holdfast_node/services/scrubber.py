@@ -17,6 +17,7 @@ from holdfast_node.core.messages import ReadScrub, Reply, Request, ScrubReport, 
 from holdfast_node.core.records import ScrubRecord
 from holdfast_node.services.dispatcher import Caller, Handler, handler
 from holdfast_node.services.foreground import Foreground
+from holdfast_node.services.log.verifier import Suspect
 from holdfast_node.services.places import Maps
 from holdfast_node.services.restoring import Restorer
 from holdfast_node.services.store import Entry, Store
@@ -60,7 +61,7 @@ class Scrubber:
         self._record = store.scrubbed()
         self._position: Position | None = decode_position(self._record.cursor)
         self._goal = Position(0, 0, 0, 0, 0, 0)
-        self._bad: dict[int, int] = {}
+        self._suspects: dict[int, Suspect] = {}
         self._survey_due = store.found_rot
         self._asked = False
         self._hurried = False
@@ -136,7 +137,7 @@ class Scrubber:
             record.cycle + 1, record.completed, b"", self._store.store_time_s, record.proven_s
         )
         self._position = None
-        self._bad.clear()
+        self._suspects.clear()
         self._go_on()
         await self._write()
 
@@ -152,20 +153,20 @@ class Scrubber:
         )
         self._position = step.position
         self._bytes += step.bytes
-        self._bad |= step.bad
+        self._suspects |= step.suspects
         over = step.at_end or step.position.batch >= self._goal.batch
-        if over or (self._bad and before is not None and before.volume != step.position.volume):
+        if over or (self._suspects and before is not None and before.volume != step.position.volume):
             await self._survey()
         if over:
             await self._end()
-        elif not self._bad and not len(self._restorer):
+        elif not self._suspects and not len(self._restorer):
             self._remember()
 
     async def _survey(self) -> None:
-        bad, self._bad = self._bad, {}
-        survey = await self._store.verifier.survey(bad, rest_s=self._foreground.rest_s)
+        suspects, self._suspects = self._suspects, {}
+        survey = await self._store.verifier.survey(suspects, rest_s=self._foreground.rest_s)
         self._survey_due = False
-        self._restorer.add(bad, survey)
+        self._restorer.add(survey)
 
     async def _end(self) -> None:
         self._record = replace(

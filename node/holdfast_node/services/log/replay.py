@@ -7,7 +7,7 @@ superblock says that the log was durable beyond it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -17,6 +17,7 @@ from holdfast_node.core.log_format import (
     BATCH_HEADER_BYTES,
     BLOCK,
     BatchHeader,
+    Extent,
     Mark,
     Position,
     Record,
@@ -36,7 +37,8 @@ class Rot:
     """Part of the log that was durable and is broken.
 
     `keys` are (type, key, sequence) of records whose body is broken. Of `missing` records nothing is known but the
-    sequence.
+    sequence. `saved` are those found whole, by sequence, each with where: a misdirected write may have brought it
+    there, and where it ought to be it is not.
     """
 
     volume: int
@@ -44,6 +46,7 @@ class Rot:
     life: int
     keys: tuple[tuple[int, bytes, int], ...]
     missing: tuple[int, ...]
+    saved: Mapping[int, Extent]
 
     @property
     def sequences(self) -> frozenset[int]:
@@ -94,6 +97,9 @@ class _Window:
         self._data = memoryview(b"")
 
     async def get(self, offset: int, length: int) -> memoryview:
+        """Less than asked for where the volume ends."""
+        if offset >= self.size:
+            return memoryview(b"")
         end = min(offset + length, self.size)
         if not (self._start <= offset and end <= self._start + len(self._data)):
             wanted = min(max(length, self._pace.window_bytes), self.size - offset)
@@ -254,11 +260,20 @@ class Replay:
         return True
 
     async def _find_later(self, window: _Window) -> tuple[int, BatchHeader] | None:
-        """The first whole header behind the position that proves a later batch was begun."""
+        """The whole header behind the position with the lowest number that proves a later batch was begun. Not simply
+        the first: a misdirected write may have brought a batch here from far behind, and all in between is whole. A
+        batch that is followed by its next is where it belongs: nothing lower is to be found behind it."""
+        best: tuple[int, BatchHeader] | None = None
         async for offset, header in _headers_from(window, self._position.offset):
-            if header.life == self._position.life and header.number > self._position.batch:
-                return offset, header
-        return None
+            if header.life != self._position.life or header.number <= self._position.batch:
+                continue
+            if best is None or header.number < best[1].number:
+                best = offset, header
+            end = offset + log_format.padded(header.length)
+            after = log_format.decode_batch_header(await window.get(end, BATCH_HEADER_BYTES))
+            if after is not None and after.previous == header.checksum and after.number == header.number + 1:
+                break
+        return best
 
     async def _save(self, window: _Window | None, end: int, next_sequence: int) -> tuple[Rot, list[Record]]:
         """What can be read of the records from the position's sequence up to `next_sequence`."""
@@ -277,8 +292,9 @@ class Replay:
         missing = tuple(sequence for sequence in wanted if sequence not in found)
         broken = (record for record in found.values() if not record.whole)
         keys = tuple((record.kind, record.key, record.sequence) for record in broken)
-        rot = Rot(position.volume, position.offset, position.life, keys, missing)
-        return rot, [found[sequence] for sequence in sorted(found) if found[sequence].whole]
+        whole = [found[sequence] for sequence in sorted(found) if found[sequence].whole]
+        saved = {record.sequence: record.extent for record in whole}
+        return Rot(position.volume, position.offset, position.life, keys, missing, saved), whole
 
     def _deliver_rot(self, rot: Rot, saved: Sequence[Record]) -> None:
         self._rot.append(rot)

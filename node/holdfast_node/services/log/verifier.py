@@ -1,17 +1,18 @@
 """Reads the log back, past the page cache, and says which rows of the index rest on records that are broken.
 
 A broken record is garbage unless a row rests on it. So a pass over the log only collects the sequences of what is
-broken, and one over the index tells which of them matter. That second pass also reads every row, and finds shards whose
-cells are not all there. Mends nothing.
+broken, and one over the index tells which of them matter. A record may be whole and still be of no use: where another
+place in the log than its row points to. That second pass also reads every row, and finds shards whose cells are not all
+there. Mends nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, NamedTuple, ParamSpec, TypeVar
 
 from holdfast_node.core import index_keys, index_rows, rot
 from holdfast_node.core.errors import IntegrityError
@@ -35,21 +36,30 @@ STEP_BYTES: Final = 512 * 1024
 ROWS_AT_ONCE: Final = 256
 
 
+class Suspect(NamedTuple):
+    """A record in a damaged stretch of the log. `found`: where it, and where its payload, is whole after all."""
+
+    life: int
+    found: tuple[tuple[int, int], ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One stretch of the log, read back. `bad`: the sequences of its broken records, each with the life of its volume.
-    `at_end`: nothing more was durable."""
+    """One stretch of the log, read back. `suspects`: the records of what was damaged, by their sequences. `at_end`:
+    nothing more was durable."""
 
     position: Position
     bytes: int
-    bad: Mapping[int, int]
+    suspects: Mapping[int, Suspect]
     at_end: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """Keys of rows that rest on bad records, each with the record's sequence, and of sealed shards that lack cells."""
+    """`broken` records, each with the life of its volume; keys of rows that rest on one, each with its sequence; and
+    those of sealed shards that lack cells."""
 
+    broken: Mapping[int, int]
     resting: tuple[tuple[bytes, int], ...]
     incomplete: tuple[bytes, ...]
 
@@ -91,15 +101,18 @@ class Verifier:
         end = self._committer.position
         bytes_max = bytes_max or STEP_BYTES
         looked = await self._look(start or BEGINNING, end, bytes_max)
-        bad = _broken(looked)
+        suspects = _suspects(looked)
         if looked.rot:
             looked = await self._look(start or BEGINNING, end, bytes_max)
-            again, dead = _broken(looked), self._indexer.tables.killed()
-            bad = {sequence: life for sequence, life in bad.items() if again.get(sequence) == life}
-            bad = {sequence: life for sequence, life in bad.items() if (life, sequence) not in dead}
+            again, dead = _suspects(looked), self._indexer.tables.killed()
+            suspects = {
+                sequence: each
+                for sequence, each in suspects.items()
+                if again.get(sequence) == each and (each.life, sequence) not in dead
+            }
         # Behind rot at the very end the pass does not know how the chain goes on; the committer does.
         position = end if looked.position.batch >= end.batch else looked.position
-        return Step(position, looked.bytes, bad, at_end=position == end)
+        return Step(position, looked.bytes, suspects, at_end=position == end)
 
     async def _look(self, start: Position, end: Position, bytes_max: int) -> Replayed:
         replay = Replay(
@@ -113,19 +126,27 @@ class Verifier:
         )
         return await replay.run(volume_numbers(self._ports.disk.names()))
 
-    async def survey(self, bad: Collection[int], *, rest_s: Callable[[float], float]) -> Survey:
+    async def survey(self, suspects: Mapping[int, Suspect], *, rest_s: Callable[[float], float]) -> Survey:
         """Read the whole index, with a rest after every few rows. Raises `StoreFailed` if it cannot be read: the next
         start rebuilds it."""
+        broken = {sequence: each.life for sequence, each in suspects.items() if not each.found}
         resting: list[tuple[bytes, int]] = []
         incomplete: list[bytes] = []
         for letter in rot.RESTING_ROWS:
             async for row_key, value in self._rows(letter, rest_s):
                 sequence = self._checked(rests_on, row_key, value)
-                if sequence in bad:
+                suspect = suspects.get(sequence)
+                if suspect is not None and not self._is_right(suspect, row_key, value):
+                    broken[sequence] = suspect.life
                     resting.append((row_key, sequence))
                 if letter == SHARD_ROWS and self._lacks_cells(row_key, value):
                     incomplete.append(row_key)
-        return Survey(tuple(resting), tuple(incomplete))
+        return Survey(broken, tuple(resting), tuple(incomplete))
+
+    def _is_right(self, suspect: Suspect, row_key: bytes, value: bytes) -> bool:
+        """Whether the record is whole, and the row does not point to another place than where it is."""
+        place = self._checked(rot.place_of, row_key, value)
+        return bool(suspect.found) and (place is None or place in suspect.found)
 
     def rests_on(self, row_key: bytes) -> int:
         """The sequence of the record the row rests on now; 0 if there is no such row."""
@@ -170,8 +191,13 @@ class Verifier:
             raise self._log.index_failed(IndexBroken(str(error))) from None
 
 
-def _broken(looked: Replayed) -> dict[int, int]:
-    return {sequence: rot.life for rot in looked.rot for sequence in rot.sequences}
+def _suspects(looked: Replayed) -> dict[int, Suspect]:
+    found = {sequence: Suspect(rot.life) for rot in looked.rot for sequence in rot.sequences}
+    for each in looked.rot:
+        for sequence, at in each.saved.items():
+            places = (each.volume, at.offset), (each.volume, at.payload_offset)
+            found[sequence] = Suspect(each.life, places)
+    return found
 
 
 def _ignore(records: Sequence[Record], volume: int, position: Position | None) -> None:
