@@ -87,6 +87,10 @@ class Disk(Protocol):
         """Atomically and durably replace a small file: the old content or the new one survives a crash."""
         ...
 
+    async def remove(self, name: str) -> None:
+        """Take the file and its room away for good. It must exist; nobody may be reading it."""
+        ...
+
     def names(self) -> list[str]:
         """All file names, sorted."""
         ...

@@ -11,7 +11,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from tests.faults.support.power_cut import SECTOR, DirectorySynced, Event, Made, Note, Sized, Synced, Wrote
+from tests.faults.support.power_cut import (
+    SECTOR,
+    DirectorySynced,
+    Event,
+    Made,
+    Note,
+    Removed,
+    Sized,
+    Synced,
+    Wrote,
+)
 from tests.sim.disk import Platter
 
 TEMPORARY: Final = ".tmp"
@@ -56,6 +66,7 @@ class _Inode:
         self.size = max(self.size, offset + len(data))
 
     def sync(self) -> None:
+        del self.durable[self.size :]
         self.durable.extend(bytes(self.size - len(self.durable)))
         for sector, data in self.dirty.items():
             self.durable[sector * SECTOR : sector * SECTOR + len(data)] = data
@@ -68,7 +79,7 @@ class Directory:
     def __init__(self) -> None:
         self.visible: dict[str, int] = {}
         self._names: dict[str, int] = {}
-        self._unsynced_names: list[tuple[str, int]] = []
+        self._unsynced_names: list[tuple[str, int | None]] = []
         self._inodes: dict[int, _Inode] = {}
 
     def apply(self, event: Event | Cut) -> None:
@@ -77,6 +88,9 @@ class Directory:
                 self._inodes.setdefault(file, _Inode())
                 self._name(self.visible, name, file)
                 self._unsynced_names.append((name, file))
+            case Removed(name):
+                del self.visible[name]
+                self._unsynced_names.append((name, None))
             case Wrote(file, offset, data):
                 self._inodes[file].write(offset, data)
             case Sized(file, length):
@@ -93,8 +107,11 @@ class Directory:
                 pass
 
     @staticmethod
-    def _name(names: dict[str, int], name: str, file: int) -> None:
-        """A file has one name: a second one was a rename."""
+    def _name(names: dict[str, int], name: str, file: int | None) -> None:
+        """A file has one name: a second one was a rename. None: the name is gone."""
+        if file is None:
+            names.pop(name, None)
+            return
         for other in [other for other, known in names.items() if known == file]:
             del names[other]
         names[name] = file

@@ -14,7 +14,16 @@ from dataclasses import dataclass
 from holdfast_node.core.errors import StoreFailed
 from holdfast_node.ports import Buffer
 from tests.crashes.directory import TEMPORARY, Cut, Directory
-from tests.faults.support.power_cut import DirectorySynced, Event, Made, Note, Sized, Synced, Wrote
+from tests.faults.support.power_cut import (
+    DirectorySynced,
+    Event,
+    Made,
+    Note,
+    Removed,
+    Sized,
+    Synced,
+    Wrote,
+)
 from tests.sim.index import IndexContent, SimIndex
 
 
@@ -135,6 +144,12 @@ class RecordingDisk:
             await self.step(Wrote(file, 0, content))
             await self.step(Synced(file))
             await self.step(Made(name, file))
+            await self.step(DirectorySynced())
+
+    async def remove(self, name: str) -> None:
+        async with self._writing:
+            self._known.discard(name)
+            await self.step(Removed(name))
             await self.step(DirectorySynced())
 
     def names(self) -> list[str]:

@@ -16,7 +16,17 @@ from holdfast_node.ports import Disk
 from tests.crashes.__main__ import repeat_command, try_recording
 from tests.crashes.directory import Cut
 from tests.crashes.recording import Recording, RecordingDisk
-from tests.faults.support.power_cut import DirectorySynced, Event, Made, Note, Recorder, Sized, Synced, Wrote
+from tests.faults.support.power_cut import (
+    DirectorySynced,
+    Event,
+    Made,
+    Note,
+    Recorder,
+    Removed,
+    Sized,
+    Synced,
+    Wrote,
+)
 
 RECORDINGS: Final = 5
 STATES_OF_EACH: Final = 100
@@ -56,7 +66,11 @@ async def use(disk: Disk, chooser: random.Random) -> None:
     for name in names:
         await disk.create(name, 8 * BLOCK)
     for _ in range(30):
-        match chooser.randrange(4):
+        match chooser.randrange(5):
+            case 4:
+                name = chooser.choice(names)
+                await disk.remove(name)
+                await disk.create(name, 8 * BLOCK)
             case 0:
                 await disk.replace("superblock", chooser.randbytes(chooser.randrange(1, 900)))
             case 1:
@@ -85,7 +99,7 @@ def renumbered(events: Sequence[Event | Cut]) -> list[Event]:
                 found.append(Sized(numbers[file], length))
             case Synced(file):
                 found.append(Synced(numbers[file]))
-            case DirectorySynced():
+            case DirectorySynced() | Removed():
                 found.append(event)
             case Note() | Cut() | Wrote() | Sized():
                 pass

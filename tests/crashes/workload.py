@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from holdfast_node.core.errors import StoreRefused
 from holdfast_node.core.head import Head, HeadKind
 from holdfast_node.core.ids import BlobId, BootId, BucketId, StoreId, Version
 from holdfast_node.core.index_keys import record_key
@@ -64,12 +65,35 @@ class Life:
 
     async def run(self) -> None:
         """Raises `Enough` in the middle of everything."""
+        if self._chooser.random() < 0.5:
+            await self._compact()
         async with asyncio.TaskGroup() as group:
             for number in range(KEYS):
                 group.create_task(self._registers(b"key %d" % number))
             for writer in range(2):
                 group.create_task(self._shards(writer))
             group.create_task(self._small_facts())
+            group.create_task(self._compaction())
+
+    async def _compaction(self) -> None:
+        """Again and again, in the middle of all that the others do."""
+        while True:
+            for _ in range(self._chooser.randrange(PAUSE_STEPS_MAX)):
+                await asyncio.sleep(0)
+            await self._compact()
+
+    async def _compact(self) -> None:
+        """Some of the volumes that are not all live."""
+        compactor = self._store.compactor
+        worth = [each.number for each in await compactor.survey(rest_s=_no_rest) if each.garbage > 0.1]
+        chosen = self._chooser.sample(worth, min(len(worth), self._chooser.randint(1, 3)))
+        start = compactor.end
+        for number in chosen:
+            _ = await compactor.copy(number, rest_s=_no_rest)
+        assert await compactor.are_whole(start, rest_s=_no_rest)
+        for usage in await compactor.survey(rest_s=_no_rest):
+            if usage.number in chosen and not usage.needed:
+                await compactor.remove(usage.number)
 
     async def _append(
         self, entries: Sequence[Entry], facts: dict[Fact, object], *, bulk: bool = False
@@ -206,11 +230,21 @@ class Life:
                     await self._append([Entry(StoreTimeRecord(number))], {})
 
 
+def _no_rest(took_s: float) -> float:
+    del took_s
+    return 0.0
+
+
 async def live(recording: Recording, known: Known, chooser: random.Random, *, life: int) -> None:
     """Open, settle what the life before left open, work, and end in some way."""
     disk = RecordingDisk(recording)
     index = RecordingIndex(recording, index_fallen_back(recording, chooser))
-    store = await stores.open_store(disk, index, settings=SETTINGS, seed=f"life {life} {chooser.random()}")
+    try:
+        store = await stores.open_store(
+            disk, index, settings=SETTINGS, seed=f"life {life} {chooser.random()}"
+        )
+    except StoreRefused as refused:
+        raise WentWrong(f"what the life before left is refused: {refused}") from None
     wrong, landed = await compare(store, known)
     if wrong:
         raise WentWrong(wrong)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.mutants import logs, maps, moves, notices, operations, registers, scrub, shards
+from tests.mutants import compaction, logs, maps, moves, notices, operations, registers, scrub, shards
 from tests.mutants.mutant import Mutant
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
@@ -16,6 +16,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *moves.MUTANTS,
     *notices.MUTANTS,
     *scrub.MUTANTS,
+    *compaction.MUTANTS,
 )
 QUICK: Final = ("promise-twice", "record-unchecked", "map-goes-back")
 """Caught within a second or two: tried with every run of the tests."""

@@ -123,8 +123,7 @@ _DURABILITY: Final = (
         (
             Edit(
                 _STORE,
-                "        await write_superblock(self._ports, self.superblock, self._mark())\n"
-                "        _ = self._tasks",
+                "        await self._write_superblock(self.superblock)\n        _ = self._tasks",
                 "        _ = self._tasks",
             ),
         ),
@@ -244,10 +243,8 @@ _ROT: Final = (
         (
             Edit(
                 _REGISTER_READER,
-                "            if entry.rotten:\n"
-                "                raise _rotten_register()\n"
-                "            record =",
-                "            if entry.rotten:\n                return None\n            record =",
+                "            if entry.rotten:\n                raise _rotten_register()\n            with",
+                "            if entry.rotten:\n                return None\n            with",
             ),
         ),
         _TEST_OPENING,

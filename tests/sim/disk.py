@@ -219,6 +219,12 @@ class SimDisk:
         self.platter.files[name] = _File(bytearray(content))
         await self._wait()
 
+    async def remove(self, name: str) -> None:
+        self._check()
+        await self._wait()
+        del self.platter.files[name]
+        await self._wait()
+
     def names(self) -> list[str]:
         self._check()
         return sorted(self.platter.files)

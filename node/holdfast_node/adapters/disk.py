@@ -75,7 +75,7 @@ class _Files:
                 os.close(self._open.pop(oldest))
 
     def forget(self, name: str) -> None:
-        """The name will mean another file."""
+        """The name will mean another file, or none."""
         if name not in self._users and (descriptor := self._open.pop(name, None)) is not None:
             os.close(descriptor)
 
@@ -190,6 +190,12 @@ class FileDisk:
         await self._write_call(_replace, self._directory, name, content)
         self._reads.forget(name)
         self._direct_reads.forget(name)
+
+    async def remove(self, name: str) -> None:
+        for files in (self._writes, self._reads, self._direct_reads):
+            files.forget(name)
+        self._known.discard(name)
+        await self._write_call(_remove, self._directory, name)
 
     def names(self) -> list[str]:
         return sorted(
@@ -331,6 +337,11 @@ def _replace(directory: Path, name: str, content: bytes) -> None:
     finally:
         os.close(descriptor)
     os.replace(temporary, directory / name)  # noqa: PTH105 - all calls that change the disk go through `os`
+    _sync_directory(directory)
+
+
+def _remove(directory: Path, name: str) -> None:
+    os.unlink(directory / name)  # noqa: PTH108 - as above
     _sync_directory(directory)
 
 

@@ -55,8 +55,8 @@ _BALLOT: Final = struct.Struct(">QQ16sQQ")
 _SUMMARY: Final = struct.Struct(">16sQBQ16sq")
 # sequence, volume, offset, length, record type
 _MANIFEST_ROW: Final = struct.Struct(">QQQIB")
-# sealed, staged, dropped (sequences, 0: never), seal (volume, offset, length), stage likewise, cells
-_SHARD_ROW: Final = struct.Struct(">QQQQQIQQII")
+# sealed, staged, dropped (sequences, 0: never), seal (volume, offset, length), stage likewise, cells, drop record
+_SHARD_ROW: Final = struct.Struct(">QQQQQIQQIIQ")
 # sequence, volume, payload offset, payload length, checksum
 _CELL_ROW: Final = struct.Struct(">QQQI16s")
 _SEQUENCE: Final = struct.Struct(">Q")
@@ -127,7 +127,8 @@ class RegisterEntry:
 
 @dataclass(frozen=True, slots=True)
 class ShardEntry:
-    """An `s` row. Seal and stage count only if younger than the last drop."""
+    """An `s` row. Seal and stage count only if younger than the last drop. What is older than `dropped` is gone; the
+    record that says so has the sequence `drop_record`."""
 
     sealed: int = 0
     staged: int = 0
@@ -135,6 +136,7 @@ class ShardEntry:
     seal: Location = Location(0, 0, 0)
     stage: Location = Location(0, 0, 0)
     cells: int = 0
+    drop_record: int = 0
 
     @property
     def is_sealed(self) -> bool:
@@ -311,7 +313,15 @@ def decode_manifest_row(value: bytes) -> tuple[Location, RecordType, int]:
 
 
 def encode_shard(entry: ShardEntry) -> bytes:
-    return _SHARD_ROW.pack(entry.sealed, entry.staged, entry.dropped, *entry.seal, *entry.stage, entry.cells)
+    return _SHARD_ROW.pack(
+        entry.sealed,
+        entry.staged,
+        entry.dropped,
+        *entry.seal,
+        *entry.stage,
+        entry.cells,
+        entry.drop_record,
+    )
 
 
 @_checked
@@ -319,7 +329,7 @@ def decode_shard(value: bytes | None) -> ShardEntry:
     if value is None:
         return ShardEntry()
     sealed, staged, dropped, *rest = _SHARD_ROW.unpack(value)
-    return ShardEntry(sealed, staged, dropped, Location(*rest[0:3]), Location(*rest[3:6]), rest[6])
+    return ShardEntry(sealed, staged, dropped, Location(*rest[0:3]), Location(*rest[3:6]), *rest[6:])
 
 
 @_checked
@@ -461,10 +471,12 @@ def _apply_shard(rows: Rows, entry: Logged, body: SealRecord | StageRecord | Dro
             if at > known.staged:
                 rows.put(key, encode_shard(replace(known, staged=at, stage=entry.location)))
         case DropRecord():
-            if at > known.dropped:
-                rows.put(key, encode_shard(replace(known, dropped=at)))
+            before = body.before or at
+            if (before, at) > (known.dropped, known.drop_record):
+                rows.put(key, encode_shard(replace(known, dropped=before, drop_record=at)))
+            if before > known.dropped:
                 for cell_key, value in rows.under(CELL_ROWS + entry.key):
-                    if _SEQUENCE.unpack_from(value)[0] < at:
+                    if _SEQUENCE.unpack_from(value)[0] < before:
                         rows.delete(cell_key)
 
 

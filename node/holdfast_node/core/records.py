@@ -100,11 +100,16 @@ class LinkRecord:
 
 @dataclass(frozen=True, slots=True)
 class DropRecord:
-    """The shard is not wanted any more. Shares the key of the shard's seal: seed id, part, index."""
+    """The shard is not wanted any more. Shares the key of the shard's seal: seed id, part, index.
+
+    What it is about has a lower sequence than `before`; 0: than its own. A copy made when the log is compacted says
+    what the original was about.
+    """
 
     seed_id: BlobId
     part: int
     index: int
+    before: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,11 +199,29 @@ class ScrubRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Hole:
+    """Neighbouring volumes that were compacted and removed, and how the log goes on behind them.
+
+    From `first_volume` up to, without, `next_volume`; the same for sequences. The batch behind the hole has the number
+    `next_batch` and names the checksum `previous`.
+    """
+
+    first_volume: int
+    first_sequence: int
+    next_volume: int
+    next_sequence: int
+    next_batch: int
+    previous: int
+
+
+@dataclass(frozen=True, slots=True)
 class Superblock:
-    """First bytes of a data directory, outside the log: whose it is and how often it was started."""
+    """First bytes of a data directory, outside the log: whose it is, how often it was started, what is gone from its
+    log on purpose."""
 
     cluster_id: ClusterId
     node: str
     store: StoreId
     boot: int
     boot_id: BootId
+    holes: tuple[Hole, ...] = ()

@@ -72,4 +72,4 @@ def _shard_rests_on(entry: index_rows.ShardEntry) -> int:
     """A shard on its way in is not looked for: its seal fails, or whoever sent it gives up."""
     if entry.is_sealed:
         return entry.sealed
-    return 0 if entry.is_staged else entry.dropped
+    return 0 if entry.is_staged else entry.drop_record

@@ -21,6 +21,7 @@ from holdfast_node.services.blobs import Blobs
 from holdfast_node.services.buckets import Buckets
 from holdfast_node.services.budget import Budget, CoordinateMemory
 from holdfast_node.services.cartographer import Cartographer
+from holdfast_node.services.compaction import Compaction
 from holdfast_node.services.coordinator import Coordinator
 from holdfast_node.services.datapath import DataPath
 from holdfast_node.services.dispatcher import Caller, Dispatcher
@@ -236,6 +237,7 @@ class Node:
             foreground=self.foreground,
             cycle_s=settings.scrub_cycle_s,
         )
+        self.compaction = Compaction(store=self.store, foreground=self.foreground)
 
     def _answer_operators(self, settings: NodeSettings) -> None:
         self.status = StatusService(
@@ -243,7 +245,12 @@ class Node:
             cartographer=self.cartographer,
             membership=self.membership,
             healer=self.healer,
-            workers=(self.learner.status, self.healer.status, self.scrubber.status),
+            workers=(
+                self.learner.status,
+                self.healer.status,
+                self.scrubber.status,
+                self.compaction.status,
+            ),
             broken=self.scrubber.warnings,
         )
         prover = Prover(path=self.path, listing=self.listing, buckets=self.buckets)
@@ -275,6 +282,7 @@ class Node:
         _ = self.tasks.spawn(self.learner.run(), "learner")
         _ = self.tasks.spawn(self.healer.run(), "healer")
         _ = self.tasks.spawn(self.scrubber.run(), "scrubber")
+        _ = self.tasks.spawn(self.compaction.run(), "compactor")
 
     async def stop(self) -> None:
         """End the background work, then the store. Whoever serves requests must have stopped before."""

@@ -27,6 +27,7 @@ from holdfast_node.core.messages import (
     ShardName,
 )
 from holdfast_node.core.records import (
+    Hole,
     ManifestRecord,
     MapVoteRecord,
     PartitionRecord,
@@ -39,6 +40,7 @@ from holdfast_node.core.records import (
 from holdfast_node.ports import Bodies, Buffer, Disk, Entropy, Index, IndexBroken
 from holdfast_node.services.events import Events
 from holdfast_node.services.log.committer import Committer, CommitterSettings, Pending
+from holdfast_node.services.log.compactor import Compactor
 from holdfast_node.services.log.opening import (
     SUPERBLOCK,
     SUPERBLOCK_BYTES_MAX,
@@ -89,8 +91,7 @@ class Store:
         superblock: Superblock,
         opened: Opened,
         committer: Committer,
-        *,
-        volume_bytes: int,
+        volumes: Volumes,
     ) -> None:
         self._ports = ports
         self._indexer = opened.indexer
@@ -105,7 +106,11 @@ class Store:
         self._closed = False
         self._riders: dict[bytes, Entry] = {}
         self._small_on_the_way: Counter[bytes] = Counter()
-        self.verifier: Final = Verifier(ports, self._log, self._indexer, committer, volume_bytes=volume_bytes)
+        self._writing_superblock = asyncio.Lock()
+        self.verifier: Final = Verifier(ports, self._log, self._indexer, committer, volumes)
+        self.compactor: Final = Compactor(
+            ports, self._log, committer, volumes, self.verifier, make_hole=self._make_hole
+        )
         self.superblock = superblock
         self.recovered_sequence = opened.position.sequence - 1
 
@@ -132,8 +137,8 @@ class Store:
             superblock = replace(
                 superblock, boot=superblock.boot + 1, boot_id=BootId(entropy.token(ID_BYTES))
             )
-        opened = await open_log(ports, superblock.store, mark, volume_bytes=settings.volume_bytes)
-        volumes = Volumes(disk, entropy, superblock.store, volume_bytes=settings.volume_bytes)
+        opened = await open_log(ports, superblock, mark, volume_bytes=settings.volume_bytes)
+        volumes = Volumes(disk, entropy, superblock, volume_bytes=settings.volume_bytes)
         volumes.size_bytes = opened.size_bytes
         committer = Committer(
             disk=disk,
@@ -146,7 +151,7 @@ class Store:
                 capacity_bytes=settings.capacity_bytes,
             ),
         )
-        store = cls(ports, superblock, opened, committer, volume_bytes=settings.volume_bytes)
+        store = cls(ports, superblock, opened, committer, volumes)
         try:
             await store._start(opened)
         except BaseException:
@@ -159,7 +164,7 @@ class Store:
         if opened.repairs:
             pending = [self._pending(Entry(body), flags) for body, flags in opened.repairs]
             await self._committer.append(pending, bulk=False)
-        await write_superblock(self._ports, self.superblock, self._mark())
+        await self._write_superblock(self.superblock)
         _ = self._tasks.spawn(self._keep_time(), "store time")
         for text in self._found_rotten:
             self._ports.events.emit("rot_found", what=text)
@@ -177,7 +182,7 @@ class Store:
         await self._committer.close()
         if not self.failure:
             await self._flush_index()
-            await write_superblock(self._ports, self.superblock, self._mark())
+            await self._write_superblock(self.superblock)
 
     async def abandon(self) -> None:
         """Stop all work at once and write nothing more: for a process that is about to end."""
@@ -212,9 +217,19 @@ class Store:
         if self.superblock.cluster_id == cluster_id:
             return
         assert not self.superblock.cluster_id, "a store never changes its cluster"
-        joined = replace(self.superblock, cluster_id=cluster_id)
-        await write_superblock(self._ports, joined, self._mark())
-        self.superblock = joined
+        async with self._writing_superblock:
+            await self._write_superblock(replace(self.superblock, cluster_id=cluster_id))
+
+    async def _make_hole(self, holes: tuple[Hole, ...]) -> None:
+        """Write down what is about to go from the log; an index that does not need it is durable before."""
+        await self._flush_index()
+        self._log.check()
+        async with self._writing_superblock:
+            await self._write_superblock(replace(self.superblock, holes=holes))
+
+    async def _write_superblock(self, superblock: Superblock) -> None:
+        await write_superblock(self._ports, superblock, self._mark())
+        self.superblock = superblock
 
     def rotten(self) -> tuple[str, ...]:
         """What this store cannot vouch for now."""
@@ -401,12 +416,13 @@ class Store:
     async def check_superblock(self) -> bool:
         """Read the superblock back; if it is broken, write it again from memory. Whether it was whole."""
         self._log.check()
-        try:
-            content = await self._ports.disk.read(SUPERBLOCK, 0, SUPERBLOCK_BYTES_MAX, fresh=True)
-            log_format.decode_superblock(content)
-        except IntegrityError:
-            await write_superblock(self._ports, self.superblock, self._mark())
-            return False
+        async with self._writing_superblock:
+            try:
+                content = await self._ports.disk.read(SUPERBLOCK, 0, SUPERBLOCK_BYTES_MAX, fresh=True)
+                log_format.decode_superblock(content)
+            except IntegrityError:
+                await self._write_superblock(self.superblock)
+                return False
         return True
 
     def map(self) -> bytes:

@@ -286,19 +286,23 @@ class DropRecord(_message.Message):
     SEED_ID_FIELD_NUMBER: _builtins.int
     PART_FIELD_NUMBER: _builtins.int
     INDEX_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
     seed_id: _builtins.bytes
     part: _builtins.int
     index: _builtins.int
+    before: _builtins.int
+    """a sequence; 0: the record's own"""
     def __init__(
         self,
         *,
         seed_id: _builtins.bytes = ...,
         part: _builtins.int = ...,
         index: _builtins.int = ...,
+        before: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "part", b"part", "seed_id", b"seed_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "index", b"index", "part", b"part", "seed_id", b"seed_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -530,11 +534,14 @@ class Superblock(_message.Message):
     STORE_FIELD_NUMBER: _builtins.int
     BOOT_FIELD_NUMBER: _builtins.int
     BOOT_ID_FIELD_NUMBER: _builtins.int
+    HOLES_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.bytes
     node: _builtins.str
     store: _builtins.bytes
     boot: _builtins.int
     boot_id: _builtins.bytes
+    @_builtins.property
+    def holes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hole]: ...
     def __init__(
         self,
         *,
@@ -543,14 +550,52 @@ class Superblock(_message.Message):
         store: _builtins.bytes = ...,
         boot: _builtins.int = ...,
         boot_id: _builtins.bytes = ...,
+        holes: _abc.Iterable[Global___Hole] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot", b"boot", "boot_id", b"boot_id", "cluster_id", b"cluster_id", "node", b"node", "store", b"store"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot", b"boot", "boot_id", b"boot_id", "cluster_id", b"cluster_id", "holes", b"holes", "node", b"node", "store", b"store"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Superblock: _TypeAlias = Superblock  # noqa: Y015
+
+@_typing.final
+class Hole(_message.Message):
+    """Neighbouring volumes that were compacted and removed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_VOLUME_FIELD_NUMBER: _builtins.int
+    FIRST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    NEXT_VOLUME_FIELD_NUMBER: _builtins.int
+    NEXT_SEQUENCE_FIELD_NUMBER: _builtins.int
+    NEXT_BATCH_FIELD_NUMBER: _builtins.int
+    PREVIOUS_FIELD_NUMBER: _builtins.int
+    first_volume: _builtins.int
+    first_sequence: _builtins.int
+    next_volume: _builtins.int
+    next_sequence: _builtins.int
+    next_batch: _builtins.int
+    previous: _builtins.int
+    """the checksum that the batch behind the hole names"""
+    def __init__(
+        self,
+        *,
+        first_volume: _builtins.int = ...,
+        first_sequence: _builtins.int = ...,
+        next_volume: _builtins.int = ...,
+        next_sequence: _builtins.int = ...,
+        next_batch: _builtins.int = ...,
+        previous: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_sequence", b"first_sequence", "first_volume", b"first_volume", "next_batch", b"next_batch", "next_sequence", b"next_sequence", "next_volume", b"next_volume", "previous", b"previous"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Hole: _TypeAlias = Hole  # noqa: Y015
 
 @_typing.final
 class Operation(_message.Message):

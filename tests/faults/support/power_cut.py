@@ -26,6 +26,13 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
+class Removed:
+    """The name means no file any more."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Wrote:
     file: int
     offset: int
@@ -56,7 +63,7 @@ class Note:
     value: object
 
 
-Event = Made | Wrote | Sized | Synced | DirectorySynced | Note
+Event = Made | Removed | Wrote | Sized | Synced | DirectorySynced | Note
 
 
 class Recorder:
@@ -129,6 +136,12 @@ class Recorder:
             self._names[target.name] = file
             self.events.append(Made(target.name, file))
 
+    def unlink(self, path: Path) -> None:
+        with self._lock:
+            path.unlink()
+            del self._names[path.name]
+            self.events.append(Removed(path.name))
+
     def _file(self, descriptor: int) -> int:
         file = self._open[descriptor]
         assert file is not None, "the directory is not written to"
@@ -165,13 +178,15 @@ class Disk:
     def __init__(self) -> None:
         self._inodes: dict[int, _Inode] = {}
         self._names: dict[str, int] = {}
-        self._unsynced_names: list[tuple[str, int]] = []
+        self._unsynced_names: list[tuple[str, int | None]] = []
 
     def apply(self, event: Event) -> None:
         match event:
             case Made(name, file):
                 self._inodes.setdefault(file, _Inode())
                 self._unsynced_names.append((name, file))
+            case Removed(name):
+                self._unsynced_names.append((name, None))
             case Wrote(file, offset, data):
                 self._inodes[file].write(offset, data)
             case Sized(file, length):
@@ -180,17 +195,20 @@ class Disk:
             case Synced(file):
                 self._inodes[file].sync()
             case DirectorySynced():
-                self._names.update(self._unsynced_names)
+                self._names = self._with(self._unsynced_names)
                 self._unsynced_names.clear()
             case Note():
                 pass
 
+    def _with(self, changes: Iterable[tuple[str, int | None]]) -> dict[str, int]:
+        names: dict[str, int | None] = {**self._names, **dict(changes)}
+        return {name: file for name, file in names.items() if file is not None}
+
     def rebuild(self, directory: Path, chooser: random.Random) -> None:
         """Write one of the states that a power cut now could leave."""
         directory.mkdir()
-        names = dict(self._names)
         kept = chooser.choice((0, len(self._unsynced_names), chooser.randint(0, len(self._unsynced_names))))
-        names.update(self._unsynced_names[:kept])
+        names = self._with(self._unsynced_names[:kept])
         contents: Mapping[int, dict[int, bytes]] = {
             file: self._inodes[file].survivors(chooser) for file in sorted(set(names.values()))
         }

@@ -1,8 +1,8 @@
 """The one writer of the log: gathers what is queued into a batch, makes it durable, answers everybody in it.
 
 Knows records as bytes. While a batch is on its way to the disk, whatever is queued becomes the next one; there is no
-timer. Control groups go before bulk ones. After a failed write the store is dead: nothing is retried on a file whose
-state nobody knows.
+timer. Copies go first, so that whatever else the batch says about the same thing is younger; then control groups, then
+bulk ones. After a failed write the store is dead: nothing is retried on a file whose state nobody knows.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ QUEUE_BYTES_MAX: Final = 128 * 1024 * 1024
 """Bulk records waiting, in bytes: twice the keep budget, so that it is the budget that says no first."""
 CONTROL_QUEUE_BYTES_MAX: Final = 32 * 1024 * 1024
 """Control records waiting: 500 of the largest heads, or 100 000 ordinary ones."""
+COPIES_BYTES_MAX: Final = 256 * 1024
+"""Copies in one batch, while others wait for it: a fraction of a millisecond of a disk."""
 SPARE_AT: Final = 0.5
 """How full a volume is when the next one is preallocated."""
 RETRY_AFTER_MS: Final = 50
@@ -47,11 +49,13 @@ class Pending(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Group:
-    """Records that become durable together or not at all."""
+    """Records that become durable together or not at all; or that are left out, if they are not wanted any more at the
+    moment they are about to be written."""
 
     records: Sequence[Pending]
     length: int
     done: asyncio.Future[None]
+    wanted: Callable[[], bool] = lambda: True
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ class Committer:
         self._volumes = volumes
         self._events = events
         self._settings = settings
+        self._copies: deque[Group] = deque()
         self._control: deque[Group] = deque()
         self._bulk: deque[Group] = deque()
         self._control_bytes = self._bulk_bytes = 0
@@ -85,6 +90,8 @@ class Committer:
         self._volume_full: Callable[[], None] = lambda: None
         self._running: asyncio.Task[None] | None = None
         self._spare_asked = position.volume
+        self._last_volume = False
+        """Compaction has begun the last volume there is room for: nobody else may fill it up."""
         self.position = position
         self.failure = ""
         self.bulk_room_bytes = 0
@@ -109,6 +116,11 @@ class Committer:
         """What the log has and could have, the reserve included."""
         return self._volumes.made_bytes + self._free_bytes()
 
+    @property
+    def copy_room_bytes(self) -> int:
+        """What compaction may still write: all that is left."""
+        return self._volumes.unused_bytes(self.position) + self._free_bytes()
+
     def group_bytes_max(self) -> int:
         return self._volumes.volume_bytes - 2 * BLOCK
 
@@ -116,13 +128,15 @@ class Committer:
         """Queue one group. Raises `StoreFailed`, `StoreFull`, `Overloaded` or `TooLarge` at once."""
         if self.failure or self._closing:
             raise StoreFailed(self.failure or "the store is closing")
-        length = sum(log_format.record_bytes(len(r.key), len(r.encoded), len(r.payload)) for r in records)
+        length = sum(map(_record_bytes, records))
         if length > self.group_bytes_max():
             raise TooLarge(f"{length} bytes do not fit into one volume")
         if bulk:
             self._admit_bulk(length)
         elif self._control_bytes and self._control_bytes + length > CONTROL_QUEUE_BYTES_MAX:
             raise Overloaded("the log cannot keep up", retry_after_ms=RETRY_AFTER_MS)
+        elif self._last_volume:
+            raise _only_for_compaction()
         group = Group(records, length, asyncio.get_running_loop().create_future())
         if bulk:
             self._bulk.append(group)
@@ -132,6 +146,16 @@ class Committer:
             self._control_bytes += length
         self._wake.set()
         return group.done
+
+    def copy(self, record: Pending, wanted: Callable[[], bool]) -> asyncio.Future[None]:
+        """Queue a copy of a record that is in the log already. `wanted` is asked when everything older is durable and
+        applied, and nothing younger is: a copy that is not wanted then is left out. Raises `StoreFailed`."""
+        if self.failure or self._closing:
+            raise StoreFailed(self.failure or "the store is closing")
+        done = asyncio.get_running_loop().create_future()
+        self._copies.append(Group((record,), _record_bytes(record), done, wanted))
+        self._wake.set()
+        return done
 
     async def close(self) -> None:
         """Write what is queued, then stop."""
@@ -151,8 +175,9 @@ class Committer:
         if not self.failure:
             self.failure = reason
             self._events.emit("store_failed", reason=reason)
-        for group in (*self._control, *self._bulk):
+        for group in (*self._copies, *self._control, *self._bulk):
             _reject(group, StoreFailed(self.failure))
+        self._copies.clear()
         self._control.clear()
         self._bulk.clear()
         self._control_bytes = self._bulk_bytes = 0
@@ -160,9 +185,11 @@ class Committer:
     def measure(self) -> None:
         """Ask the disk how much is left above the reserve, in volumes that exist or can be made whole."""
         volume_bytes = self._volumes.volume_bytes
-        whole_volumes = self._free_bytes() // volume_bytes * volume_bytes
-        room = whole_volumes + self._volumes.unused_bytes(self.position) - self._settings.reserve_bytes
-        self.bulk_room_bytes = room - self._bulk_bytes
+        whole_volumes = self._free_bytes() // volume_bytes
+        room = whole_volumes * volume_bytes + self._volumes.unused_bytes(self.position)
+        self.bulk_room_bytes = room - self._settings.reserve_bytes - self._bulk_bytes
+        self._volumes_left = whole_volumes + self._volumes.spares(self.position)
+        self._last_volume = self._last_volume and not self._volumes_left
 
     def _free_bytes(self) -> int:
         free, limit = self._disk.free_bytes(), self._settings.capacity_bytes
@@ -179,7 +206,7 @@ class Committer:
 
     async def _run(self) -> None:
         while not self.failure:
-            if not self._control and not self._bulk:
+            if not self._copies and not self._control and not self._bulk:
                 if self._closing:
                     return
                 self._wake.clear()
@@ -191,12 +218,12 @@ class Committer:
         room = self._volumes.size_bytes - self.position.offset - BATCH_HEADER_BYTES
         groups = self._gather(room)
         try:
-            if not groups:
+            if groups:
+                await self._write(groups)
+            elif self._copies or self._control or self._bulk:
                 await self._roll()
-                return
-            await self._write(groups)
         except StoreFull as error:
-            for group in groups or self._gather(self.group_bytes_max()):
+            for group in groups or self._next_in_line():
                 _reject(group, error)
         except (HoldfastError, IndexBroken, OSError) as error:
             self._fail_with(groups, str(error))
@@ -210,8 +237,12 @@ class Committer:
             _reject(group, StoreFailed(self.failure))
 
     async def _roll(self) -> None:
+        self.measure()
+        if not self._copies and self._volumes_left == 1:
+            raise _only_for_compaction()
         self.position = await self._volumes.begin(self.position)
         self.measure()
+        self._last_volume = not self._volumes_left
         self._volume_full()
 
     async def _write(self, groups: list[Group]) -> None:
@@ -245,8 +276,10 @@ class Committer:
 
     def _gather(self, room: int) -> list[Group]:
         """The next groups in order, as many as a batch and the volume take; none if the first does not fit."""
-        taken: list[Group] = []
-        length, limit = 0, self._settings.batch_bytes_max
+        taken, length = self._gather_copies(room)
+        limit = self._settings.batch_bytes_max
+        if self._copies and not taken:
+            return taken  # the next volume is for them, too
         for queue in (self._control, self._bulk):
             while queue and (length < limit) and length + queue[0].length <= room:
                 group = queue.popleft()
@@ -259,6 +292,26 @@ class Committer:
             if queue and queue is self._control:
                 break  # what does not fit now goes first next time
         return taken
+
+    def _next_in_line(self) -> list[Group]:
+        """Those for which there is no volume."""
+        if self._copies:
+            waiting, self._copies = list(self._copies), deque()
+            return waiting
+        return self._gather(self.group_bytes_max())
+
+    def _gather_copies(self, room: int) -> tuple[list[Group], int]:
+        taken: list[Group] = []
+        others = self._control or self._bulk
+        length, limit = 0, COPIES_BYTES_MAX if others else self._settings.batch_bytes_max
+        while self._copies and length < limit and length + self._copies[0].length <= room:
+            group = self._copies.popleft()
+            if group.wanted():
+                taken.append(group)
+                length += group.length
+            elif not group.done.done():
+                group.done.set_result(None)
+        return taken, length
 
     def _ask_for_spare(self) -> None:
         position = self.position
@@ -273,6 +326,16 @@ class Committer:
             self._events.emit("spare_volume_refused", volume=number)
         except StoreFailed as error:
             self.fail(str(error))
+
+
+def _record_bytes(record: Pending) -> int:
+    return log_format.record_bytes(len(record.key), len(record.encoded), len(record.payload))
+
+
+def _only_for_compaction() -> StoreFull:
+    return StoreFull(
+        "the room left on this store is only enough to compact it", hint="add nodes or enlarge the disk"
+    )
 
 
 def _reject(group: Group, error: HoldfastError) -> None:

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 
 from holdfast_node.core import log_format
 from holdfast_node.core.errors import IntegrityError, StoreRefused
+from holdfast_node.core.holes import covers
 from holdfast_node.core.ids import ID_BYTES, BootId, ClusterId, NodeName, StoreId
 from holdfast_node.core.index_keys import partition_of
-from holdfast_node.core.log_format import BLOCK, Mark, Position, Record
-from holdfast_node.core.records import KillRecord, PartitionRecord, RecordType, Superblock
+from holdfast_node.core.log_format import BLOCK, Mark, Position
+from holdfast_node.core.records import Hole, KillRecord, PartitionRecord, RecordType, Superblock
 from holdfast_node.ports import Bodies, Disk, Entropy, Index, IndexBroken
 from holdfast_node.services.events import Events
 from holdfast_node.services.log.indexer import Indexer
@@ -23,7 +24,8 @@ from holdfast_node.services.log.tables import ROT_REASON
 from holdfast_node.services.log.volume import read_header, volume_name, volume_numbers
 
 SUPERBLOCK = "superblock"
-SUPERBLOCK_BYTES_MAX = 4096
+SUPERBLOCK_BYTES_MAX = 1024 * 1024
+"""Thousands of holes in the log: one of every two volumes of a petabyte is not gone for long."""
 BEGINNING = Position(volume=0, life=0, offset=0, batch=1, sequence=1, previous=0)
 
 _WHOLE_STORE = frozenset({RecordType.MAP, RecordType.MAP_VOTE, RecordType.BUCKET, RecordType.KILL})
@@ -92,17 +94,25 @@ async def write_superblock(ports: StorePorts, superblock: Superblock, mark: Mark
     await ports.disk.replace(SUPERBLOCK, log_format.encode_superblock(ports.bodies.encode(superblock), mark))
 
 
-async def open_log(ports: StorePorts, store: StoreId, mark: Mark, *, volume_bytes: int) -> Opened:
+async def open_log(ports: StorePorts, superblock: Superblock, mark: Mark, *, volume_bytes: int) -> Opened:
     """Bring the index up to date with the log, whatever state it is in."""
-    indexer = Indexer(ports.index, ports.bodies, store)
+    indexer = Indexer(ports.index, ports.bodies, superblock.store)
+    await _finish_removals(ports.disk, superblock.holes)
+
+    async def replay(start: Position) -> Replayed:
+        pass_ = Replay(
+            ports.disk, start, indexer.replay, mark=mark, holes=superblock.holes, volume_bytes=volume_bytes
+        )
+        return await pass_.run(volume_numbers(ports.disk.names()))
+
     try:
         start = await _start(ports, indexer)
-        replayed = await _replay(ports, indexer, start, mark, volume_bytes)
+        replayed = await replay(start)
     except (IndexBroken, IntegrityError) as error:  # a row that cannot be read, or none of this log
         ports.events.emit("index_rebuilt", reason=str(error))
         indexer.clear()
         start = BEGINNING
-        replayed = await _replay(ports, indexer, start, mark, volume_bytes)
+        replayed = await replay(start)
     repairs, rotten = _consequences(indexer, replayed.rot)
     await _settle_tail(ports.disk, replayed)
     if not repairs:
@@ -146,14 +156,12 @@ async def _agrees(disk: Disk, position: Position) -> bool:
     return batch is not None and batch.number == position.batch - 1 and batch.checksum == position.previous
 
 
-async def _replay(
-    ports: StorePorts, indexer: Indexer, start: Position, mark: Mark, volume_bytes: int
-) -> Replayed:
-    def sink(records: Sequence[Record], volume: int, position: Position | None) -> None:
-        indexer.replay(records, volume, position)
-
-    replay = Replay(ports.disk, start, sink, mark=mark, volume_bytes=volume_bytes)
-    return await replay.run(volume_numbers(ports.disk.names()))
+async def _finish_removals(disk: Disk, holes: Sequence[Hole]) -> None:
+    """What a crash left of compacted volumes. Nothing in them counts any more: what was dropped is in there too, and
+    the record that says so may be gone."""
+    for number in volume_numbers(disk.names()):
+        if covers(holes, number):
+            await disk.remove(volume_name(number))
 
 
 async def _settle_tail(disk: Disk, replayed: Replayed) -> None:

@@ -5,9 +5,13 @@ Knows nothing of what records mean.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Final
 
-from holdfast_node.core import log_format
+from holdfast_node.core import index_keys, log_format
 from holdfast_node.core.errors import IntegrityError, StoreFailed
 from holdfast_node.core.index_rows import Location
 from holdfast_node.ports import Bodies, IndexBroken
@@ -15,6 +19,8 @@ from holdfast_node.services.log.committer import Committer
 from holdfast_node.services.log.indexer import Indexer
 from holdfast_node.services.log.opening import StorePorts
 from holdfast_node.services.log.volume import volume_name
+
+ROWS_AT_ONCE: Final = 256
 
 
 class LogReader:
@@ -24,6 +30,7 @@ class LogReader:
         self._ports = ports
         self._indexer = indexer
         self._committer = committer
+        self._readers: set[asyncio.Future[None]] = set()
 
     @property
     def bodies(self) -> Bodies:
@@ -44,6 +51,38 @@ class LogReader:
             yield from self._ports.index.scan(start, end)
         except IndexBroken as error:
             raise self.index_failed(error) from None
+
+    async def walk(
+        self, letter: bytes, rest_s: Callable[[float], float]
+    ) -> AsyncIterator[tuple[bytes, bytes]]:
+        """All rows of a kind, some at a time and with a rest in between: others want the loop too."""
+        clock = asyncio.get_running_loop().time
+        start, end = letter, index_keys.prefix_end(letter)
+        while True:
+            began_s = clock()
+            rows = list(islice(self.scan(start, end), ROWS_AT_ONCE))
+            for row in rows:
+                yield row
+            if len(rows) < ROWS_AT_ONCE:
+                return
+            start = rows[-1][0] + b"\0"
+            await asyncio.sleep(rest_s(clock() - began_s))
+
+    @contextmanager
+    def reading(self) -> Generator[None]:
+        """Around a look at a row and the reads of what it points to: no volume goes meanwhile."""
+        token = asyncio.get_running_loop().create_future()
+        self._readers.add(token)
+        try:
+            yield
+        finally:
+            self._readers.discard(token)
+            token.set_result(None)
+
+    async def readers_gone(self) -> None:
+        """Wait for those who are reading now. Whoever begins later sees the rows as they are by then."""
+        if self._readers:
+            await asyncio.wait(set(self._readers))
 
     async def bytes_at(self, volume: int, offset: int, length: int, *, fresh: bool = False) -> bytes:
         """Unverified. Raises `IntegrityError` if the disk cannot read there."""

@@ -48,7 +48,8 @@ class RegisterReader:
             entry = index_rows.decode_register_entry(row)
             if entry.rotten:
                 raise _rotten_register()
-            record = await self._log.body(entry.location, record_key, entry.sequence)
+            with self._log.reading():
+                record = await self._log.body(entry.location, record_key, entry.sequence)
             if self._log.get(index_keys.REGISTER_ROWS + record_key) != row:
                 continue  # something newer became durable meanwhile
             if record is None:
@@ -134,7 +135,8 @@ class RegisterReader:
             return None
         location, kind, sequence = index_rows.decode_manifest_row(row)
         record_key = bucket + key if kind == RecordType.REGISTER else bucket + blob_id + key
-        body = await self._log.body(location, record_key, sequence)
+        with self._log.reading():
+            body = await self._log.body(location, record_key, sequence)
         if body is None:
             raise IntegrityError(f"the manifest of {key!r} is broken on this store")
         if kind == RecordType.MANIFEST:

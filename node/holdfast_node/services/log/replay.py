@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from holdfast_node.core import log_format
 from holdfast_node.core.errors import IntegrityError
+from holdfast_node.core.holes import behind, outside
 from holdfast_node.core.log_format import (
     BATCH_HEADER_BYTES,
     BLOCK,
@@ -23,6 +24,7 @@ from holdfast_node.core.log_format import (
     Record,
     VolumeHeader,
 )
+from holdfast_node.core.records import Hole
 from holdfast_node.ports import Disk
 from holdfast_node.services.log.volume import read_header, start_of, volume_name
 
@@ -65,6 +67,13 @@ class Replayed:
     batches: int
     bytes: int
     size_bytes: int
+
+
+class _Saved(NamedTuple):
+    """A broken stretch, and those of its records that are whole, in order."""
+
+    rot: Rot
+    records: Sequence[Record]
 
 
 Sink = Callable[[Sequence[Record], int, Position | None], None]
@@ -135,6 +144,7 @@ class Replay:
         sink: Sink,
         *,
         mark: Mark,
+        holes: tuple[Hole, ...],
         volume_bytes: int,
         end: Position | None = None,
         pace: Pace = AT_ONCE,
@@ -145,6 +155,7 @@ class Replay:
         self._walked = 0
         self._sink = sink
         self._mark = mark
+        self._holes = holes
         self._volume_bytes = volume_bytes
         self._position = start
         self._rot: list[Rot] = []
@@ -158,6 +169,8 @@ class Replay:
         for number in volumes:
             if number < self._position.volume or (end is not None and number > end.volume):
                 continue
+            if number > self._position.volume:
+                self._position = behind(self._holes, self._position)
             header = await self._header(number)
             if header is None:
                 continue
@@ -220,7 +233,7 @@ class Replay:
             if found is None:
                 return
             offset, header = found
-            rot = await self._save(window, offset, header.first_sequence)
+            saved = await self._save(window, offset, header.first_sequence)
             self._position = replace(
                 self._position,
                 offset=offset,
@@ -228,7 +241,7 @@ class Replay:
                 sequence=header.first_sequence,
                 previous=header.previous,
             )
-            self._deliver_rot(*rot)
+            self._deliver_rot(saved)
 
     def _enough(self) -> bool:
         return 0 < self._pace.bytes_max <= self._walked
@@ -275,10 +288,13 @@ class Replay:
                 break
         return best
 
-    async def _save(self, window: _Window | None, end: int, next_sequence: int) -> tuple[Rot, list[Record]]:
-        """What can be read of the records from the position's sequence up to `next_sequence`."""
+    async def _save(self, window: _Window | None, end: int, next_sequence: int) -> _Saved | None:
+        """What can be read of the records from the position's sequence up to `next_sequence`; None if none is due."""
         position = self._position
-        wanted = range(position.sequence, next_sequence)
+        in_order = outside(self._holes, position.sequence, next_sequence)
+        if not in_order:
+            return None
+        wanted = frozenset(in_order)
         found: dict[int, Record] = {}
         at = position.offset
         while window is not None and at < end and len(found) < len(wanted):
@@ -289,31 +305,29 @@ class Replay:
                 if known is None or not known.whole:
                     found[record.sequence] = record
             at += step
-        missing = tuple(sequence for sequence in wanted if sequence not in found)
+        missing = tuple(sequence for sequence in in_order if sequence not in found)
         broken = (record for record in found.values() if not record.whole)
         keys = tuple((record.kind, record.key, record.sequence) for record in broken)
         whole = [found[sequence] for sequence in sorted(found) if found[sequence].whole]
         saved = {record.sequence: record.extent for record in whole}
-        return Rot(position.volume, position.offset, position.life, keys, missing, saved), whole
+        return _Saved(Rot(position.volume, position.offset, position.life, keys, missing, saved), whole)
 
-    def _deliver_rot(self, rot: Rot, saved: Sequence[Record]) -> None:
-        self._rot.append(rot)
-        self._sink(saved, rot.volume, None)
+    def _deliver_rot(self, saved: _Saved | None) -> None:
+        if saved is not None:
+            self._rot.append(saved.rot)
+            self._sink(saved.records, saved.rot.volume, None)
 
     async def _close_gap(self, window: _Window | None, header: VolumeHeader) -> None:
         """The next volume begins later than the last one ended: something of the last one, or in between, is gone."""
-        saved: tuple[Rot, list[Record]] | None = None
-        if header.first_sequence > self._position.sequence:
-            saved = await self._save(window, window.size if window else 0, header.first_sequence)
+        saved = await self._save(window, window.size if window else 0, header.first_sequence)
         self._position = start_of(header)
-        if saved is not None:
-            self._deliver_rot(*saved)
+        self._deliver_rot(saved)
 
     async def _end_of_log(self, window: _Window | None) -> bool:
         """Whether a torn batch lies at the end. If the superblock knows of more, the end is rotten, not torn."""
         position, mark = self._position, self._mark
         if position.batch <= mark.batch:
-            rot = await self._save(window, window.size if window else 0, mark.sequence + 1)
+            saved = await self._save(window, window.size if window else 0, mark.sequence + 1)
             self._position = replace(
                 position,
                 offset=self._end,
@@ -322,7 +336,7 @@ class Replay:
                 previous=0,
                 last=0,
             )
-            self._deliver_rot(*rot)
+            self._deliver_rot(saved)
             return False
         if window is None or position.offset >= window.size:
             return False

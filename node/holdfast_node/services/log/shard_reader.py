@@ -53,7 +53,8 @@ class ShardReader:
         if not entry.is_sealed:
             return None
         record_key = index_keys.shard_row_key(name)[1:]
-        body = await self._log.body(entry.seal, record_key, entry.sealed, fresh=fresh)
+        with self._log.reading():
+            body = await self._log.body(entry.seal, record_key, entry.sealed, fresh=fresh)
         if body is None:
             raise IntegrityError(
                 f"the seal of shard {name.index} of part {name.part} is broken on this store"
@@ -73,6 +74,10 @@ class ShardReader:
     async def cells(self, name: ShardName, first: int, count: int, *, fresh: bool = False) -> list[bytes]:
         """`count` cells from stripe `first`, each verified. Raises `ShardMissing` or `IntegrityError`."""
         self._log.check()
+        with self._log.reading():
+            return await self._cells(name, first, count, fresh=fresh)
+
+    async def _cells(self, name: ShardName, first: int, count: int, *, fresh: bool) -> list[bytes]:
         wanted = [self._cell(name, stripe) for stripe in range(first, first + count)]
         cells: list[bytes] = []
         for run in _runs(wanted):

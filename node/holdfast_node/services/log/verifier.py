@@ -8,10 +8,8 @@ there. Mends nothing.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Final, NamedTuple, ParamSpec, TypeVar
 
 from holdfast_node.core import index_keys, index_rows, rot
@@ -26,14 +24,13 @@ from holdfast_node.services.log.indexer import Indexer
 from holdfast_node.services.log.opening import BEGINNING, StorePorts
 from holdfast_node.services.log.reader import LogReader
 from holdfast_node.services.log.replay import Pace, Replay, Replayed
-from holdfast_node.services.log.volume import volume_numbers
+from holdfast_node.services.log.volume import Volumes
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 STEP_BYTES: Final = 512 * 1024
 """Read and checked in one go: about a millisecond of the loop, and a few for a disk."""
-ROWS_AT_ONCE: Final = 256
 
 
 class Suspect(NamedTuple):
@@ -68,14 +65,18 @@ class Verifier:
     """For the scrub worker of the same store."""
 
     def __init__(
-        self, ports: StorePorts, log: LogReader, indexer: Indexer, committer: Committer, *, volume_bytes: int
+        self,
+        ports: StorePorts,
+        log: LogReader,
+        indexer: Indexer,
+        committer: Committer,
+        volumes: Volumes,
     ) -> None:
         self._ports: Final = ports
         self._indexer: Final = indexer
         self._log: Final = log
         self._committer: Final = committer
-        self._volume_bytes: Final = volume_bytes
-        self._first = 0
+        self._volumes: Final = volumes
 
     @property
     def end(self) -> Position:
@@ -90,9 +91,8 @@ class Verifier:
         """How many bytes of volumes lie before a position, as far as one can tell from it (None: the beginning)."""
         if position is None or not position.volume:
             return 0
-        if not self._first:
-            self._first = min(volume_numbers(self._ports.disk.names()), default=position.volume)
-        return max(0, position.volume - self._first) * self._volume_bytes + position.offset
+        before = sum(1 for number in self._volumes.numbers() if number < position.volume)
+        return before * self._volumes.volume_bytes + position.offset
 
     async def step(self, start: Position | None, *, bytes_max: int | None = None) -> Step:
         """Check what follows `start` (None: the beginning). Damage is believed only if a second look agrees: a read
@@ -120,11 +120,13 @@ class Verifier:
             start,
             _ignore,
             mark=Mark(batch=end.batch - 1, sequence=end.sequence - 1),
-            volume_bytes=self._volume_bytes,
+            holes=self._volumes.holes,
+            volume_bytes=self._volumes.volume_bytes,
             end=end,
             pace=Pace(bytes_max=bytes_max, window_bytes=bytes_max, fresh=True),
         )
-        return await replay.run(volume_numbers(self._ports.disk.names()))
+        with self._log.reading():
+            return await replay.run(self._volumes.numbers())
 
     async def survey(self, suspects: Mapping[int, Suspect], *, rest_s: Callable[[float], float]) -> Survey:
         """Read the whole index, with a rest after every few rows. Raises `StoreFailed` if it cannot be read: the next
@@ -133,7 +135,7 @@ class Verifier:
         resting: list[tuple[bytes, int]] = []
         incomplete: list[bytes] = []
         for letter in rot.RESTING_ROWS:
-            async for row_key, value in self._rows(letter, rest_s):
+            async for row_key, value in self._log.walk(letter, rest_s):
                 sequence = self._checked(rests_on, row_key, value)
                 suspect = suspects.get(sequence)
                 if suspect is not None and not self._is_right(suspect, row_key, value):
@@ -166,22 +168,6 @@ class Verifier:
             return False
         prefix = CELL_ROWS + row_key[1:]
         return sum(1 for _ in self._log.scan(prefix, index_keys.prefix_end(prefix))) < entry.cells
-
-    async def _rows(
-        self, letter: bytes, rest_s: Callable[[float], float]
-    ) -> AsyncIterator[tuple[bytes, bytes]]:
-        """Some at a time: others want the loop too."""
-        clock = asyncio.get_running_loop().time
-        start, end = letter, index_keys.prefix_end(letter)
-        while True:
-            began_s = clock()
-            rows = list(islice(self._log.scan(start, end), ROWS_AT_ONCE))
-            for row in rows:
-                yield row
-            if len(rows) < ROWS_AT_ONCE:
-                return
-            start = rows[-1][0] + b"\0"
-            await asyncio.sleep(rest_s(clock() - began_s))
 
     def _checked(self, decode: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """A row that cannot be read is an index that cannot be trusted."""

@@ -10,8 +10,9 @@ from typing import Final
 
 from holdfast_node.core import log_format
 from holdfast_node.core.errors import IntegrityError
-from holdfast_node.core.ids import StoreId
+from holdfast_node.core.holes import covers
 from holdfast_node.core.log_format import BLOCK, Position, VolumeHeader
+from holdfast_node.core.records import Hole, Superblock
 from holdfast_node.ports import Disk, Entropy
 
 _PREFIX: Final = "volume-"
@@ -28,14 +29,15 @@ def volume_numbers(names: list[str]) -> list[int]:
 
 
 class Volumes:
-    """Makes volumes of one size for one store."""
+    """Makes volumes of one size for one store, and takes them away again. `holes` is what was taken."""
 
-    def __init__(self, disk: Disk, entropy: Entropy, store: StoreId, *, volume_bytes: int) -> None:
+    def __init__(self, disk: Disk, entropy: Entropy, superblock: Superblock, *, volume_bytes: int) -> None:
         assert volume_bytes % BLOCK == 0, "volumes are whole blocks"
         self._disk = disk
         self._entropy = entropy
-        self._store = store
+        self._store = superblock.store
         self._made = set(volume_numbers(disk.names()))
+        self.holes = superblock.holes
         self.volume_bytes = volume_bytes
         self.size_bytes = volume_bytes
         """Of the volume in use, which an earlier run may have made in another size."""
@@ -64,15 +66,33 @@ class Volumes:
             await self._disk.create(volume_name(number), self.volume_bytes)
             self._made.add(number)
 
+    def leave_out(self, number: int, holes: tuple[Hole, ...]) -> None:
+        """The volume is in a hole of the superblock now: whoever looks at the log from now on passes over it."""
+        self.holes = holes
+        self._made.discard(number)
+
+    async def remove(self, number: int) -> None:
+        """Give the room of a volume back that is left out, and that nobody reads any more."""
+        assert covers(self.holes, number), "a volume goes only once it is written down that it does"
+        await self._disk.remove(volume_name(number))
+
+    def numbers(self) -> list[int]:
+        """Those of the log, and spares, in order."""
+        return sorted(self._made)
+
     @property
     def made_bytes(self) -> int:
         """What all volumes take on the disk."""
         return len(self._made) * self.volume_bytes
 
+    def spares(self, position: Position) -> int:
+        """How many volumes exist that are not in use yet."""
+        return sum(1 for number in self._made if number > position.volume)
+
     def unused_bytes(self, position: Position) -> int:
         """Room for records in volumes that exist already."""
-        spares = sum(1 for number in self._made if number > position.volume)
-        return max(0, self.size_bytes - position.offset) + spares * (self.volume_bytes - BLOCK)
+        spare_bytes = self.spares(position) * (self.volume_bytes - BLOCK)
+        return max(0, self.size_bytes - position.offset) + spare_bytes
 
 
 def start_of(header: VolumeHeader) -> Position:
