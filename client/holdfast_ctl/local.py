@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypedDict, cast
 
 import click
 
@@ -211,11 +211,18 @@ def node_document(cluster: LocalCluster, state: NodeState) -> Json:
     }
 
 
+class _Numbers(TypedDict, total=False):
+    nodes: int
+    sans: int
+    racks: int
+    port_base: int
+
+
 def _shaped(session: Session, chosen: dict[str, object]) -> LocalCluster:
     from holdfast.testing import LocalCluster
 
-    numbers = {name: cast("int", value) for name, value in chosen.items() if name != "code"}
     code = str(chosen.get("code", "rs:4+2"))
+    numbers = cast("_Numbers", {name: value for name, value in chosen.items() if name != "code"})
     return LocalCluster(session.local_root, code=code, leashed=False, **numbers)
 
 

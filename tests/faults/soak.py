@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.faults.big import big
+from tests.faults.compacting import compacting
 from tests.faults.flips import flips
 from tests.faults.grow import grow
 from tests.faults.indexes import lose_indexes
@@ -21,7 +22,17 @@ from tests.faults.scenarios import Report, kill_all, lose_san, two_dead
 from tests.faults.scrubbing import scrubbing
 
 GIB: Final = 1024**3
-KINDS: Final = ("lose-san", "kill-all", "two-dead", "flips", "big", "grow", "indexes", "scrubbing")
+KINDS: Final = (
+    "lose-san",
+    "kill-all",
+    "two-dead",
+    "flips",
+    "big",
+    "grow",
+    "indexes",
+    "scrubbing",
+    "compacting",
+)
 
 
 def _arguments() -> argparse.Namespace:
@@ -29,9 +40,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--what", choices=(*KINDS, "all"), default="all")
     parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000, help="the first seed")
     parser.add_argument("--losses", type=int, default=10, help="SANs lost, one after another")
-    parser.add_argument("--kills", type=int, default=20, help="times all nodes are killed")
+    parser.add_argument("--kills", type=int, default=20, help="times all nodes are killed, or one")
     parser.add_argument("--flips", type=int, default=1000, help="single bytes flipped")
     parser.add_argument("--bits", type=int, default=10_000, help="records hit by rot before one scrub")
+    parser.add_argument("--volumes", type=int, default=6, help="that every node has to give back")
     parser.add_argument(
         "--gib", type=float, default=5.0, help="size of the big blob, and five times the indexed"
     )
@@ -49,6 +61,9 @@ def main() -> int:
         "indexes": lambda root: lose_indexes(root, seed=asked.seed, size=int(asked.gib * GIB / 5)),
         "scrubbing": lambda root: scrubbing(
             root, seed=asked.seed, flips=asked.bits, blobs=max(200, asked.bits // 4)
+        ),
+        "compacting": lambda root: compacting(
+            root, seed=asked.seed, volumes=asked.volumes, kills=asked.kills
         ),
         "big": lambda root: big(root, seed=asked.seed, size=int(asked.gib * GIB)),
     }

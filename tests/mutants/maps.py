@@ -51,15 +51,33 @@ _VOTES: Final = (
         _TEST_VOTER,
     ),
     Mutant(
-        "map-promise-twice",
-        "a ballot on a map equal to the promised one is promised again",
-        (Edit(_VOTER, "request.ballot <= vote.promised", "request.ballot < vote.promised"),),
+        "map-promise-anything",
+        "a ballot on a map is promised below one that was promised",
+        (
+            Edit(
+                _VOTER,
+                "if vote is not None and request.ballot < vote.promised:\n                return MapPrepare",
+                "if False:\n                return MapPrepare",
+            ),
+        ),
         _TEST_VOTER,
+    ),
+    Mutant(
+        "map-asked-once",
+        "a voter whose answer was lost is not asked again",
+        (Edit(_MAP_BALLOTS, "for _ in range(ASKED_MAX):", "for _ in range(1):"),),
+        _TEST_CARTOGRAPHER,
     ),
     Mutant(
         "map-accept-anything",
         "a map is accepted whatever was promised",
-        (Edit(_VOTER, "if vote is not None and request.ballot < vote.promised:", "if False:"),),
+        (
+            Edit(
+                _VOTER,
+                "if vote is not None and request.ballot < vote.promised:\n                return MapAccept",
+                "if False:\n                return MapAccept",
+            ),
+        ),
         _TEST_VOTER,
     ),
     Mutant(

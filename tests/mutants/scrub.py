@@ -9,6 +9,7 @@ from tests.mutants.mutant import Edit, Mutant
 _ACCEPTOR: Final = "node/holdfast_node/services/acceptor.py"
 _INDEX_ROWS: Final = "node/holdfast_node/core/index_rows.py"
 _KEEPER: Final = "node/holdfast_node/services/keeper.py"
+_LEARNER: Final = "node/holdfast_node/services/learner.py"
 _OPENING: Final = "node/holdfast_node/services/log/opening.py"
 _REPLAY: Final = "node/holdfast_node/services/log/replay.py"
 _RESTORING: Final = "node/holdfast_node/services/restoring.py"
@@ -126,6 +127,18 @@ MUTANTS: Final = (
             ),
         ),
         _TEST_MISDIRECTED,
+    ),
+    Mutant(
+        "broken-manifest-awaited",
+        "a learner waits for scrub to heal a manifest of its own, and scrub for the learner",
+        (
+            Edit(
+                _LEARNER,
+                "        except IntegrityError:\n            return False\n",
+                "        except IntegrityError:\n            raise\n",
+            ),
+        ),
+        "tests/unit/test_learner.py",
     ),
     Mutant(
         "healed-by-word",

@@ -84,6 +84,21 @@ def test_maps_are_decided_with_two_of_five_voters_gone_and_not_with_three() -> N
     play(story)
 
 
+def test_a_lost_message_costs_a_question_and_not_the_promises_of_the_others() -> None:
+    async def story(atlas: Atlas) -> None:
+        await founded(atlas)
+        atlas.kill("n1", "n2")  # every vote of the other three is needed
+        atlas.network.block(atlas["n3"].address, atlas["n6"].address)
+        asyncio.get_running_loop().call_later(1.5, atlas.network.unblock_all)
+        await atlas.run("n6", lambda c: c.change(raise_era, timeout_s=3))
+        vote = await atlas["n4"].process.store.map_vote(2)
+        assert vote is not None
+        assert vote.accepted == vote.promised
+        assert vote.promised.attempt == 1, "it took another ballot"
+
+    play(story)
+
+
 def test_a_change_that_may_have_been_voted_for_is_an_unknown_outcome() -> None:
     async def story(atlas: Atlas) -> None:
         await founded(atlas)

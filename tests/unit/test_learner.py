@@ -8,11 +8,13 @@ import pytest
 from xxhash import xxh3_128_digest
 
 from holdfast_node.adapters.records import ProtobufBodies
+from holdfast_node.core.errors import IntegrityError
 from holdfast_node.core.head import Ballot, Head
 from holdfast_node.core.ids import BucketId, Digest
 from holdfast_node.core.messages import RegisterCopy
 from holdfast_node.core.records import BucketRecord
 from holdfast_node.services.acceptor import Learned
+from holdfast_node.services.log.volume import volume_name
 from holdfast_node.services.store import Entry
 from tests.support.atlas import pass_time, until
 from tests.support.school import BUCKET, School, play
@@ -164,6 +166,29 @@ def test_manifests_of_retained_versions_are_learned_too() -> None:
         await school.all_vote()
         known = await school.atlas["n1"].process.store.manifest(BUCKET, b"key", blob.blob_id)
         assert known == blob
+
+    play(story)
+
+
+def test_a_broken_manifest_is_learned_like_one_that_is_missing() -> None:
+    """Scrub cannot bring it back while the store learns; if learning waited for scrub, neither would ever end."""
+
+    async def story(school: School) -> None:
+        first = await school.put("n5", b"key")
+        await school.put("n5", b"key")
+        blob = first.head.manifest
+        assert blob is not None
+        member = school.atlas["n2"]
+        store = member.process.store
+        at = bytes(member.platter.files[volume_name(1)].durable).rindex(ProtobufBodies().encode(blob)[:60])
+        member.platter.flip(volume_name(1), at)
+        with pytest.raises(IntegrityError):
+            _ = await store.manifest(BUCKET, b"key", blob.blob_id)
+        for number in range(4):
+            await store.append([Entry(replace(store.partition(0, number), not_voting="records were lost"))])
+        await until(lambda: school.learning() > 0)
+        await school.all_vote()
+        assert await store.manifest(BUCKET, b"key", blob.blob_id) == blob
 
     play(story)
 

@@ -92,11 +92,11 @@ def play(story: Callable[[Voter], Awaitable[None]]) -> None:
     asyncio.run(main())
 
 
-def test_only_a_higher_ballot_is_promised_and_only_no_smaller_one_accepted() -> None:
+def test_only_no_smaller_ballot_is_promised_or_accepted() -> None:
     async def story(voter: Voter) -> None:
         assert (await voter.prepare(5)).promised
-        for lower in (4, 5):
-            assert await voter.prepare(lower) == MapPrepareReply(False, ballot(5), None, b"")
+        assert await voter.prepare(4) == MapPrepareReply(False, ballot(5), None, b"")
+        assert await voter.prepare(5) == MapPrepareReply(True, None, None, b""), "the same question once more"
         assert await voter.accept(4) == MapAcceptReply(False, ballot(5))
         assert (await voter.accept(5)).accepted
         assert await voter.prepare(6) == MapPrepareReply(
@@ -111,7 +111,7 @@ def test_accepting_promises() -> None:
     async def story(voter: Voter) -> None:
         assert (await voter.accept(5)).accepted
         assert await voter.accept(4) == MapAcceptReply(False, ballot(5))
-        assert not (await voter.prepare(5)).promised
+        assert not (await voter.prepare(4)).promised
 
     play(story)
 
@@ -136,14 +136,14 @@ def test_votes_outlive_a_crash() -> None:
     async def accept() -> None:
         async with bench.store(clean=False) as store:
             voter = await joined(store)
-            assert await voter.prepare(5) == MapPrepareReply(False, ballot(5), None, b"")
+            assert await voter.prepare(4) == MapPrepareReply(False, ballot(5), None, b"")
             assert not (await voter.accept(4)).accepted
             assert (await voter.accept(7)).accepted
 
     async def show() -> None:
         async with bench.store() as store:
             voter = await joined(store)
-            assert not (await voter.prepare(7)).promised
+            assert not (await voter.prepare(6)).promised
             assert (await voter.prepare(8)).accepted == ballot(7)
 
     for story in (promise, accept, show):

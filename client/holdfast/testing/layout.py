@@ -23,6 +23,7 @@ PORT_STEP: Final = 100
 PORT_LAST: Final = 32_000
 """Above are ports that the kernel hands out to outgoing connections."""
 VOLUME: Final = "64 MiB"
+"""One file of a node's log, and what it takes at least."""
 SCRUB: Final = "10m"
 
 Toml: TypeAlias = Mapping[str, object]
@@ -100,6 +101,7 @@ class Shape:
     port_base: int = 0
     port_first: int = PORT_FIRST
     partitions: int = PARTITIONS
+    volume: str = VOLUME
 
     def check(self) -> None:
         if not 1 <= self.nodes <= NODES_MAX:
@@ -142,7 +144,7 @@ def letters(index: int) -> str:
     return text
 
 
-def to_toml(layout: Layout) -> str:
+def to_toml(layout: Layout, *, volume: str = VOLUME) -> str:
     """The file nodes are started with. JSON strings are TOML strings."""
     lines = [
         "# Written by `clusterctl local up`; see cluster.example.toml for what else can be said.",
@@ -155,7 +157,7 @@ def to_toml(layout: Layout) -> str:
         lines.append(f"partitions = {pool.partitions}")
     for node in layout.nodes:
         lines += _node_lines(node)
-    lines += ["", "[limits]", f"volume_bytes = {json.dumps(VOLUME)}", ""]
+    lines += ["", "[limits]", f"volume_bytes = {json.dumps(volume)}", ""]
     lines += ["[scrub]", f"cycle = {json.dumps(SCRUB)}", ""]
     return "\n".join(lines)
 

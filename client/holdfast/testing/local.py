@@ -46,7 +46,7 @@ class NodeState:
 
 class LocalCluster:
     """`root` holds everything: the cluster's file, data directories, logs. `leashed`: the nodes die with this process,
-    however it ends; otherwise they run on until `stop`."""
+    however it ends; otherwise they run on until `stop`. `volume`: the size of one file of a node's log."""
 
     def __init__(
         self,
@@ -58,11 +58,12 @@ class LocalCluster:
         code: str = "rs:4+2",
         port_base: int = 0,
         leashed: bool = True,
+        volume: str = layouts.VOLUME,
     ) -> None:
         self.root = Path(root).absolute()
         # Test clusters start side by side: each looks for its ports from somewhere else on.
         first = random.randrange(*TEST_PORTS, 10) if leashed else layouts.PORT_FIRST  # noqa: S311
-        self._shape = Shape(nodes, sans, racks, code, port_base, first)
+        self._shape = Shape(nodes, sans, racks, code, port_base, first, volume=volume)
         self._leash: tuple[int, int] | None = os.pipe() if leashed else None
         self._clients: list[holdfast.Client] = []
 
@@ -99,7 +100,7 @@ class LocalCluster:
             fresh = not self.exists
             if fresh:
                 layout = layouts.build(self._shape, self.root, self.root.name.strip(".") or "local")
-                self.config_path.write_text(layouts.to_toml(layout))
+                self.config_path.write_text(layouts.to_toml(layout, volume=self._shape.volume))
             try:
                 self._start(self.layout.nodes)
                 if not any(_identity(node).cluster_id for node in self.layout.nodes):

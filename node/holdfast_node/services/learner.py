@@ -15,7 +15,15 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeVar
 
 from holdfast_node.core.catch_up import KeyId, Window, fences, higher_ballot, merge
-from holdfast_node.core.errors import BucketClosing, Evidence, HoldfastError, StaleGeneration, Unavailable
+from holdfast_node.core.errors import (
+    BucketClosing,
+    Evidence,
+    HoldfastError,
+    IntegrityError,
+    StaleGeneration,
+    Unavailable,
+)
+from holdfast_node.core.head import Manifest
 from holdfast_node.core.ids import ID_BYTES, RESERVED_BUCKET, BucketId, Era, RequestId, StoreId
 from holdfast_node.core.map_changes import finish_learning, relearn
 from holdfast_node.core.messages import (
@@ -368,7 +376,7 @@ class Learner:
         manifests: list[Entry] = []
         for copy in window.known:
             for manifest in copy.manifests:
-                if await self._store.manifest(copy.bucket, copy.key, manifest.blob_id) is None:
+                if not await self._has(copy, manifest):
                     encoded = self._bodies.encode(manifest)
                     manifests.append(Entry(ManifestRecord(copy.bucket, copy.key, encoded)))
             self._bytes += len(copy.head)
@@ -380,6 +388,13 @@ class Learner:
             for copy, what in zip(window.known, learned, strict=True)
             if what is Learned.PROMISED
         ]
+
+    async def _has(self, copy: RegisterCopy, manifest: Manifest) -> bool:
+        """Whether the manifest of a kept version is here, and whole: a broken one is learned like a missing one."""
+        try:
+            return await self._store.manifest(copy.bucket, copy.key, manifest.blob_id) is not None
+        except IntegrityError:
+            return False
 
     async def _close(self, current: _Pass) -> None:
         """After the last page: floors, era and closed buckets; then every partition of the pass is

@@ -10,18 +10,21 @@ from dataclasses import dataclass
 from typing import Final
 
 from holdfast_node.core.cluster_map import ClusterMap
-from holdfast_node.core.errors import Evidence, MapConflict
+from holdfast_node.core.errors import DeadlineExceeded, Evidence, MapConflict
 from holdfast_node.core.head import Ballot
 from holdfast_node.core.ids import ClusterId, StoreId
 from holdfast_node.core.messages import MapAccept, MapAcceptReply, MapPrepare, MapPrepareReply
 from holdfast_node.core.quorum import majority
 from holdfast_node.core.records import Superblock
-from holdfast_node.ports import Answer, Answered, Links
+from holdfast_node.ports import Answer, Answered, Failed, Links
 from holdfast_node.services.ballots import Ballots
 from holdfast_node.services.fanout import Answers, gather, replies
 
 VOTE_TIMEOUT_S: Final = 1.0
-"""A vote is one synced record; who needs longer is asked again in the next round."""
+"""A vote is one synced record; who needs longer is asked again."""
+ASKED_MAX: Final = 3
+"""How often a voter that does not answer is asked in one ballot. A lost message costs a question, not the promises of
+all the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +97,22 @@ class MapProposer:
     ) -> dict[StoreId, Answer]:
         def enough(answers: Answers) -> bool:
             agreed = sum(1 for answer in answers.values() if yes(answer))
-            refused = len(answers) - agreed
+            refused = sum(1 for answer in answers.values() if not yes(answer) and not _is_late(answer))
             return agreed >= instance.quorum or refused > len(instance.voters) - instance.quorum
 
-        return await gather(
-            self._links,
-            dict.fromkeys(instance.voters, request),
-            timeout_s=VOTE_TIMEOUT_S,
-            enough=enough,
-        )
+        answers: dict[StoreId, Answer] = {}
+        silent = list(instance.voters)
+
+        def enough_with(more: Answers) -> bool:
+            return enough({**answers, **more})
+
+        for _ in range(ASKED_MAX):
+            requests = dict.fromkeys(silent, request)
+            answers |= await gather(self._links, requests, timeout_s=VOTE_TIMEOUT_S, enough=enough_with)
+            silent = [store for store, answer in answers.items() if _is_late(answer)]
+            if enough(answers) or not silent:
+                break
+        return answers
 
     def _lost(self, instance: Instance, answers: Answers) -> Round:
         higher = [ballot for answer in answers.values() if (ballot := _higher(answer)) is not None]
@@ -114,6 +124,11 @@ class MapProposer:
             if not isinstance(answer, Answered) and isinstance(answer.error, MapConflict)
         )
         return Round(newer=newer, rivals=bool(higher or newer), evidence=tuple(_evidence(instance, answers)))
+
+
+def _is_late(answer: Answer) -> bool:
+    """The question or the answer may be lost: asking again may help."""
+    return isinstance(answer, Failed) and isinstance(answer.error, DeadlineExceeded)
 
 
 def _promised(answer: Answer) -> bool:

@@ -58,7 +58,7 @@ class MapVoter:
         async with self._voting:
             self._open(request.epoch)
             vote = await self._store.map_vote(request.epoch)
-            if vote is not None and request.ballot <= vote.promised:
+            if vote is not None and request.ballot < vote.promised:
                 return MapPrepareReply(promised=False, higher=vote.promised, accepted=None, map=b"")
             accepted, known = (vote.accepted, vote.map) if vote is not None else (None, b"")
             await self._record(MapVoteRecord(request.epoch, request.ballot, accepted, known))
