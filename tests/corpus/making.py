@@ -41,6 +41,7 @@ from tests.corpus.reading import Json, message_types, plain, read_frame, read_me
 from tests.crashes.facts import CLUSTER, Fact, Known, compare
 from tests.sim.disk import Platter
 from tests.support import stores
+from tests.support.compacting import give_back
 from tests.support.stores import BODIES, BUCKET, KIB
 
 SETTINGS: Final = StoreSettings(volume_bytes=64 * KIB, batch_bytes_max=32 * KIB, reserve_volumes=1)
@@ -135,7 +136,8 @@ async def _small_facts(store: Store) -> dict[Fact, object]:
 
 
 async def _stores() -> tuple[dict[str, Platter], list[Fact]]:
-    """`closed` well; `torn` while it wrote; two `rotten`, one of them `mended` by a start and a clean stop."""
+    """`closed` well, and `compacted`; `torn` while it wrote; two `rotten`, one of them `mended` by a start and a clean
+    stop."""
     bench = stores.Bench()
     async with bench.store(settings=SETTINGS) as store:
         await store.join(CLUSTER)
@@ -143,6 +145,7 @@ async def _stores() -> tuple[dict[str, Platter], list[Fact]]:
         wrong, _ = await compare(store, Known(settled=facts, clusters=(CLUSTER,)))
         assert not wrong, wrong
     closed = bench.platter.twin()
+    compacted = await _compacted(closed)
     async with bench.store(settings=SETTINGS, clean=False) as store:
         await store.append([Entry(stores.register(b"key 0", 50))])
         facts[Fact("register", b"key 0")] = (
@@ -159,11 +162,21 @@ async def _stores() -> tuple[dict[str, Platter], list[Fact]]:
         pass
     return {
         "closed": closed,
+        "compacted": compacted,
         "torn": torn,
         "rotten_register": _flipped(closed, BUCKET + b"key 1", IN_BODY),
         "rotten_vote": rotten,
         "mended": bench.platter,
     }, sorted(facts)
+
+
+async def _compacted(platter: Platter) -> Platter:
+    """A copy whose log has a hole."""
+    bench = stores.Bench()
+    bench.platter = platter.twin()
+    async with bench.store(settings=SETTINGS) as store:
+        assert await give_back(store, lambda usage: [usage[1].number])
+    return bench.platter
 
 
 def _flipped(platter: Platter, text: bytes, distance: int) -> Platter:

@@ -30,11 +30,13 @@ from holdfast_node.core.records import (
     StageRecord,
     StoreTimeRecord,
 )
+from holdfast_node.services.log.compactor import Usage
 from holdfast_node.services.store import Entry, Store, StoreSettings
 from tests.crashes.directory import Cut
 from tests.crashes.facts import CLUSTER, Fact, Group, Known, compare
 from tests.crashes.recording import Recording, RecordingDisk, RecordingIndex, index_fallen_back
 from tests.support import stores
+from tests.support.compacting import give_back
 from tests.support.stores import BODIES, BUCKET, KIB
 
 SETTINGS: Final = StoreSettings(volume_bytes=64 * KIB, batch_bytes_max=32 * KIB, reserve_volumes=1)
@@ -84,16 +86,12 @@ class Life:
 
     async def _compact(self) -> None:
         """Some of the volumes that are not all live."""
-        compactor = self._store.compactor
-        worth = [each.number for each in await compactor.survey(rest_s=_no_rest) if each.garbage > 0.1]
-        chosen = self._chooser.sample(worth, min(len(worth), self._chooser.randint(1, 3)))
-        start = compactor.end
-        for number in chosen:
-            _ = await compactor.copy(number, rest_s=_no_rest)
-        assert await compactor.are_whole(start, rest_s=_no_rest)
-        for usage in await compactor.survey(rest_s=_no_rest):
-            if usage.number in chosen and not usage.needed:
-                await compactor.remove(usage.number)
+
+        def some(usage: tuple[Usage, ...]) -> list[int]:
+            worth = [each.number for each in usage if each.garbage > 0.1]
+            return self._chooser.sample(worth, min(len(worth), self._chooser.randint(1, 3)))
+
+        _ = await give_back(self._store, some)
 
     async def _append(
         self, entries: Sequence[Entry], facts: dict[Fact, object], *, bulk: bool = False
@@ -228,11 +226,6 @@ class Life:
                     await self._append([Entry(kill)], {Fact("kill", record_key(kill)): True})
                 case _:
                     await self._append([Entry(StoreTimeRecord(number))], {})
-
-
-def _no_rest(took_s: float) -> float:
-    del took_s
-    return 0.0
 
 
 async def live(recording: Recording, known: Known, chooser: random.Random, *, life: int) -> None:

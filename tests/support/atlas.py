@@ -250,7 +250,7 @@ async def founded(atlas: Atlas) -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not condition():
             await pass_time(0.01)
 

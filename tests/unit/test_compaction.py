@@ -20,6 +20,7 @@ from holdfast_node.services.log.volume import volume_name
 from holdfast_node.services.store import Entry, Store, StoreSettings
 from holdfast_node.services.worker import Work
 from tests.support import stores
+from tests.support.compacting import give_back, no_rest
 from tests.support.stores import BUCKET, KIB, Bench, blob_id, register
 
 # pyright: reportPrivateUsage=false
@@ -29,11 +30,6 @@ DATA: Final = random.Random(1).randbytes(3000)
 
 def run(story: Coroutine[None, None, None]) -> None:
     asyncio.run(story)
-
-
-def no_rest(took_s: float) -> float:
-    del took_s
-    return 0.0
 
 
 async def put(store: Store, key: bytes, version: int, *, retained: tuple[int, ...] = ()) -> None:
@@ -60,13 +56,7 @@ async def compact(store: Store) -> int:
 
 async def remove_all(store: Store, *numbers: int) -> None:
     """These volumes, whatever is worth it. They must be free of anything needed after copying."""
-    _ = await store.compactor.survey(rest_s=no_rest)
-    for number in numbers:
-        _ = await store.compactor.copy(number, rest_s=no_rest)
-    usage = {each.number: each for each in await store.compactor.survey(rest_s=no_rest)}
-    for number in numbers:
-        assert not usage[number].needed
-        await store.compactor.remove(number)
+    assert await give_back(store, lambda _: numbers) == list(numbers)
 
 
 def volumes_of(bench: Bench) -> list[str]:
@@ -345,6 +335,31 @@ def test_a_store_that_is_full_of_garbage_recovers_by_itself() -> None:
             assert await store.register(BUCKET, b"k") == register(b"k", version)
             for stripe in cells:
                 assert await store.cells(ShardName(blob_id(2), 0, 0), stripe, 1) == [DATA]
+
+    run(story())
+
+
+@pytest.mark.parametrize("bulk", [True, False])
+def test_room_that_comes_back_is_seen_at_once(*, bulk: bool) -> None:
+    """By a store in its last volume, to which nobody may write, and so nothing happens that would have it look."""
+    settings = StoreSettings(volume_bytes=256 * KIB, batch_bytes_max=64 * KIB, reserve_volumes=2)
+
+    async def story() -> None:
+        bench = Bench(capacity_bytes=6 * 256 * KIB)
+        async with bench.store(settings=settings) as store:
+            version = 0
+            with pytest.raises(StoreFull):  # noqa: PT012 - it has to fill up first
+                while True:
+                    await store.append([stores.cell(blob_id(2), version, DATA)])
+                    version += 1
+            with pytest.raises(StoreFull):
+                _ = store.append([stores.cell(blob_id(3), 0, DATA)], bulk=True)
+            _ = await store.compactor.survey(rest_s=no_rest)
+            _ = await store.compactor.copy(1, rest_s=no_rest)
+            with pytest.raises(StoreFull):
+                await put(store, b"k", 1)
+            bench.platter.capacity_bytes *= 2
+            await store.append([stores.cell(blob_id(3), 0, DATA)], bulk=bulk)
 
     run(story())
 

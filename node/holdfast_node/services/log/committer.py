@@ -135,7 +135,7 @@ class Committer:
             self._admit_bulk(length)
         elif self._control_bytes and self._control_bytes + length > CONTROL_QUEUE_BYTES_MAX:
             raise Overloaded("the log cannot keep up", retry_after_ms=RETRY_AFTER_MS)
-        elif self._last_volume:
+        elif self._is_last_volume():
             raise _only_for_compaction()
         group = Group(records, length, asyncio.get_running_loop().create_future())
         if bulk:
@@ -191,6 +191,12 @@ class Committer:
         self._volumes_left = whole_volumes + self._volumes.spares(self.position)
         self._last_volume = self._last_volume and not self._volumes_left
 
+    def _is_last_volume(self) -> bool:
+        """Asked again before anybody is refused: room comes back without a word."""
+        if self._last_volume:
+            self.measure()
+        return self._last_volume
+
     def _free_bytes(self) -> int:
         free, limit = self._disk.free_bytes(), self._settings.capacity_bytes
         return min(free, max(0, limit - self._volumes.made_bytes)) if limit else free
@@ -198,6 +204,8 @@ class Committer:
     def _admit_bulk(self, length: int) -> None:
         if self._bulk_bytes and self._bulk_bytes + length > QUEUE_BYTES_MAX:
             raise Overloaded("the log cannot keep up", retry_after_ms=RETRY_AFTER_MS)
+        if self.bulk_room_bytes < length:
+            self.measure()
         if self.bulk_room_bytes < length:
             raise StoreFull(
                 "only the reserve is left on this store", hint="delete blobs, add nodes or enlarge the disk"
