@@ -20,20 +20,25 @@ import holdfast
 from holdfast.testing import LocalCluster, LocalRefused
 from holdfast.testing.layout import free_ports
 from tests.faults.places import flip, places
+from tests.faults.support.wait import until
 
 pytestmark = pytest.mark.timeout(180)
 
 
 def ctl(root: Path, *arguments: str, status: int = 0) -> str:
     """Runs `clusterctl --dir ROOT ...` as a person would; what it printed."""
-    environment = {name: value for name, value in os.environ.items() if name != "HOLDFAST_ENDPOINTS"}
-    command = [sys.executable, "-m", "holdfast_ctl", "--dir", str(root), *arguments]
-    done = subprocess.run(
-        command, check=False, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL
-    )
+    done = _run(root, *arguments)
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout
+
+
+def _run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "HOLDFAST_ENDPOINTS"}
+    command = [sys.executable, "-m", "holdfast_ctl", "--dir", str(root), *arguments]
+    return subprocess.run(
+        command, check=False, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL
+    )
 
 
 def document(root: Path, *arguments: str, status: int = 0) -> dict[str, Any]:
@@ -140,7 +145,8 @@ def _lose_and_replace(root: Path, bucket: holdfast.Bucket, data: bytes) -> None:
     assert document(root, "local", "start", "san=b") == {"started": ["n3", "n4"]}
     assert document(root, "node", "replace", "--lost", "san=b", "--yes")["replaced"] == ["n3", "n4"]
     LocalCluster.at(root).wait_healthy(60)
-    assert document(root, "status")["problems"] == []
+    # A machine that stands still for a second may look ill once more: others may have been stewards meanwhile.
+    until(lambda: _run(root, "status").returncode == 0, 60, "a healthy status")
     assert bucket.get("during").read() == data
     assert document(root, "prove")["safe"] is True
 

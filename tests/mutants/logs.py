@@ -132,7 +132,13 @@ _DURABILITY: Final = (
     Mutant(
         "reserve-ignored",
         "bulk writes use up the reserve",
-        (Edit(_COMMITTER, "if self.bulk_room_bytes < length:", "if False:"),),
+        (
+            Edit(
+                _COMMITTER,
+                "if self.bulk_room_bytes < length:\n            raise",
+                "if False:\n            raise",
+            ),
+        ),
         _TEST_STORE,
     ),
 )

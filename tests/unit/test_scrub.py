@@ -302,7 +302,9 @@ def test_a_full_store_keeps_no_memory_for_what_it_cannot_write_again() -> None:
         node = small.node("n2")
         cell = next(record for _, record in live(small.machine("n2")) if record.kind == RecordType.CELL)
         name = shard_name(CELL_ROWS + cell.key)
-        node.store._committer.bulk_room_bytes = 0
+        platter = small.machine("n2").platter
+        platter.capacity_bytes = platter.used_bytes()
+        node.store._committer.measure()
 
         async def write(node: Node) -> None:
             with pytest.raises(StoreFull):
