@@ -7,6 +7,7 @@ claimed that a recount from the disks does not give? It knows the placement only
 
 from __future__ import annotations
 
+import contextlib
 import random
 import struct
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,6 +35,7 @@ WRAPPING_BYTES: Final = 80
 CELL_ALIGN_BYTES: Final = 16
 EXPLAINED_MAX: Final = 150
 NODE_TAG: Final = "node"
+TRIES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,13 @@ class Audit:
 
 def audit(admin: Admin, client: holdfast.Client, directories: Mapping[str, Path], *, seed: int = 0) -> Audit:
     """`directories`: node name -> its data directory."""
+    for _ in range(TRIES):
+        with contextlib.suppress(FileNotFoundError):  # a volume was compacted away meanwhile
+            return _audit(admin, client, directories, seed=seed)
+    return _audit(admin, client, directories, seed=seed)
+
+
+def _audit(admin: Admin, client: holdfast.Client, directories: Mapping[str, Path], *, seed: int) -> Audit:
     found = Audit()
     listing = list(_listing(client))
     with ThreadPoolExecutor(max_workers=2) as pool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -13,6 +15,8 @@ from holdfastpb.v1 import records_pb2, types_pb2
 from tests.thrash import volumes
 from tests.thrash.auditor import Audit, Disks, audit
 from tests.thrash.volumes import Found, Store, read_store
+
+CORPUS: Final = Path(__file__).parents[1] / "corpus"
 
 
 @pytest.fixture(name="cluster", scope="module")
@@ -110,6 +114,19 @@ def test_a_head_that_most_homes_have_lost_is_noticed(cluster: LocalCluster) -> N
         for found in lost:
             _flip(found, found.payload_at - 1)
     assert "no majority" in told
+
+
+def test_a_volume_that_is_gone_is_noticed_unless_the_superblock_says_so(tmp_path: Path) -> None:
+    """Also, of what was dropped and compacted nothing is back."""
+    with tarfile.open(CORPUS / "v2" / "compacted.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    superblock = next(tmp_path.rglob("superblock"))
+    volumes_left = sorted(superblock.parent.glob("volume-*"))
+    store = read_store(superblock.parent)
+    assert not store.wrong, "a hole is no damage"
+    assert volumes_left[-1].name > f"volume-{len(volumes_left):010d}", "there is a hole"
+    volumes_left[0].unlink()
+    assert any("volume 1 is not there" in wrong for wrong in read_store(superblock.parent).wrong)
 
 
 @pytest.mark.parametrize(("newer", "version", "held"), [(1, 19, 5), (2, 19, 4), (3, 20, 3), (4, 20, 4)])

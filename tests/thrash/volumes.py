@@ -73,19 +73,23 @@ class Store:
 
 
 def read_store(directory: Path) -> Store:
-    """Everything a data directory holds. Damage is reported in `wrong`, never raised."""
+    """Everything a data directory holds. Damage is reported in `wrong`, never raised. A node that runs may remove a
+    volume under the reader's hands: `FileNotFoundError`, read again."""
     store = Store(node=directory.name)
     _superblock(directory, store)
     killed: set[tuple[int, int]] = set()
+    read: set[int] = set()
     for path in sorted(directory.glob("volume-*")):
+        read.add(int(path.name.removeprefix("volume-")))
         for found in _volume(path, store):
             if found.kind == KILL and not found.flags:
                 record = records_pb2.KillRecord.FromString(found.body)
                 killed.add((record.volume_life, record.sequence))
             slot = (SEAL if found.kind == DROP else found.kind, found.key)
             held = store.newest.get(slot)
-            if held is None or found.sequence >= held.sequence:
+            if held is None or _age(found) >= _age(held):
                 store.newest[slot] = found
+    _check_holes(directory, store, read)
     if killed:
         alive = {
             slot: found for slot, found in store.newest.items() if (found.life, found.sequence) not in killed
@@ -94,19 +98,37 @@ def read_store(directory: Path) -> Store:
     return store
 
 
-def _superblock(directory: Path, store: Store) -> None:
+def _age(found: Found) -> int:
+    """What decides between two records of one key. A drop that was copied says what the original was about."""
+    if found.kind == DROP:
+        return records_pb2.DropRecord.FromString(found.body).before or found.sequence
+    return found.sequence
+
+
+def _check_holes(directory: Path, store: Store, read: set[int]) -> None:
+    """Every volume was read or is said to be gone on purpose: by now, since one may have gone meanwhile."""
+    block = _superblock(directory, store)
+    missing = set(range(1, max(read, default=0))) - read
+    if block is not None:
+        for hole in block.holes:
+            missing -= set(range(hole.first_volume, hole.next_volume))
+    store.wrong += [f"{directory}: volume {number} is not there" for number in sorted(missing)]
+
+
+def _superblock(directory: Path, store: Store) -> records_pb2.Superblock | None:
     try:
         content = (directory / "superblock").read_bytes()
     except OSError as error:
         store.wrong.append(f"{directory}: {error.strerror}")
-        return
+        return None
     magic, written, _, _, _, length = SUPERBLOCK_FIELDS.unpack_from(content)
     end = SUPERBLOCK_FIELDS.size + length
     if magic != b"HFsuper\n" or written != 1 or xxhash.xxh3_128_digest(content[:end]) != content[end:]:
         store.wrong.append(f"{directory}: the superblock is broken")
-        return
+        return None
     block = records_pb2.Superblock.FromString(content[SUPERBLOCK_FIELDS.size : end])
     store.node, store.store = block.node, block.store
+    return block
 
 
 def _volume(path: Path, store: Store) -> Iterator[Found]:
