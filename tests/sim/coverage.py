@@ -96,6 +96,8 @@ _EVENTS: Final[dict[str, str]] = {
     "rot_healed": "what had rotted was made whole",
     "scrub_cycle_ended": "a store read itself back",
     "index_rebuilt": "an index was rebuilt",
+    "volume_copied": "what a volume still held was copied",
+    "volume_removed": "a volume was given back",
     "map_not_fetched": "a map could not be fetched",
     "partitions_entered": "a newcomer began blank",
     "partition_healed": "a partition was healed",
@@ -120,6 +122,7 @@ _OTHER: Final = (
     "an index fell back",
     "a torn batch was found at the end of the log",
     "rot was found at start",
+    "an index was made from a log with holes",
     "a log went over to another volume",
     "a wrong clock was set back",
     "a write won the race for a door",
@@ -196,6 +199,8 @@ class Coverage:
                 self.saw("a torn batch was found at the end of the log")
             if fields["rot"]:
                 self.saw("rot was found at start")
+            if fields["from_start"] and fields["holes"]:
+                self.saw("an index was made from a log with holes")
 
 
 def never_seen(seen: Counter[str]) -> list[str]:

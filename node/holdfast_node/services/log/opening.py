@@ -123,6 +123,7 @@ async def open_log(ports: StorePorts, superblock: Superblock, mark: Mark, *, vol
         from_start=start == BEGINNING,
         torn=replayed.torn,
         rot=len(replayed.rot),
+        holes=len(superblock.holes),
         sequence=replayed.position.sequence - 1,
     )
     return Opened(indexer, replayed.position, replayed.size_bytes, repairs, rotten)
