@@ -20,6 +20,7 @@ _TEST_REGISTER: Final = "tests/unit/test_register.py"
 _TEST_SERVICES: Final = "tests/properties/test_register_services.py"
 
 _MESSAGES: Final = Aim(("messages", "partition", "crash", "pause"))
+_LATE: Final = Aim(("messages", "partition", "crash", "pause", "late"), clients=6, keys=1, rounds=20)
 
 _OPERATION_RULES: Final = (
     Mutant(
@@ -171,7 +172,7 @@ _ATTEMPT_RULES: Final = (
         "staged shards are dropped after a failure although an accept was sent",
         (Edit(_PUT, "if not staged.attempt.accept_sent:", "if True:"),),
         "tests/unit/test_put_outcomes.py",
-        _MESSAGES,
+        _LATE,
     ),
     Mutant(
         "drop-after-handing-on",

@@ -215,7 +215,14 @@ _QUORUM_RULES: Final = (
     Mutant(
         "stranger-answers",
         "a store that is no home answers what only voters may",
-        (Edit(_STANDINGS, "if self._me not in (*entry.homes, *entry.moving):", "if False:"),),
+        (
+            Edit(_STANDINGS, "if self._me not in (*entry.homes, *entry.moving):", "if False:"),
+            Edit(
+                _STANDINGS,
+                "if self._me not in entry.homes and record.entered_generation",
+                "if self._me in entry.moving and record.entered_generation",
+            ),
+        ),
         _TEST_ACCEPTOR,
     ),
     Mutant(
