@@ -143,6 +143,21 @@ def test_answers_to_an_earlier_ballot_or_twice_or_from_strangers_do_not_count() 
     assert isinstance(proposal.promised(ballot(1, 0), store(1), reply)[-1], SendAccept)
 
 
+def test_what_a_stranger_has_accepted_is_not_carried_on() -> None:
+    """A home of another generation may hold what was never decided, or was decided away since."""
+    homes, others = Homes(), Homes()
+    _ = others.run(put("of others"), 7, 0, 1, 2)
+    proposal = begun(put("u1"), homes, 9)
+    assert proposal.ballot is not None
+    strange = prepare(others.records[0], others.standing[0], Prepare(SCOPE, BUCKET, KEY, proposal.ballot, 1))
+    assert strange.reply.accepted is not None
+    assert proposal.promised(proposal.ballot, store(7), strange.reply) == []
+    sent = homes.prepare(proposal, 0, 1, 2)[-1]
+    assert isinstance(sent, SendAccept)
+    head = CODEC.decode(Head, sent.head)
+    assert head.recent[-1].request_id == put("u1").request_id
+
+
 def test_promises_that_came_with_the_shards_save_the_first_round() -> None:
     homes = Homes()
     request = Prepare(SCOPE, BUCKET, KEY, ballot(1, 0), 1)
