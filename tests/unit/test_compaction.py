@@ -9,7 +9,9 @@ from typing import Final
 
 import pytest
 
-from holdfast_node.core.errors import ShardMissing, StoreFull
+from holdfast_node.core import holes
+from holdfast_node.core.errors import ShardMissing, StoreFailed, StoreFull
+from holdfast_node.core.index_keys import register_row_key
 from holdfast_node.core.messages import ShardName
 from holdfast_node.core.records import DropRecord, Hole, LinkRecord, MapRecord, StageRecord
 from holdfast_node.services.compaction import AT_ONCE_MAX, Compaction, _chosen
@@ -360,6 +362,49 @@ def test_room_that_comes_back_is_seen_at_once(*, bulk: bool) -> None:
                 await put(store, b"k", 1)
             bench.platter.capacity_bytes *= 2
             await store.append([stores.cell(blob_id(3), 0, DATA)], bulk=bulk)
+
+    run(story())
+
+
+def test_whoever_waits_hears_of_an_index_that_breaks_when_a_copy_is_due(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story() -> None:
+        async with Bench().store(clean=False) as store:
+            await put(store, b"k", 1)
+            _ = await overwrite(store, 1)
+            _ = await store.compactor.survey(rest_s=no_rest)
+            due: list[asyncio.Future[None]] = []
+            write = store._committer.copy
+
+            def broken(record: Pending, wanted: Callable[[], bool]) -> asyncio.Future[None]:
+                due.append(write(record, wanted))
+                store._ports.index.write([(register_row_key(BUCKET, b"k"), b"no row")])
+                return due[-1]
+
+            monkeypatch.setattr(store._committer, "copy", broken)
+            with pytest.raises(StoreFailed):
+                _ = await store.compactor.copy(1, rest_s=no_rest)
+            assert due
+            assert all(each.done() and isinstance(each.exception(), StoreFailed) for each in due)
+            with pytest.raises(StoreFailed):
+                await put(store, b"k", 2)
+
+    run(story())
+
+
+def test_holes_are_as_many_as_a_start_can_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holes, "HOLES_MAX", 1)
+
+    async def story() -> None:
+        bench = Bench()
+        async with bench.store() as store:
+            _ = await overwrite(store, 7)
+            await remove_all(store, 3)
+            worth = {each.number for each in await store.compactor.survey(rest_s=no_rest)}
+            assert worth == {2, 4}
+            await remove_all(store, 4)
+            assert len(store.superblock.holes) == 1
 
     run(story())
 

@@ -135,7 +135,7 @@ class FileDisk:
 
     async def create(self, name: str, size_bytes: int) -> None:
         """A file that a crash left half-made is completed."""
-        await self._write_call(_create, self._directory, name, size_bytes)
+        await self._call(self._writer, _create, self._directory, name, size_bytes)
 
     async def commit(self, name: str, offset: int, buffers: Sequence[Buffer]) -> None:
         self._check()
@@ -187,7 +187,7 @@ class FileDisk:
             raise IntegrityError(f"cannot read {name} at {offset}: {error.strerror}") from None
 
     async def replace(self, name: str, content: bytes) -> None:
-        await self._write_call(_replace, self._directory, name, content)
+        await self._call(self._writer, _replace, self._directory, name, content)
         self._reads.forget(name)
         self._direct_reads.forget(name)
 
@@ -195,7 +195,8 @@ class FileDisk:
         for files in (self._writes, self._reads, self._direct_reads):
             files.forget(name)
         self._known.discard(name)
-        await self._write_call(_remove, self._directory, name)
+        # Not by the thread that writes: a commit would wait until a gigabyte is given back.
+        await self._call(self._readers, _remove, self._directory, name)
 
     def names(self) -> list[str]:
         return sorted(
@@ -217,11 +218,13 @@ class FileDisk:
             files.close()
         os.close(self._lock)
 
-    async def _write_call(self, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+    async def _call(
+        self, threads: ThreadPoolExecutor, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
         self._check()
         assert not kwargs
         try:
-            await asyncio.get_running_loop().run_in_executor(self._writer, lambda: work(*args, **kwargs))
+            await asyncio.get_running_loop().run_in_executor(threads, lambda: work(*args, **kwargs))
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StoreFull(f"no room in {self._directory}") from None

@@ -8,9 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Final
 
 from holdfast_node.core.log_format import Position, VolumeHeader
 from holdfast_node.core.records import Hole
+
+HOLES_MAX: Final = 8192
+"""Some 350 KB of the superblock, of which a start reads 1 MiB. Then only neighbours of a hole may go, which makes it
+larger and adds none."""
+
+
+def has_room(holes: Sequence[Hole], volume: int) -> bool:
+    """Whether one more volume may go."""
+    return len(holes) < HOLES_MAX or any(
+        volume in (each.first_volume - 1, each.next_volume) for each in holes
+    )
 
 
 def with_volume(

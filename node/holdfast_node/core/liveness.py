@@ -26,8 +26,6 @@ from holdfast_node.core.index_rows import ShardEntry
 from holdfast_node.core.log_format import RECORD_HEADER_BYTES
 from holdfast_node.core.records import RecordType
 
-LIVE_ROWS: Final = (REGISTER_ROWS, MANIFEST_ROWS, SHARD_ROWS, CELL_ROWS, LINK_ROWS, *SMALL_ROWS.values())
-"""Which rows keep a record alive, by their first letter."""
 _CELL_BYTES: Final = RECORD_HEADER_BYTES + 80
 _SMALL_BYTES: Final = RECORD_HEADER_BYTES + 64
 _ROW_OF: Final = {

@@ -100,7 +100,7 @@ class Compaction:
         return self._compactor.bulk_room_bytes <= 0
 
     def _rest_s(self, took_s: float) -> float:
-        """None while writers are refused for want of room."""
+        """No rest while writers are refused for want of room."""
         return 0.0 if self._is_short else self._foreground.rest_s(took_s)
 
     async def _survey(self) -> None:

@@ -224,8 +224,9 @@ class Committer:
 
     async def _write_next(self) -> None:
         room = self._volumes.size_bytes - self.position.offset - BATCH_HEADER_BYTES
-        groups = self._gather(room)
+        groups: list[Group] = []
         try:
+            groups = self._gather(room)
             if groups:
                 await self._write(groups)
             elif self._copies or self._control or self._bulk:
@@ -309,15 +310,22 @@ class Committer:
         return self._gather(self.group_bytes_max())
 
     def _gather_copies(self, room: int) -> tuple[list[Group], int]:
-        taken: list[Group] = []
+        """They leave the queue once all were asked: if the index breaks on that, they hear of it like all others."""
+        taken, unwanted, length = list[Group](), list[Group](), 0
         others = self._control or self._bulk
-        length, limit = 0, COPIES_BYTES_MAX if others else self._settings.batch_bytes_max
-        while self._copies and length < limit and length + self._copies[0].length <= room:
-            group = self._copies.popleft()
+        limit = COPIES_BYTES_MAX if others else self._settings.batch_bytes_max
+        for group in self._copies:
+            if length >= limit or length + group.length > room:
+                break
             if group.wanted():
                 taken.append(group)
                 length += group.length
-            elif not group.done.done():
+            else:
+                unwanted.append(group)
+        for _ in range(len(taken) + len(unwanted)):
+            _ = self._copies.popleft()
+        for group in unwanted:
+            if not group.done.done():
                 group.done.set_result(None)
         return taken, length
 

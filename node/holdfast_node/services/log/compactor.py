@@ -13,12 +13,12 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, ParamSpec, TypeVar
+from typing import Final
 
 from holdfast_node.core import log_format
 from holdfast_node.core.errors import IntegrityError
 from holdfast_node.core.head import Head
-from holdfast_node.core.holes import with_volume
+from holdfast_node.core.holes import has_room, with_volume
 from holdfast_node.core.index_keys import (
     CLASS_OF,
     REGISTER_ROWS,
@@ -28,9 +28,10 @@ from holdfast_node.core.index_keys import (
     record_key,
 )
 from holdfast_node.core.index_rows import decode_shard
-from holdfast_node.core.liveness import LIVE_ROWS, Oldest, references, rests_on, row_key_of
+from holdfast_node.core.liveness import Oldest, references, rests_on, row_key_of
 from holdfast_node.core.log_format import Mark, Position, Record, VolumeHeader
 from holdfast_node.core.records import DropRecord, Hole, ManifestRecord, RecordType, RegisterRecord
+from holdfast_node.core.rot import RESTING_ROWS
 from holdfast_node.ports import IndexBroken
 from holdfast_node.services.log.committer import Committer, Pending
 from holdfast_node.services.log.opening import StorePorts
@@ -38,9 +39,6 @@ from holdfast_node.services.log.reader import LogReader
 from holdfast_node.services.log.replay import Pace, Replay
 from holdfast_node.services.log.verifier import Verifier
 from holdfast_node.services.log.volume import Volumes, read_header, start_of
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 STEP_BYTES: Final = 256 * 1024
 """Read, checked and copied in one go."""
@@ -105,7 +103,8 @@ class Compactor:
 
     async def survey(self, *, rest_s: Rest) -> tuple[Usage, ...]:
         """How much of each volume before the one in use is needed, by a pass over the whole index. Volumes that cannot
-        be told from their neighbours, because a first block is broken, are left out. Raises `StoreFailed`."""
+        be told from their neighbours, because a first block is broken, are left out, and those that would make one hole
+        too many. Raises `StoreFailed`."""
         self._log.check()
         await self._read_headers()
         starts = self._starts()
@@ -116,9 +115,9 @@ class Compactor:
         drops: Counter[int] = Counter()
         oldest = self._oldest()
         forgotten: list[tuple[bytes, bytes]] = []
-        for letter in LIVE_ROWS:
+        for letter in RESTING_ROWS:
             async for row_key, value in self._log.walk(letter, rest_s):
-                found = self._checked(references, row_key, value, oldest, self._log.get)
+                found = self._log.checked(references, row_key, value, oldest, self._log.get)
                 if not found and letter == SHARD_ROWS:
                     forgotten.append((row_key, value))
                 for sequence, size, is_drop in found:
@@ -130,7 +129,9 @@ class Compactor:
         return tuple(
             Usage(number, header.size_bytes, live[number], needed[number], drops[number])
             for number, header in sorted(self._headers.items())
-            if number < self._committer.position.volume and self._following(number) is not None
+            if number < self._committer.position.volume
+            and self._following(number) is not None
+            and has_room(self._volumes.holes, number)
         )
 
     async def copy(self, number: int, *, rest_s: Rest) -> int:
@@ -261,7 +262,7 @@ class Compactor:
 
     def _rests(self, kind: RecordType, row_key: bytes, sequence: int) -> bool:
         value = self._log.get(row_key)
-        if value is None or self._checked(rests_on, kind, value) != sequence:
+        if value is None or self._log.checked(rests_on, kind, value) != sequence:
             return False
         return kind is not RecordType.DROP or self._oldest().needs(decode_shard(value))
 
@@ -318,10 +319,3 @@ class Compactor:
         body = ManifestRecord(register.bucket, register.key, bodies.encode(manifest))
         key = record_key(body, blob_id=manifest.blob_id)
         return Pending(TYPE_OF[ManifestRecord], key, body, bodies.encode(body), b"", None, 0)
-
-    def _checked(self, decode: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """A row that cannot be read is an index that cannot be trusted."""
-        try:
-            return decode(*args, **kwargs)
-        except IntegrityError as error:
-            raise self._log.index_failed(IndexBroken(str(error))) from None

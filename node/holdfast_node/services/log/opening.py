@@ -25,7 +25,7 @@ from holdfast_node.services.log.volume import read_header, volume_name, volume_n
 
 SUPERBLOCK = "superblock"
 SUPERBLOCK_BYTES_MAX = 1024 * 1024
-"""Thousands of holes in the log: one of every two volumes of a petabyte is not gone for long."""
+"""Three times what as many holes as there may be take (`core.holes.HOLES_MAX`)."""
 BEGINNING = Position(volume=0, life=0, offset=0, batch=1, sequence=1, previous=0)
 
 _WHOLE_STORE = frozenset({RecordType.MAP, RecordType.MAP_VOTE, RecordType.BUCKET, RecordType.KILL})

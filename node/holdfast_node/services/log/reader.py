@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import Final
+from typing import Final, ParamSpec, TypeVar
 
 from holdfast_node.core import index_keys, log_format
 from holdfast_node.core.errors import IntegrityError, StoreFailed
@@ -19,6 +19,9 @@ from holdfast_node.services.log.committer import Committer
 from holdfast_node.services.log.indexer import Indexer
 from holdfast_node.services.log.opening import StorePorts
 from holdfast_node.services.log.volume import volume_name
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 ROWS_AT_ONCE: Final = 256
 
@@ -112,6 +115,13 @@ class LogReader:
                 self._ports.events.emit("rot_found", what=f"register {record_key.hex()}")
         except IndexBroken as error:
             raise self.index_failed(error) from None
+
+    def checked(self, decode: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """A row that cannot be read is an index that cannot be trusted: raises `StoreFailed`."""
+        try:
+            return decode(*args, **kwargs)
+        except IntegrityError as error:
+            raise self.index_failed(IndexBroken(str(error))) from None
 
     def index_failed(self, error: IndexBroken) -> StoreFailed:
         """The next start rebuilds it; until then nothing can be answered."""

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, ParamSpec, TypeVar
+from typing import Final, NamedTuple
 
 from holdfast_node.core import index_keys, index_rows, rot
-from holdfast_node.core.errors import IntegrityError
 from holdfast_node.core.index_keys import CELL_ROWS, SHARD_ROWS
 from holdfast_node.core.log_format import Mark, Position, Record
 from holdfast_node.core.rot import rests_on
-from holdfast_node.ports import IndexBroken
 from holdfast_node.services.events import Events
 from holdfast_node.services.log.committer import Committer
 from holdfast_node.services.log.indexer import Indexer
@@ -25,9 +23,6 @@ from holdfast_node.services.log.opening import BEGINNING, StorePorts
 from holdfast_node.services.log.reader import LogReader
 from holdfast_node.services.log.replay import Pace, Replay, Replayed
 from holdfast_node.services.log.volume import Volumes
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 STEP_BYTES: Final = 512 * 1024
 """Read and checked in one go: about a millisecond of the loop, and a few for a disk."""
@@ -136,7 +131,7 @@ class Verifier:
         incomplete: list[bytes] = []
         for letter in rot.RESTING_ROWS:
             async for row_key, value in self._log.walk(letter, rest_s):
-                sequence = self._checked(rests_on, row_key, value)
+                sequence = self._log.checked(rests_on, row_key, value)
                 suspect = suspects.get(sequence)
                 if suspect is not None and not self._is_right(suspect, row_key, value):
                     broken[sequence] = suspect.life
@@ -147,14 +142,14 @@ class Verifier:
 
     def _is_right(self, suspect: Suspect, row_key: bytes, value: bytes) -> bool:
         """Whether the record is whole, and the row does not point to another place than where it is."""
-        place = self._checked(rot.place_of, row_key, value)
+        place = self._log.checked(rot.place_of, row_key, value)
         return bool(suspect.found) and (place is None or place in suspect.found)
 
     def rests_on(self, row_key: bytes) -> int:
         """The sequence of the record the row rests on now; 0 if there is no such row."""
         self._log.check()
         value = self._log.get(row_key)
-        return self._checked(rests_on, row_key, value) if value is not None else 0
+        return self._log.checked(rests_on, row_key, value) if value is not None else 0
 
     def lacks_cells(self, row_key: bytes) -> bool:
         """Whether this sealed shard is not all there now."""
@@ -163,18 +158,11 @@ class Verifier:
         return value is not None and self._lacks_cells(row_key, value)
 
     def _lacks_cells(self, row_key: bytes, value: bytes) -> bool:
-        entry = self._checked(index_rows.decode_shard, value)
+        entry = self._log.checked(index_rows.decode_shard, value)
         if not entry.is_sealed:
             return False
         prefix = CELL_ROWS + row_key[1:]
         return sum(1 for _ in self._log.scan(prefix, index_keys.prefix_end(prefix))) < entry.cells
-
-    def _checked(self, decode: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """A row that cannot be read is an index that cannot be trusted."""
-        try:
-            return decode(*args, **kwargs)
-        except IntegrityError as error:
-            raise self._log.index_failed(IndexBroken(str(error))) from None
 
 
 def _suspects(looked: Replayed) -> dict[int, Suspect]:
