@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.mutants import compaction, logs, maps, moves, notices, operations, registers, scrub, shards
+from tests.mutants import (
+    collection,
+    compaction,
+    logs,
+    maps,
+    moves,
+    notices,
+    operations,
+    registers,
+    scrub,
+    shards,
+)
 from tests.mutants.mutant import Mutant
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
@@ -17,6 +28,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *notices.MUTANTS,
     *scrub.MUTANTS,
     *compaction.MUTANTS,
+    *collection.MUTANTS,
 )
 QUICK: Final = ("promise-twice", "record-unchecked", "map-goes-back")
 """Caught within a second or two: tried with every run of the tests."""

@@ -76,8 +76,8 @@ _BALLOT_RULES: Final = (
         (
             Edit(
                 _ACCEPTOR,
-                "durable = self._write(key, outcome.record) or self._repeated(key, outcome)",
-                "durable = self._write(key, outcome.record) and None",
+                "durable = self._write(key, self._aged(own, outcome.record)) or self._repeated(key, outcome)",
+                "durable = self._write(key, self._aged(own, outcome.record)) and None",
             ),
         ),
         _TEST_ACCEPTOR,

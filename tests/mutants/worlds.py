@@ -53,7 +53,7 @@ def _run(aim: Aim, seed: int) -> Outcome:
         return run_world(seed, _plan(aim, seed))
     gc.disable()
     try:
-        with small_numbers():
+        with small_numbers(hasty=True):
             world = World(seed, _plan(aim, seed))
             world.cluster.disk_delay_s = (0.0, aim.disk_s)
             outcome = world.run()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from holdfast_node.core.errors import HoldfastError, OutcomeUnknown
-from holdfast_node.core.head import Head, HeadKind
+from holdfast_node.core.head import Head, HeadKind, seeds_of
 from holdfast_node.core.ids import RequestId
-from holdfast_node.core.operation import Operation
+from holdfast_node.core.operation import Operation, OperationKind
 from holdfast_node.core.proposal import Failed, Finished
 
 Answer = Finished | Failed | None
@@ -56,12 +56,29 @@ def _check_whole(heads: Sequence[Head]) -> None:
 def _check_answers(operations: Sequence[Operation], answers: Sequence[Answer], heads: Sequence[Head]) -> None:
     applied = {entry.request_id: entry.version for head in heads for entry in head.recent}
     for operation, answer in zip(operations, answers, strict=True):
-        if isinstance(answer, Finished):
+        if operation.kind is OperationKind.FENCE:
+            _check_collected(operations, answer, heads)
+        elif operation.kind is OperationKind.EXPIRE:
+            continue
+        elif isinstance(answer, Finished):
             known = applied.get(operation.request_id)
             must(known == answer.version, f"answered {answer.version}, decided {known}")
             _check_repeated(operation, answer, heads)
         elif isinstance(answer, Failed) and not isinstance(answer.error, OutcomeUnknown):
             _check_refusal(operation, answer.error, heads)
+
+
+def _check_collected(operations: Sequence[Operation], fenced: Answer, heads: Sequence[Head]) -> None:
+    """R7: shards that the head behind a fence does not name are dropped, so that no later head may name them."""
+    if not isinstance(fenced, Finished):
+        return
+    must(fenced.head in heads, "a fence was answered by a head that is not decided")
+    before = heads[: heads.index(fenced.head) + 1]
+    after = heads[len(before) :]
+    staged = {o.manifest.seed_id for o in operations if o.manifest is not None}
+    kept = {seed for head in before for seed in seeds_of(head)}
+    for seed in (staged | kept) - seeds_of(fenced.head):
+        must(all(seed not in seeds_of(head) for head in after), "a later head names shards that were dropped")
 
 
 def _check_repeated(operation: Operation, answer: Finished, heads: Sequence[Head]) -> None:

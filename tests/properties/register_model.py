@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
 
 from holdfast_node.core.acceptance import Acceptance, Promise, Standing, accept, prepare, view
 from holdfast_node.core.errors import PeerUnreachable
-from holdfast_node.core.head import Applied, Ballot, Head, HeadKind, Manifest
+from holdfast_node.core.head import Applied, Ballot, Head, HeadKind, Manifest, Retained, seeds_of
 from holdfast_node.core.ids import BlobId, BucketId, Digest, Era, RequestId, StoreId, Version
 from holdfast_node.core.messages import Accept, Prepare, ReadRegister, Scope
 from holdfast_node.core.operation import Operation, OperationKind
@@ -95,6 +95,21 @@ def put(name: str, blob: str = "", *, if_absent: bool = False, if_version: int =
     )
 
 
+def undelete(name: str, source: str) -> Operation:
+    """Its links are durable: what is left is a put of a new blob over the shards of an old one."""
+    again = replace(manifest(name), seed_id=manifest(source).seed_id)
+    return replace(put(name), manifest=again, base=ballot(2, 9))
+
+
+def expire(below: int) -> Operation:
+    return Operation(OperationKind.EXPIRE, request("nobody"), ERA, below=below)
+
+
+def collect() -> Operation:
+    """What a collector has decided before it drops shards that were staged under the first base."""
+    return Operation(OperationKind.FENCE, request("nobody"), ERA, base=ballot(1, 9))
+
+
 def delete(name: str) -> Operation:
     return Operation(OperationKind.DELETE, request(name), ERA)
 
@@ -123,6 +138,8 @@ class Scene:
     reader: bool = False
     existing: bool = False
     """Whether version 1 is there to begin with, at every home."""
+    kept: bool = False
+    """Whether it was overwritten by version 2 and is kept."""
     patient: frozenset[int] = frozenset()
     """Proposers that never give a ballot up of themselves: fewer states."""
     rules: Rules = field(default_factory=Rules)
@@ -247,13 +264,14 @@ def _proposer_key(p: Any) -> object:
     )
     counter = p.ballot.counter if p.ballot is not None else 0
     head = p._current
-    current = (head.version, head.kind, head.manifest and head.manifest.blob_id, head.recent, head.retained)
+    blob = head.manifest and head.manifest.blob_id
+    current = (head.version, head.kind, blob, head.recent, head.retained, head.fence)
     return (p._phase.value, counter, about, current, p._write_back, p._lingering, p.accept_sent)
 
 
 def _answer_key(answer: Finished | Failed | None) -> object:
     if isinstance(answer, Finished):
-        return (answer.version, answer.repeated)
+        return (answer.version, answer.repeated, seeds_of(answer.head), answer.head.fence)
     return None if answer is None else type(answer.error).__name__
 
 
@@ -270,9 +288,15 @@ def beginning(scene: Scene) -> State:
     votes, record = nothing, None
     if scene.existing:
         applied = Applied(request("u0"), Version(1), ERA)
-        head = CODEC.encode(Head(Version(1), HeadKind.BLOB, manifest("u0"), recent=(applied,)))
-        record = RegisterRecord(BUCKET, KEY, 0, 0, ballot(0, 8), ballot(0, 8), head)
+        first = Head(Version(1), HeadKind.BLOB, manifest("u0"), recent=(applied,))
+        head = CODEC.encode(first)
         votes = frozenset({(0, TABLE.number(head))})
+        if scene.kept:
+            old = Retained(Version(1), HeadKind.BLOB, manifest("u0").blob_id, 1, 0)
+            over = Head(Version(2), HeadKind.TOMBSTONE, retained=(old,), recent=(applied,))
+            votes, head = frozenset({(-1, TABLE.number(head))}), CODEC.encode(over)
+            votes |= {(0, TABLE.number(head))}
+        record = RegisterRecord(BUCKET, KEY, 0, 0, ballot(0, 8), ballot(0, 8), head)
     return State(
         records=(record,) * scene.homes,
         proposers=tuple(scene.rules.proposal(o, CODEC) for o in scene.operations),

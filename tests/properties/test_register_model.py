@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from holdfast_node.core import proposal
+from holdfast_node.core import proposal, register
 from holdfast_node.core.acceptance import Acceptance, Promise, Standing, accept, prepare
 from holdfast_node.core.head import Head
 from holdfast_node.core.ids import StoreId
@@ -24,13 +24,31 @@ from holdfast_node.core.records import RegisterRecord
 from holdfast_node.core.register import Change, Facts, Verdict, decide
 from tests.properties import register_model
 from tests.properties.register_invariants import Violation
-from tests.properties.register_model import Rules, Scene, delete, explore, put
+from tests.properties.register_model import (
+    Rules,
+    Scene,
+    collect,
+    delete,
+    expire,
+    explore,
+    put,
+    undelete,
+)
 
 TWO_PUTS = Scene((put("u1"), put("u2")), (1, 1))
 TWO_FIRSTS = Scene((put("u1", if_absent=True), put("u2", if_absent=True)), (1, 1))
 ONE_REQUEST_TWICE = Scene((put("u1", "a"), put("u1", "b")), (1, 1))
 PUT_AND_READ = Scene((put("u1"),), (2,), reader=True)
 RETRY_AND_DELETE = Scene((put("u1"), delete("u2")), (2, 1), losses=0, existing=True, patient=frozenset({1}))
+COLLECTED_UPLOAD = Scene((put("u1"), collect()), (2, 1))
+COLLECTED_VERSION = Scene(
+    (undelete("u1", "u0"), expire(2), collect()),
+    (1, 1, 1),
+    losses=0,
+    existing=True,
+    kept=True,
+    patient=frozenset({0, 1, 2}),
+)
 
 SCENES: Mapping[str, tuple[Scene, int]] = {
     "two puts": (TWO_PUTS, 12_000),
@@ -38,6 +56,7 @@ SCENES: Mapping[str, tuple[Scene, int]] = {
     "one request through two coordinators": (ONE_REQUEST_TWICE, 10_000),
     "a put and a one-round read": (PUT_AND_READ, 10_000),
     "a put with a second try and a delete": (RETRY_AND_DELETE, 20_000),
+    "an upload and a collector": (replace(COLLECTED_UPLOAD, ballots=(1, 1)), 10_000),
 }
 LARGE: Mapping[str, tuple[Scene, int]] = {
     "two puts and a read": (Scene((put("u1"), put("u2")), (1, 1), losses=0, reader=True), 100_000),
@@ -51,6 +70,12 @@ LARGE: Mapping[str, tuple[Scene, int]] = {
     ),
     "a put and a delete that finishes it": (replace(RETRY_AND_DELETE, ballots=(2, 2)), 60_000),
     "three puts": (Scene((put("u1"), put("u2"), put("u3")), (1, 1, 1), losses=0), 100_000),
+    "an upload with a second try and a collector": (COLLECTED_UPLOAD, 150_000),
+    "an undelete, the end of its window and a collector": (COLLECTED_VERSION, 40_000),
+    "an undelete that gives up, the end of its window and a collector": (
+        replace(COLLECTED_VERSION, patient=frozenset({1, 2})),
+        120_000,
+    ),
     "two puts on four homes": (Scene((put("u1"), put("u2")), (1, 1), homes=4, losses=1), 30_000),
 }
 
@@ -133,6 +158,20 @@ def test_a_planted_bug_is_found(name: str) -> None:
 def test_leaving_out_the_memory_of_requests_is_found(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proposal, "decide", without_recent)
     with pytest.raises(Violation):
+        explore(scene)
+
+
+@pytest.mark.parametrize(
+    ("rule", "scene"), [("_expired", COLLECTED_UPLOAD), ("_source_gone", COLLECTED_VERSION)]
+)
+def test_leaving_out_a_rule_of_collection_is_found(
+    rule: str, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave_out(*about: object) -> None:
+        del about
+
+    monkeypatch.setattr(register, rule, leave_out)
+    with pytest.raises(Violation, match="names shards that were dropped"):
         explore(scene)
 
 

@@ -323,8 +323,8 @@ class Cluster:
         first = next(iter(self.machines.values()))
         await self.admin(first, lambda admin: admin.init(seed))
 
-    async def create_bucket(self, name: str) -> None:
-        await self._with_buckets(lambda buckets: buckets.create(name, pool="main"))
+    async def create_bucket(self, name: str, *, undo_seconds: int = -1) -> None:
+        await self._with_buckets(lambda buckets: buckets.create(name, pool="main", undo_seconds=undo_seconds))
 
     async def delete_bucket(self, name: str) -> None:
         await self._with_buckets(lambda buckets: buckets.delete(name))

@@ -19,11 +19,12 @@ from typing import Final
 from holdfast_node.core import geometry
 from holdfast_node.core.api import Condition
 from holdfast_node.core.errors import HoldfastError
-from holdfast_node.services import eras
+from holdfast_node.services import collection, collector, eras
 from tests.sim.checker import Kind, Result
 from tests.sim.client import ConnectionLost, SimClient
 from tests.sim.cluster import Cluster, Topology
 from tests.sim.doors import race_for_a_door
+from tests.sim.garbage import garbage_left
 from tests.sim.history import History
 from tests.sim.loop import SimLoop, nobody_listening
 from tests.sim.nemesis import PATIENCE_S, Nemesis, Trouble
@@ -31,6 +32,8 @@ from tests.sim.nemesis import PATIENCE_S, Nemesis, Trouble
 BUCKET: Final = "bucket"
 FIRST_FILES: Final = 3
 """Of a store that has not gone over to a second volume: superblock, volume, spare."""
+TIDY_EVERY: Final = 3
+"""One world in so many ends only once nothing is kept any more that no head names."""
 WORLD_LIMIT_S: Final = 5000.0
 """Virtual seconds after which a world is stuck."""
 
@@ -56,6 +59,7 @@ class Plan:
     rounds: int
     bursts: int
     patience_s: float = PATIENCE_S
+    undo_seconds: int = 24 * 3600
 
     @staticmethod
     def drawn(seed: int) -> Plan:
@@ -68,6 +72,7 @@ class Plan:
             keys=chooser.randint(1, 6),
             rounds=chooser.randint(3, 9),
             bursts=chooser.randint(1, 2),
+            undo_seconds=random.Random(f"undo {seed}").choice((0, 1, 3, 10, 24 * 3600)),
         )
 
 
@@ -89,18 +94,32 @@ class Outcome:
     trace: list[str] = field(default_factory=list[str])
 
 
+Setting = tuple[object, str, object]
+
+_SMALL: Final[tuple[Setting, ...]] = (
+    (geometry, "STRIPE_BYTES", 8 * 1024),
+    (geometry, "WIDE_STRIPE_BYTES", 16 * 1024),
+    (geometry, "WIDE_FROM_BYTES", 64 * 1024),
+    (geometry, "PART_BYTES", 32 * 1024),
+    (geometry, "TINY_TOTAL_BYTES", 6 * 512),
+    (collection, "QUARANTINE_S", 0.0),
+    (eras, "RECENT_SOFT", 6),
+    (eras, "INTERVALS_S", ((20, 0.25), (10, 1.0), (6, 2.0))),
+)
+_HASTY: Final[tuple[Setting, ...]] = (
+    (collector, "ROUND_MIN_S", 1.0),
+    (collector, "ROUND_MAX_S", 4.0),
+    (collector, "DOUBT_EVERY", 4),
+    (collection, "STAGE_TTL_S", 4),
+    (collection, "QUARANTINE_S", 2.0),
+)
+
+
 @contextmanager
-def small_numbers() -> Generator[None]:
-    """The same rules on small numbers: many stripes and parts in a few kilobytes, eras that are raised now and then."""
-    wanted: tuple[tuple[object, str, object], ...] = (
-        (geometry, "STRIPE_BYTES", 8 * 1024),
-        (geometry, "WIDE_STRIPE_BYTES", 16 * 1024),
-        (geometry, "WIDE_FROM_BYTES", 64 * 1024),
-        (geometry, "PART_BYTES", 32 * 1024),
-        (geometry, "TINY_TOTAL_BYTES", 6 * 512),
-        (eras, "RECENT_SOFT", 6),
-        (eras, "INTERVALS_S", ((20, 0.25), (10, 1.0), (6, 2.0))),
-    )
+def small_numbers(*, hasty: bool = False) -> Generator[None]:
+    """The same rules on small numbers: many stripes and parts in a few kilobytes, eras that are raised now and then.
+    `hasty` collectors come by all the time, and take a write for failed that only dawdles."""
+    wanted = _SMALL + (_HASTY if hasty else ())
     before = [(where, name, getattr(where, name)) for where, name, _ in wanted]
     for where, name, value in wanted:
         setattr(where, name, value)
@@ -216,7 +235,7 @@ class World:
         await self.cluster.found()
         for _ in range(50):
             try:
-                await self.cluster.create_bucket(BUCKET)
+                await self.cluster.create_bucket(BUCKET, undo_seconds=self.plan.undo_seconds)
             except (HoldfastError, ConnectionLost) as error:
                 self.note(f"no bucket yet: {error!r}")
                 await asyncio.sleep(0.5)
@@ -320,6 +339,8 @@ class World:
                 self.violations.append(f"UNREADABLE: {key!r} after faults stopped: {last}")
         if not await reader.list(self.keys, 2):
             self.violations.append(f"NO LIST after faults stopped: {self.history.last_errors}")
+        if self.seed % TIDY_EVERY == 0 and not excused:
+            self.violations += [f"GARBAGE: {what}" for what in await garbage_left(self.cluster)]
 
     def _look_around(self) -> None:
         """Mistakes nobody was waiting for."""
@@ -341,7 +362,7 @@ def run_world(seed: int, plan: Plan | None = None, *, keep_trace: bool = False) 
         gc.freeze()
     gc.disable()
     try:
-        with small_numbers():
+        with small_numbers(hasty=True):
             world = World(seed, plan or Plan.drawn(seed), keep_trace=keep_trace)
             outcome = world.run()
         with nobody_listening():

@@ -33,6 +33,8 @@ class Callers:
             "undelete": self._undelete,
             "list": self._list,
             "fence": self._fence,
+            "expire": self._expire,
+            "collect": self._collect,
             "buckets": self._buckets,
         }
 
@@ -106,6 +108,28 @@ class Callers:
         return [
             f"decided: {self._scene.cluster.wording.head(await self._scene.inside(words[0], Act(), work))}"
         ]
+
+    async def _expire(self, words: list[str]) -> Said:
+        """What a steward does once a majority of homes says that the window of versions below one is over."""
+
+        async def work(node: Node) -> Head:
+            return await node.registers.expire(0, self._scene.bucket, words[1].encode(), int(words[2]))
+
+        return [
+            f"decided: {self._scene.cluster.wording.head(await self._scene.inside(words[0], Act(), work))}"
+        ]
+
+    async def _collect(self, words: list[str]) -> Said:
+        """A round of a node's collector through all its shards."""
+
+        async def work(node: Node) -> int:
+            start = await node.collection.shards_step(b"")
+            while start:
+                start = await node.collection.shards_step(start)
+            return node.collection.dropped
+
+        dropped = await self._scene.inside(words[0], Act(), work)
+        return [f"{words[0]} has dropped {dropped} shards in all"]
 
     async def _buckets(self, words: list[str]) -> Said:
         self._scene.cluster.watch.buckets = True

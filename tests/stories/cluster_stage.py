@@ -3,6 +3,7 @@
     > cluster rs:4+2 sans 2,2,2 partitions 1     founded, healthy, with a bucket; the first command
     > put n1 k 3000 as A [if-absent] [if-version=N] [request=r] [declared=no]
     > get n1 k [version=N] [range=0-100] | delete n1 k | undelete n1 k 1 as B | list n1 | fence n1 k
+    > expire n1 k 2 | collect n1                 versions below 2 of k are over; a round of n1's collector
     > buckets n1 delete                          from here on, messages about the bucket's record are told too
     > begin put n1 ...                           do not wait for it; its end is told when it comes
     > kill n3 | power-cut n3 | start n3 | wipe n3 | stop n3 | replace n3 [via n1]

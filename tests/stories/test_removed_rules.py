@@ -148,6 +148,10 @@ def _no_fence() -> Sequence[Patch]:
     return [(register, "_expired", always(None))]
 
 
+def _any_source() -> Sequence[Patch]:
+    return [(register, "_source_gone", always(None))]
+
+
 def _no_later_life() -> Sequence[Patch]:
     return everywhere(membership.later_life_seen, always(""))
 
@@ -195,6 +199,12 @@ REMOVALS: Final = (
         "enough teachers",
         _fewer_teachers,
         "BlobNotFound: there is no such blob",
+    ),
+    Removal(
+        "cluster/ce8-undelete-against-removal",
+        "the source is named",
+        _any_source,
+        "Unavailable: 0 of the 4 shards needed",
     ),
     Removal(
         "cluster/ce10-rot-is-not-a-torn-tail",

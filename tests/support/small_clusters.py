@@ -81,6 +81,8 @@ class SmallCluster:
         self.cluster = Cluster(loop, topology, seed=seed, note=lambda _: None)
         self.served: Counter[type[Request]] = Counter()
         """Requests of the types watched that any node was asked, its own included."""
+        self.record_seeds: set[bytes] = set()
+        """Those of bucket records, if a test noted them."""
 
     def watch(self, request: type[Request]) -> None:
         async def count(usual: Serve, caller: Caller, asked: Request) -> Reply:
@@ -169,7 +171,11 @@ class SmallCluster:
 
 
 def run_story(
-    story: Callable[[SmallCluster], Awaitable[None]], *, topology: Topology = SIX, seed: int = 1
+    story: Callable[[SmallCluster], Awaitable[None]],
+    *,
+    topology: Topology = SIX,
+    seed: int = 1,
+    undo_seconds: int = -1,
 ) -> None:
     """Found a cluster with one bucket and run a story on it. Nobody's mistake may go unheard."""
     loop = SimLoop(seed)
@@ -178,7 +184,7 @@ def run_story(
     async def main() -> None:
         small.append(SmallCluster(loop, topology, seed))
         await small[0].cluster.found()
-        await small[0].cluster.create_bucket(BUCKET)
+        await small[0].cluster.create_bucket(BUCKET, undo_seconds=undo_seconds)
         await asyncio.wait_for(asyncio.ensure_future(story(small[0])), 3600)
 
     with small_geometry():

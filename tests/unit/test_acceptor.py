@@ -61,6 +61,10 @@ class SlowStore:
             done.set_result(None)
         self._queued.clear()
 
+    @property
+    def store_time_s(self) -> int:
+        return 0
+
     async def register(self, bucket: BucketId, key: bytes) -> RegisterRecord | None:
         return self.durable.get(key)
 

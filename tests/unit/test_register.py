@@ -14,8 +14,19 @@ from holdfast_node.core.errors import (
     PreconditionFailed,
     TooLarge,
     UploadExpired,
+    VersionNotFound,
 )
-from holdfast_node.core.head import ABSENT_HEAD, Applied, Ballot, Head, HeadKind, Manifest, Part
+from holdfast_node.core.head import (
+    ABSENT_HEAD,
+    Applied,
+    Ballot,
+    Head,
+    HeadKind,
+    Manifest,
+    Part,
+    Retained,
+    seeds_of,
+)
 from holdfast_node.core.ids import RETAINED_MAX, BlobId, Digest, Era, RequestId, StoreId, Version
 from holdfast_node.core.operation import Operation, OperationKind
 from holdfast_node.core.register import (
@@ -163,6 +174,56 @@ def test_the_oldest_retained_version_goes_at_the_bound() -> None:
     for number in range(RETAINED_MAX + 3):
         head = changed(decide(head, put(b"r%d" % number), FACTS))
     assert [kept.version for kept in head.retained] == list(range(RETAINED_MAX + 2, 2, -1))
+
+
+def undelete(of: bytes, name: bytes = b"u") -> Operation:
+    """A put of a new blob id over the shards of an older version."""
+    return put(name, manifest=replace(manifest(name), seed_id=manifest(of).seed_id))
+
+
+def test_a_head_names_the_seeds_of_all_versions_it_keeps() -> None:
+    head = changed(decide(BLOB, put(b"new"), FACTS))
+    assert seeds_of(head) == {manifest(b"old").seed_id, manifest(b"new").seed_id}
+    gone = changed(decide(head, delete(), FACTS))
+    assert seeds_of(gone) == seeds_of(head)
+    assert seeds_of(ABSENT_HEAD) == frozenset()
+    assert seeds_of(changed(decide(TOMB, put(b"new"), FACTS))) == {manifest(b"new").seed_id}
+
+
+def test_an_undeleted_version_that_is_overwritten_still_names_its_shards() -> None:
+    head = changed(decide(BLOB, put(b"new"), FACTS))
+    back = changed(decide(head, undelete(b"old"), FACTS))
+    over = changed(decide(back, put(b"newest"), FACTS))
+    only = changed(decide(over, Operation(OperationKind.EXPIRE, RequestId(b""), Era(1), below=6), FACTS))
+    assert [each.version for each in only.retained] == [6]
+    assert seeds_of(only) == {manifest(b"old").seed_id, manifest(b"newest").seed_id}
+
+
+def test_an_undelete_of_what_no_head_names_any_more_is_refused_for_good() -> None:
+    verdict = decide(BLOB, undelete(b"long gone"), FACTS)
+    assert isinstance(refusal(verdict), VersionNotFound)
+    assert isinstance(verdict, Refuse)
+    assert verdict.settled
+    assert isinstance(refusal(decide(TOMB, undelete(b"old"), FACTS)), VersionNotFound)
+    assert isinstance(refusal(decide(ABSENT_HEAD, undelete(b"old"), FACTS)), VersionNotFound)
+
+
+def test_an_undelete_that_was_applied_is_answered_though_its_source_is_gone() -> None:
+    head = replace(BLOB, recent=(Applied(RequestId(b"u".ljust(16, b".")), Version(3), Era(1)),))
+    assert decide(head, undelete(b"long gone"), FACTS) == Keep(Version(3), repeated=True)
+
+
+def test_expiry_lets_go_of_what_is_below_and_of_nothing_else() -> None:
+    kept = tuple(
+        Retained(Version(version), HeadKind.BLOB, BlobId(bytes([version]) * 16), 1, 0)
+        for version in (3, 2, 1)
+    )
+    head = replace(BLOB, retained=kept, fence=at(3))
+    expire = Operation(OperationKind.EXPIRE, RequestId(b""), Era(1), below=3)
+    after = changed(decide(head, expire, FACTS))
+    assert after == replace(head, retained=kept[:1])
+    assert decide(after, expire, FACTS) == Keep(Version(4)), "nothing is written twice"
+    assert decide(ABSENT_HEAD, expire, FACTS) == Keep(Version(0))
 
 
 def test_applied_writes_are_forgotten_only_when_their_stamp_is_refused() -> None:

@@ -62,13 +62,17 @@ class HeadKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Retained:
-    """An older version kept for undo. Its manifest is at the homes under (key, blob id); a tombstone has none."""
+    """An older version kept for undo. Its manifest is at the homes under (key, blob id); a tombstone has none.
+
+    `seed_id` names its shards where that is not the blob id itself: the version came from an undelete.
+    """
 
     version: Version
     kind: HeadKind
     blob_id: BlobId
     size: int
     created_ms: int
+    seed_id: BlobId = BlobId(b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,12 @@ class Head:
     recent: tuple[Applied, ...] = ()
     fence: Ballot | None = None
     created_ms: int = 0
+
+
+def seeds_of(head: Head) -> frozenset[BlobId]:
+    """The seeds this head names: shards of any other are nobody's."""
+    kept = {each.seed_id or each.blob_id for each in head.retained if each.kind is HeadKind.BLOB}
+    return frozenset(kept | ({head.manifest.seed_id} if head.manifest is not None else set()))
 
 
 ABSENT_HEAD = Head(version=Version(0), kind=HeadKind.ABSENT)

@@ -75,6 +75,7 @@ _ROTTEN: Final = 1
 _ACCEPTED: Final = 2
 _PROMISED: Final = 4
 _UNKNOWN: Final = 8
+_RETAINS: Final = 16
 _ANY_SCOPE: Final = 0xFFFFFFFF
 """Pool and partition of a rotten register of which nothing but the key is known."""
 
@@ -204,7 +205,7 @@ def _encode_register(entry: Logged, body: RegisterRecord) -> bytes:
     flags = _PROMISED if promised is not None else 0
     after = b"" if promised is None else _encode_ballot(promised)
     if head is not None and accepted is not None:
-        flags |= _ACCEPTED
+        flags |= _ACCEPTED | (_RETAINS if head.retained else 0)
         manifest = head.manifest
         summary = _SUMMARY.pack(
             xxh3_128_digest(body.head),
@@ -252,6 +253,12 @@ def decode_register_entry(value: bytes) -> RegisterEntry:
 def is_shown(value: bytes) -> bool:
     """Whether something was accepted in the register of this row, or its record is broken; at little cost."""
     return bool(value[_FLAGS_AT] & (_ACCEPTED | _ROTTEN))
+
+
+@_checked
+def retains(value: bytes) -> bool:
+    """Whether the register of this row keeps older versions and can be read; at little cost."""
+    return value[_FLAGS_AT] & (_RETAINS | _ROTTEN) == _RETAINS
 
 
 @_checked

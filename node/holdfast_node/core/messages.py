@@ -46,12 +46,15 @@ from holdfast_node.core.register_messages import (
     ReadFloors,
     ReadManifest,
     ReadRegister,
+    ReadSuperseded,
     RegisterCopies,
     RegisterCopy,
     RegisterPage,
     RegisterRow,
     RegisterView,
     Scope,
+    SupersededReply,
+    WindowedKey,
 )
 from holdfast_node.core.shard_messages import (
     DegradedKey,
@@ -123,6 +126,7 @@ __all__ = [
     "ReadRegister",
     "ReadScrub",
     "ReadStatus",
+    "ReadSuperseded",
     "RegisterCopies",
     "RegisterCopy",
     "RegisterPage",
@@ -142,6 +146,8 @@ __all__ = [
     "StageCellReply",
     "StageWhole",
     "StageWholeReply",
+    "SupersededReply",
+    "WindowedKey",
     "WorkerStatus",
 ]
 
@@ -172,6 +178,7 @@ Request = (
     | ReadQuarantine
     | NameSeeds
     | ReadScrub
+    | ReadSuperseded
 )
 Reply = (
     RegisterView
@@ -199,6 +206,7 @@ Reply = (
     | QuarantineReply
     | SeedNames
     | ScrubReport
+    | SupersededReply
 )
 
 REPLY_TO: Final[dict[type[Request], type[Reply]]] = {
@@ -228,4 +236,5 @@ REPLY_TO: Final[dict[type[Request], type[Reply]]] = {
     ReadQuarantine: QuarantineReply,
     NameSeeds: SeedNames,
     ReadScrub: ScrubReport,
+    ReadSuperseded: SupersededReply,
 }

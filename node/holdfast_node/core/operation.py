@@ -21,6 +21,8 @@ class OperationKind(IntEnum):
     """Raise the key's fence to `base`: attempts based at or under it can no longer commit."""
     REWRITE = 4
     """Decide the current head once more: a home whose copy is broken has it again."""
+    EXPIRE = 5
+    """Let go of the versions kept for undo that are below `below`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +39,4 @@ class Operation:
     if_version: int = NO_VERSION
     retain: bool = True
     created_ms: int = 0
+    below: int = 0

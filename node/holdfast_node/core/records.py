@@ -36,8 +36,19 @@ class RecordType(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Age:
+    """A version was first accepted here at this store time."""
+
+    version: int
+    since_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class RegisterRecord:
-    """A key's whole register at one home. Key: bucket id + key. `head` is empty when nothing was accepted."""
+    """A key's whole register at one home. Key: bucket id + key. `head` is empty when nothing was accepted.
+
+    `ages` say since when this home has the head's versions; empty as long as the head keeps no older one.
+    """
 
     bucket: BucketId
     key: bytes
@@ -46,6 +57,7 @@ class RegisterRecord:
     promised: Ballot | None
     accepted: Ballot | None
     head: bytes
+    ages: tuple[Age, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,9 @@ from holdfast_node.core.errors import (
     PreconditionFailed,
     TooLarge,
     UploadExpired,
+    VersionNotFound,
 )
-from holdfast_node.core.head import Applied, Ballot, Head, HeadKind, Retained
+from holdfast_node.core.head import Applied, Ballot, Head, HeadKind, Retained, seeds_of
 from holdfast_node.core.ids import HEAD_BYTES_MAX, ID_BYTES, RETAINED_MAX, BlobId, Digest, Version
 from holdfast_node.core.operation import NO_VERSION, Operation, OperationKind
 
@@ -102,6 +103,8 @@ def decide(current: Head, operation: Operation, facts: Facts) -> Verdict:
         return Keep(current.version)
     if operation.kind is OperationKind.FENCE:
         return _fence(current, operation)
+    if operation.kind is OperationKind.EXPIRE:
+        return _expire(current, operation)
     if operation.kind is OperationKind.REWRITE:
         return Change(current)
     for applied in current.recent:
@@ -122,6 +125,13 @@ def _fence(current: Head, operation: Operation) -> Verdict:
     return Change(replace(current, fence=operation.base))
 
 
+def _expire(current: Head, operation: Operation) -> Verdict:
+    kept = tuple(each for each in current.retained if each.version >= operation.below)
+    if len(kept) == len(current.retained):
+        return Keep(current.version)
+    return Change(replace(current, retained=kept))
+
+
 def _condition(current: Head, operation: Operation) -> HoldfastError | None:
     seen = (Evidence("current version", str(current.version)),)
     if operation.if_absent and current.kind is HeadKind.BLOB:
@@ -131,7 +141,19 @@ def _condition(current: Head, operation: Operation) -> HoldfastError | None:
         return PreconditionFailed(f"the current version is not {wanted}", evidence=seen)
     if operation.kind is OperationKind.DELETE and current.kind is not HeadKind.BLOB:
         return BlobNotFound("there is nothing to delete", evidence=seen)
-    return None
+    return _source_gone(current, operation)
+
+
+def _source_gone(current: Head, operation: Operation) -> HoldfastError | None:
+    """An undelete brings back shards of an older version. Once no head names them they may be gone, and no later head
+    may name them again (docs/adr/0088-what-no-head-names.md)."""
+    manifest = operation.manifest
+    if manifest is None or manifest.seed_id == manifest.blob_id or manifest.seed_id in seeds_of(current):
+        return None
+    kept = ", ".join(str(each.version) for each in current.retained if each.kind is HeadKind.BLOB)
+    return VersionNotFound(
+        "the version is not kept any more", evidence=(Evidence("versions kept", kept or "none"),)
+    )
 
 
 def _expired(current: Head, operation: Operation, facts: Facts) -> Refuse | None:
@@ -172,12 +194,14 @@ def _retained(current: Head, operation: Operation) -> tuple[Retained, ...]:
     if current.kind is HeadKind.ABSENT or not operation.retain:
         return current.retained
     manifest = current.manifest
+    undeleted = manifest is not None and manifest.seed_id != manifest.blob_id
     entry = Retained(
         version=current.version,
         kind=current.kind,
         blob_id=manifest.blob_id if manifest is not None else _NO_BLOB,
         size=manifest.size if manifest is not None else 0,
         created_ms=current.created_ms,
+        seed_id=manifest.seed_id if manifest is not None and undeleted else BlobId(b""),
     )
     return (entry, *current.retained)[:RETAINED_MAX]
 

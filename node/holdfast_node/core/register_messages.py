@@ -100,6 +100,30 @@ class ManifestReply:
 
 
 @dataclass(frozen=True, slots=True)
+class WindowedKey:
+    """A key and how long its bucket keeps what was superseded."""
+
+    bucket: BucketId
+    key: bytes
+    window_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSuperseded:
+    """Which versions of these keys of one partition have been superseded for the whole of their windows?"""
+
+    scope: Scope
+    keys: tuple[WindowedKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SupersededReply:
+    """For each key asked about: every version below this one has been, as far as this home knows; 0: none."""
+
+    below: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """Sent to the partition's steward after a first refusal: run this operation there, in its queue."""
 

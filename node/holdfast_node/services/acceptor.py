@@ -23,10 +23,8 @@ from holdfast_node.core.acceptance import (
     under_promise,
     view,
 )
-from holdfast_node.core.errors import (
-    HoldfastError,
-    NotVoting,
-)
+from holdfast_node.core.ages import aged, superseded_below
+from holdfast_node.core.errors import HoldfastError, InvalidArgument, NotVoting
 from holdfast_node.core.geometry import parse_code
 from holdfast_node.core.head import Head, Manifest
 from holdfast_node.core.ids import BlobId, BucketId
@@ -47,6 +45,7 @@ from holdfast_node.core.messages import (
     ReadFloors,
     ReadManifest,
     ReadRegister,
+    ReadSuperseded,
     RegisterCopies,
     RegisterCopy,
     RegisterPage,
@@ -54,6 +53,8 @@ from holdfast_node.core.messages import (
     Reply,
     Request,
     Scope,
+    SupersededReply,
+    WindowedKey,
 )
 from holdfast_node.core.operation import Operation
 from holdfast_node.core.records import BucketRecord, PartitionRecord, RegisterRecord
@@ -68,6 +69,7 @@ KEY_WAITERS_MAX: Final = 4096
 """Requests queued on one key at one home: 32 writers on each of 100 nodes, with room."""
 LIST_ROWS_MAX: Final = 1024
 COPY_ROWS_MAX: Final = 256
+SUPERSEDED_KEYS_MAX: Final = 256
 
 _WHOLE_BUCKET: Final = b""
 """Not a key: opening and closing of one bucket take turns under it."""
@@ -75,6 +77,9 @@ _WHOLE_BUCKET: Final = b""
 
 class Registry(Protocol):
     """What of the store a home's registers need; `services.store.Store` has it."""
+
+    @property
+    def store_time_s(self) -> int: ...
 
     async def register(self, bucket: BucketId, key: bytes) -> RegisterRecord | None: ...
 
@@ -183,6 +188,7 @@ class Acceptor:
                 handler(Prepare, self._prepare),
                 handler(Accept, self._accept),
                 handler(ReadManifest, self._manifest),
+                handler(ReadSuperseded, self._superseded),
                 handler(Commit, self._commit),
                 handler(ListRegisters, self._list),
                 handler(CopyRegisters, self._copy),
@@ -241,13 +247,22 @@ class Acceptor:
         del caller
         key = (request.bucket, request.key)
         async with self._turns.turn(key):
-            outcome = accept(await self._newest_to_accept(key), self._standings.of_key(request), request)
-            durable = self._write(key, outcome.record) or self._repeated(key, outcome)
+            own = await self._newest_to_accept(key)
+            outcome = accept(own, self._standings.of_key(request), request)
+            durable = self._write(key, self._aged(own, outcome.record)) or self._repeated(key, outcome)
         if durable is not None:
             await asyncio.shield(durable)
         self._ballots.observe(request.ballot.counter)
         self._standings.recheck(request.scope)
         return outcome.reply
+
+    def _aged(self, own: RegisterRecord | None, record: RegisterRecord | None) -> RegisterRecord | None:
+        """With the ages of the versions in a head that is new here."""
+        if record is None:
+            return None
+        known = own.ages if own is not None else ()
+        head = self._codec.decode(Head, record.head)
+        return replace(record, ages=aged(known, head, self._store.store_time_s))
 
     def _repeated(self, key: KeyId, outcome: Acceptance) -> asyncio.Future[None] | None:
         """A duplicate is answered like the original: not before that is durable."""
@@ -272,7 +287,7 @@ class Acceptor:
                 own = None  # rotted: what it had promised was of a generation that is over
             if under_promise(own, theirs) and self._standings.is_newcomer(copy.pool, copy.partition):
                 return Learned.PROMISED
-            durable = self._write(key, learn(own, theirs))
+            durable = self._write(key, self._aged(own, learn(own, theirs)))
         if durable is not None:
             await asyncio.shield(durable)
         return Learned.TAKEN if durable is not None else Learned.KNOWN
@@ -384,6 +399,21 @@ class Acceptor:
         del caller
         check_generation(self._standings.of(request.scope, request.bucket), request.scope)
         return ManifestReply(await self._store.manifest(request.bucket, request.key, request.blob_id))
+
+    async def _superseded(self, caller: Caller, request: ReadSuperseded) -> Reply:
+        del caller
+        if len(request.keys) > SUPERSEDED_KEYS_MAX:
+            raise InvalidArgument(f"{len(request.keys)} keys in one question, {SUPERSEDED_KEYS_MAX} at most")
+        _ = self._standings.vouched((request.scope,))
+        return SupersededReply(tuple([await self._superseded_below(each) for each in request.keys]))
+
+    async def _superseded_below(self, asked: WindowedKey) -> int:
+        try:
+            record = await self._store.register(asked.bucket, asked.key)
+        except NotVoting:
+            return 0
+        ages = record.ages if record is not None else ()
+        return superseded_below(ages, self._store.store_time_s, asked.window_s)
 
     async def _commit(self, caller: Caller, request: Commit) -> Reply:
         del caller

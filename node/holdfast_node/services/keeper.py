@@ -313,14 +313,18 @@ class Keeper:
         return Holdings(self._store.shards_of(request.seed_id) if held else ())
 
     async def _drop(self, caller: Caller, request: DropShards) -> DropShardsReply:
-        """Durable on return. Cells still on their way are waited for: a drop must come after them in the log."""
         del caller
-        for name in request.shards:
+        return DropShardsReply(await self.drop(request.shards))
+
+    async def drop(self, shards: Sequence[ShardName]) -> int:
+        """How many were here; durable on return. Cells still on their way are waited for: a drop must come after them
+        in the log."""
+        for name in shards:
             try:
                 await self._settled(name)
             except HoldfastError:
                 continue
-        here = [name for name in request.shards if self._store.shard(name) is not None]
+        here = [name for name in shards if self._store.shard(name) is not None]
         if here:
             self._dropping.update(here)
             try:
@@ -330,7 +334,7 @@ class Keeper:
                 for name in here:
                     if not self._dropping[name]:
                         del self._dropping[name]
-        return DropShardsReply(len(here))
+        return len(here)
 
     async def write_again(self, name: ShardName, stripe: int) -> bool:
         """The record of a cell is broken, but perhaps not its bytes. False: they are."""

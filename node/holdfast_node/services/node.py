@@ -18,15 +18,20 @@ from holdfast_node.services.acceptor import Acceptor, Helpers
 from holdfast_node.services.admin import Admin, AdminServices
 from holdfast_node.services.ballots import Ballots
 from holdfast_node.services.blobs import Blobs
+from holdfast_node.services.bucket_book import BucketBook
 from holdfast_node.services.buckets import Buckets
 from holdfast_node.services.budget import Budget, CoordinateMemory
 from holdfast_node.services.cartographer import Cartographer
+from holdfast_node.services.closed_doors import ClosedDoors
+from holdfast_node.services.collection import Collection
+from holdfast_node.services.collector import Collector
 from holdfast_node.services.compaction import Compaction
 from holdfast_node.services.coordinator import Coordinator
 from holdfast_node.services.datapath import DataPath
 from holdfast_node.services.dispatcher import Caller, Dispatcher
 from holdfast_node.services.eras import Eras
 from holdfast_node.services.events import Events
+from holdfast_node.services.expiry import Expiry
 from holdfast_node.services.explain import Explainer
 from holdfast_node.services.findings import Findings
 from holdfast_node.services.foreground import Foreground
@@ -238,6 +243,26 @@ class Node:
             cycle_s=settings.scrub_cycle_s,
         )
         self.compaction = Compaction(store=self.store, foreground=self.foreground)
+        self._collect_garbage(ports)
+
+    def _collect_garbage(self, ports: NodePorts) -> None:
+        path, store, book = self.path, self.store, BucketBook(self.buckets)
+        self.collection = Collection(
+            path=path,
+            store=store,
+            bodies=ports.bodies,
+            shards=self.keeper,
+            book=book,
+            closed=ClosedDoors(self.buckets),
+        )
+        self.collector = Collector(
+            path=path,
+            store=store,
+            expiry=Expiry(path=path, store=store, bodies=ports.bodies, book=book),
+            collection=self.collection,
+            book=book,
+            foreground=self.foreground,
+        )
 
     def _answer_operators(self, settings: NodeSettings) -> None:
         self.status = StatusService(
@@ -250,6 +275,7 @@ class Node:
                 self.healer.status,
                 self.scrubber.status,
                 self.compaction.status,
+                self.collector.status,
             ),
             broken=self.scrubber.warnings,
         )
@@ -283,6 +309,7 @@ class Node:
         _ = self.tasks.spawn(self.healer.run(), "healer")
         _ = self.tasks.spawn(self.scrubber.run(), "scrubber")
         _ = self.tasks.spawn(self.compaction.run(), "compactor")
+        _ = self.tasks.spawn(self.collector.run(), "collector")
 
     async def stop(self) -> None:
         """End the background work, then the store. Whoever serves requests must have stopped before."""

@@ -28,6 +28,7 @@ from holdfast_node.core.errors import (
     Unavailable,
     Unimplemented,
     UploadExpired,
+    VersionNotFound,
 )
 from holdfast_node.core.head import Ballot, Head
 from holdfast_node.core.ids import ID_BYTES, BucketId, Era, RequestId, StoreId, Version
@@ -56,7 +57,7 @@ COMMITS_WAITING_MAX: Final = 1024
 """Commits queued on one key at one node."""
 
 _NOBODY: Final = RequestId(bytes(ID_BYTES))
-_SETTLED: Final = (AlreadyExists, PreconditionFailed, BlobNotFound)
+_SETTLED: Final = (AlreadyExists, PreconditionFailed, BlobNotFound, VersionNotFound)
 _FINAL: Final = (StaleEra, BucketClosing, TooLarge, UploadExpired)
 
 
@@ -173,6 +174,20 @@ class Registers:
             self._ballots.observe(above.counter)
         era = Era(current_topology(self._maps).map.era)
         _ = await self.run(pool, bucket, key, Operation(OperationKind.REWRITE, _NOBODY, era))
+
+    async def fence(self, pool: int, bucket: BucketId, key: bytes, base: Ballot) -> Head:
+        """Have it decided that no attempt based at or under `base` can commit any more, and return the head that says
+        so: shards of such an attempt that it does not name are nobody's, now and for ever (R7). Raises `ClusterError`.
+        """
+        era = Era(current_topology(self._maps).map.era)
+        operation = Operation(OperationKind.FENCE, _NOBODY, era, base=base)
+        return (await self.run(pool, bucket, key, operation)).head
+
+    async def expire(self, pool: int, bucket: BucketId, key: bytes, below: int) -> Head:
+        """Let go of the kept versions below that one. Raises `ClusterError`."""
+        era = Era(current_topology(self._maps).map.era)
+        operation = Operation(OperationKind.EXPIRE, _NOBODY, era, below=below)
+        return (await self.run(pool, bucket, key, operation)).head
 
     async def serve_commit(self, scope: Scope, key: KeyId, operation: Operation) -> CommitReply:
         """As steward: run another node's commit in this key's queue. Never forwards it further."""

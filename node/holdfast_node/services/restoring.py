@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from holdfast_node.core import index_keys, rot
 from holdfast_node.core.errors import BucketClosing, HoldfastError, Unavailable
-from holdfast_node.core.head import Ballot, Head, HeadKind, Manifest
+from holdfast_node.core.head import Ballot, Head, Manifest, seeds_of
 from holdfast_node.core.ids import BlobId, BucketId, StoreId
 from holdfast_node.core.index_keys import (
     CELL_ROWS,
@@ -289,12 +289,7 @@ class Restorer:
         """Whether some version of the key has this seed. Its bucket's record, which names the pool, need not be asked:
         there are few pools."""
         for pool in range(len(topology.map.pools)):
-            place = KeyPlace(pool, bucket, key)
-            head = await self._path.registers.head(pool, bucket, key)
-            manifests = [head.manifest] if head.manifest is not None else []
-            kept = [each for each in head.retained if each.kind is HeadKind.BLOB]
-            manifests += [await retained_manifest(self._path, place, each) for each in kept]
-            if any(manifest.seed_id == seed_id for manifest in manifests):
+            if seed_id in seeds_of(await self._path.registers.head(pool, bucket, key)):
                 return True
         return False
 

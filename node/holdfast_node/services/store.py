@@ -41,6 +41,7 @@ from holdfast_node.ports import Bodies, Buffer, Disk, Entropy, Index, IndexBroke
 from holdfast_node.services.events import Events
 from holdfast_node.services.log.committer import Committer, CommitterSettings, Pending
 from holdfast_node.services.log.compactor import Compactor
+from holdfast_node.services.log.inventory import Inventory
 from holdfast_node.services.log.opening import (
     SUPERBLOCK,
     SUPERBLOCK_BYTES_MAX,
@@ -52,7 +53,7 @@ from holdfast_node.services.log.opening import (
 )
 from holdfast_node.services.log.reader import LogReader
 from holdfast_node.services.log.register_reader import RegisterReader
-from holdfast_node.services.log.shard_reader import ShardReader, ShardState
+from holdfast_node.services.log.shard_reader import Origin, ShardReader, ShardState
 from holdfast_node.services.log.verifier import Verifier
 from holdfast_node.services.log.volume import Volumes
 from holdfast_node.services.tasks import Tasks
@@ -107,6 +108,7 @@ class Store:
         self._riders: dict[bytes, Entry] = {}
         self._small_on_the_way: Counter[bytes] = Counter()
         self._writing_superblock = asyncio.Lock()
+        self.inventory: Final = Inventory(self._log, ports.index)
         self.verifier: Final = Verifier(ports, self._log, self._indexer, committer, volumes)
         self.compactor: Final = Compactor(
             ports, self._log, committer, volumes, self.verifier, make_hole=self._make_hole
@@ -207,6 +209,11 @@ class Store:
     @property
     def used_bytes(self) -> int:
         return self._committer.used_bytes
+
+    @property
+    def written_bytes(self) -> int:
+        """All that was ever written, garbage and padding included."""
+        return self._committer.written_bytes
 
     @property
     def capacity_bytes(self) -> int:
@@ -385,6 +392,10 @@ class Store:
     async def shard_header(self, name: ShardName, *, fresh: bool = False) -> ShardHeader | None:
         """Of a sealed shard. Raises `IntegrityError` if its seal is broken."""
         return await self._shards.shard_header(name, fresh=fresh)
+
+    async def origin(self, name: ShardName) -> Origin | None:
+        """For whose write a shard is here; None if it is not. Raises `IntegrityError` if that cannot be read."""
+        return await self._shards.origin(name)
 
     def shards_of(self, seed_id: BlobId) -> tuple[ShardName, ...]:
         """The sealed shards of this seed here."""

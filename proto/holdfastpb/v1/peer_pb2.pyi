@@ -65,6 +65,7 @@ class _FrameTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FrameType.V
     FRAME_TYPE_READ_QUARANTINE: _FrameType.ValueType  # 39
     FRAME_TYPE_NAME_SEEDS: _FrameType.ValueType  # 40
     FRAME_TYPE_READ_SCRUB: _FrameType.ValueType  # 41
+    FRAME_TYPE_READ_SUPERSEDED: _FrameType.ValueType  # 42
     FRAME_TYPE_REGISTER_VIEW: _FrameType.ValueType  # 144
     FRAME_TYPE_PREPARE_REPLY: _FrameType.ValueType  # 145
     FRAME_TYPE_ACCEPT_REPLY: _FrameType.ValueType  # 146
@@ -90,6 +91,7 @@ class _FrameTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FrameType.V
     FRAME_TYPE_QUARANTINE_REPLY: _FrameType.ValueType  # 166
     FRAME_TYPE_SEED_NAMES: _FrameType.ValueType  # 167
     FRAME_TYPE_SCRUB_REPORT: _FrameType.ValueType  # 168
+    FRAME_TYPE_SUPERSEDED_REPLY: _FrameType.ValueType  # 169
 
 class FrameType(_FrameType, metaclass=_FrameTypeEnumTypeWrapper):
     """The `type` of a frame header. Numbers are wire format."""
@@ -128,6 +130,7 @@ FRAME_TYPE_NOTE_DEGRADED: FrameType.ValueType  # 38
 FRAME_TYPE_READ_QUARANTINE: FrameType.ValueType  # 39
 FRAME_TYPE_NAME_SEEDS: FrameType.ValueType  # 40
 FRAME_TYPE_READ_SCRUB: FrameType.ValueType  # 41
+FRAME_TYPE_READ_SUPERSEDED: FrameType.ValueType  # 42
 FRAME_TYPE_REGISTER_VIEW: FrameType.ValueType  # 144
 FRAME_TYPE_PREPARE_REPLY: FrameType.ValueType  # 145
 FRAME_TYPE_ACCEPT_REPLY: FrameType.ValueType  # 146
@@ -153,6 +156,7 @@ FRAME_TYPE_NOTE_DEGRADED_REPLY: FrameType.ValueType  # 165
 FRAME_TYPE_QUARANTINE_REPLY: FrameType.ValueType  # 166
 FRAME_TYPE_SEED_NAMES: FrameType.ValueType  # 167
 FRAME_TYPE_SCRUB_REPORT: FrameType.ValueType  # 168
+FRAME_TYPE_SUPERSEDED_REPLY: FrameType.ValueType  # 169
 Global___FrameType: _TypeAlias = FrameType  # noqa: Y015
 
 class _Role:
@@ -1339,6 +1343,79 @@ class SeedNames(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SeedNames: _TypeAlias = SeedNames  # noqa: Y015
+
+@_typing.final
+class ReadSuperseded(_message.Message):
+    """Which versions were superseded a whole undo window ago?"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def scope(self) -> Global___Scope: ...
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___WindowedKey]: ...
+    def __init__(
+        self,
+        *,
+        scope: Global___Scope | None = ...,
+        keys: _abc.Iterable[Global___WindowedKey] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "scope", b"scope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadSuperseded: _TypeAlias = ReadSuperseded  # noqa: Y015
+
+@_typing.final
+class WindowedKey(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUCKET_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    WINDOW_S_FIELD_NUMBER: _builtins.int
+    bucket: _builtins.bytes
+    key: _builtins.bytes
+    window_s: _builtins.int
+    def __init__(
+        self,
+        *,
+        bucket: _builtins.bytes = ...,
+        key: _builtins.bytes = ...,
+        window_s: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "key", b"key", "window_s", b"window_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WindowedKey: _TypeAlias = WindowedKey  # noqa: Y015
+
+@_typing.final
+class SupersededReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BELOW_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def below(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """one for each key asked about: all versions below this one"""
+
+    def __init__(
+        self,
+        *,
+        below: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["below", b"below"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SupersededReply: _TypeAlias = SupersededReply  # noqa: Y015
 
 @_typing.final
 class FindShards(_message.Message):

@@ -31,6 +31,7 @@ class _OperationKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Operati
     OPERATION_KIND_DELETE: _OperationKind.ValueType  # 2
     OPERATION_KIND_FENCE: _OperationKind.ValueType  # 3
     OPERATION_KIND_REWRITE: _OperationKind.ValueType  # 4
+    OPERATION_KIND_EXPIRE: _OperationKind.ValueType  # 5
 
 class OperationKind(_OperationKind, metaclass=_OperationKindEnumTypeWrapper): ...
 
@@ -39,7 +40,32 @@ OPERATION_KIND_PUT: OperationKind.ValueType  # 1
 OPERATION_KIND_DELETE: OperationKind.ValueType  # 2
 OPERATION_KIND_FENCE: OperationKind.ValueType  # 3
 OPERATION_KIND_REWRITE: OperationKind.ValueType  # 4
+OPERATION_KIND_EXPIRE: OperationKind.ValueType  # 5
 Global___OperationKind: _TypeAlias = OperationKind  # noqa: Y015
+
+@_typing.final
+class Age(_message.Message):
+    """Since when, in store time, a home has had a version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    SINCE_S_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    since_s: _builtins.int
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        since_s: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["since_s", b"since_s", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Age: _TypeAlias = Age  # noqa: Y015
 
 @_typing.final
 class RegisterRecord(_message.Message):
@@ -54,6 +80,7 @@ class RegisterRecord(_message.Message):
     PROMISED_FIELD_NUMBER: _builtins.int
     ACCEPTED_FIELD_NUMBER: _builtins.int
     HEAD_FIELD_NUMBER: _builtins.int
+    AGES_FIELD_NUMBER: _builtins.int
     bucket: _builtins.bytes
     key: _builtins.bytes
     pool: _builtins.int
@@ -64,6 +91,8 @@ class RegisterRecord(_message.Message):
     def promised(self) -> _types_pb2.Ballot: ...
     @_builtins.property
     def accepted(self) -> _types_pb2.Ballot: ...
+    @_builtins.property
+    def ages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Age]: ...
     def __init__(
         self,
         *,
@@ -74,10 +103,11 @@ class RegisterRecord(_message.Message):
         promised: _types_pb2.Ballot | None = ...,
         accepted: _types_pb2.Ballot | None = ...,
         head: _builtins.bytes = ...,
+        ages: _abc.Iterable[Global___Age] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "promised", b"promised"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "bucket", b"bucket", "head", b"head", "key", b"key", "partition", b"partition", "pool", b"pool", "promised", b"promised"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "ages", b"ages", "bucket", b"bucket", "head", b"head", "key", b"key", "partition", b"partition", "pool", b"pool", "promised", b"promised"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -612,6 +642,7 @@ class Operation(_message.Message):
     IF_VERSION_FIELD_NUMBER: _builtins.int
     RETAIN_FIELD_NUMBER: _builtins.int
     CREATED_MS_FIELD_NUMBER: _builtins.int
+    BELOW_FIELD_NUMBER: _builtins.int
     kind: Global___OperationKind.ValueType
     request_id: _builtins.bytes
     stamp: _builtins.int
@@ -621,6 +652,7 @@ class Operation(_message.Message):
     retain: _builtins.bool
     """not written: yes"""
     created_ms: _builtins.int
+    below: _builtins.int
     @_builtins.property
     def manifest(self) -> _types_pb2.Manifest: ...
     @_builtins.property
@@ -637,10 +669,11 @@ class Operation(_message.Message):
         if_version: _builtins.int | None = ...,
         retain: _builtins.bool | None = ...,
         created_ms: _builtins.int = ...,
+        below: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_if_version", b"_if_version", "_retain", b"_retain", "base", b"base", "if_version", b"if_version", "manifest", b"manifest", "retain", b"retain"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_if_version", b"_if_version", "_retain", b"_retain", "base", b"base", "created_ms", b"created_ms", "if_absent", b"if_absent", "if_version", b"if_version", "kind", b"kind", "manifest", b"manifest", "request_id", b"request_id", "retain", b"retain", "stamp", b"stamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_if_version", b"_if_version", "_retain", b"_retain", "base", b"base", "below", b"below", "created_ms", b"created_ms", "if_absent", b"if_absent", "if_version", b"if_version", "kind", b"kind", "manifest", b"manifest", "request_id", b"request_id", "retain", b"retain", "stamp", b"stamp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__if_version: _TypeAlias = _typing.Literal["if_version"]  # noqa: Y015
     _WhichOneofArgType__if_version: _TypeAlias = _typing.Literal["_if_version", b"_if_version"]  # noqa: Y015

@@ -300,11 +300,14 @@ class Retained(_message.Message):
     BLOB_ID_FIELD_NUMBER: _builtins.int
     SIZE_FIELD_NUMBER: _builtins.int
     CREATED_MS_FIELD_NUMBER: _builtins.int
+    SEED_ID_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     kind: Global___HeadKind.ValueType
     blob_id: _builtins.bytes
     size: _builtins.int
     created_ms: _builtins.int
+    seed_id: _builtins.bytes
+    """empty: the blob id"""
     def __init__(
         self,
         *,
@@ -313,10 +316,11 @@ class Retained(_message.Message):
         blob_id: _builtins.bytes = ...,
         size: _builtins.int = ...,
         created_ms: _builtins.int = ...,
+        seed_id: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "created_ms", b"created_ms", "kind", b"kind", "size", b"size", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "created_ms", b"created_ms", "kind", b"kind", "seed_id", b"seed_id", "size", b"size", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -44,6 +44,7 @@ FRAME_ROWS: Final[dict[int, Row]] = {
     FrameType.READ_QUARANTINE: Row.LOOPBACK,
     FrameType.NAME_SEEDS: Row.LOOPBACK,
     FrameType.READ_SCRUB: Row.LOOPBACK,
+    FrameType.READ_SUPERSEDED: Row.LOOPBACK,
 }
 
 

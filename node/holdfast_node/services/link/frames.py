@@ -65,6 +65,7 @@ class FrameType(IntEnum):
     READ_QUARANTINE = 39
     NAME_SEEDS = 40
     READ_SCRUB = 41
+    READ_SUPERSEDED = 42
 
     REGISTER_VIEW = 144
     PREPARE_REPLY = 145
@@ -91,6 +92,7 @@ class FrameType(IntEnum):
     QUARANTINE_REPLY = 166
     SEED_NAMES = 167
     SCRUB_REPORT = 168
+    SUPERSEDED_REPLY = 169
 
 
 def _type_of(cls: type) -> FrameType:

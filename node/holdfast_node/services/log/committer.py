@@ -107,6 +107,11 @@ class Committer:
         return self.position.sequence - 1
 
     @property
+    def written_bytes(self) -> int:
+        """Where the log ends, counted from its very beginning: only ever more."""
+        return self.position.volume * self._volumes.volume_bytes + self.position.offset
+
+    @property
     def used_bytes(self) -> int:
         """Volumes written, the current one up to its tail."""
         return self._volumes.made_bytes - self._volumes.unused_bytes(self.position)

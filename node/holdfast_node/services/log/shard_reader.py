@@ -12,10 +12,11 @@ from typing import Final
 from holdfast_node.core import index_keys, index_rows
 from holdfast_node.core.checksums import cell_checksum
 from holdfast_node.core.errors import IntegrityError, ShardMissing
-from holdfast_node.core.ids import BlobId, Digest
-from holdfast_node.core.index_rows import CellLocation, Location
+from holdfast_node.core.head import Ballot
+from holdfast_node.core.ids import BlobId, BucketId, Digest
+from holdfast_node.core.index_rows import CellLocation, Location, ShardEntry
 from holdfast_node.core.messages import ShardHeader, ShardName
-from holdfast_node.core.records import SealRecord
+from holdfast_node.core.records import SealRecord, StageRecord
 from holdfast_node.services.log.reader import LogReader
 
 READ_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -30,6 +31,16 @@ class ShardState:
 
     sealed: bool
     location: Location
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """For whose write a shard was brought here, under which base, and since when it is here in store time."""
+
+    bucket: BucketId
+    key: bytes
+    base: Ballot
+    since_s: int
 
 
 class ShardReader:
@@ -50,16 +61,38 @@ class ShardReader:
         """Of a sealed shard. Raises `IntegrityError` if its seal is broken."""
         self._log.check()
         entry = index_rows.decode_shard(self._log.get(index_keys.shard_row_key(name)))
-        if not entry.is_sealed:
+        return (await self._seal(name, entry, fresh=fresh)).header if entry.is_sealed else None
+
+    async def origin(self, name: ShardName) -> Origin | None:
+        """Of a shard, complete or not; None if nothing of it is here. Raises `IntegrityError` if the record that says
+        so is broken."""
+        self._log.check()
+        entry = index_rows.decode_shard(self._log.get(index_keys.shard_row_key(name)))
+        if entry.is_sealed:
+            seal = await self._seal(name, entry)
+            return Origin(seal.header.bucket, seal.header.key, seal.header.base, seal.since_s)
+        if not entry.is_staged:
             return None
+        body = await self._body(name, entry.stage, entry.staged)
+        stage = self._log.bodies.decode(StageRecord, body)
+        return Origin(stage.bucket, stage.key, stage.base, stage.since_s)
+
+    async def _seal(self, name: ShardName, entry: ShardEntry, *, fresh: bool = False) -> SealRecord:
+        return self._log.bodies.decode(
+            SealRecord, await self._body(name, entry.seal, entry.sealed, fresh=fresh)
+        )
+
+    async def _body(
+        self, name: ShardName, location: Location, sequence: int, *, fresh: bool = False
+    ) -> bytes:
         record_key = index_keys.shard_row_key(name)[1:]
         with self._log.reading():
-            body = await self._log.body(entry.seal, record_key, entry.sealed, fresh=fresh)
+            body = await self._log.body(location, record_key, sequence, fresh=fresh)
         if body is None:
             raise IntegrityError(
                 f"the seal of shard {name.index} of part {name.part} is broken on this store"
             )
-        return self._log.bodies.decode(SealRecord, body).header
+        return body
 
     def shards_of(self, seed_id: BlobId) -> tuple[ShardName, ...]:
         """The sealed shards of this seed here."""

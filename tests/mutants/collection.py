@@ -1,0 +1,163 @@
+"""Bugs in ending undo windows and in giving up what no head names."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.mutant import Edit, Mutant
+
+_ACCEPTOR: Final = "node/holdfast_node/services/acceptor.py"
+_AGES: Final = "node/holdfast_node/core/ages.py"
+_COLLECTION: Final = "node/holdfast_node/services/collection.py"
+_HEAD: Final = "node/holdfast_node/core/head.py"
+_INDEX_ROWS: Final = "node/holdfast_node/core/index_rows.py"
+_REGISTER: Final = "node/holdfast_node/core/register.py"
+
+_TEST: Final = "tests/unit/test_collection.py"
+
+MUTANTS: Final = (
+    Mutant(
+        "dropped-unfenced",
+        "shards that no head names are dropped while their attempt may still be decided",
+        (
+            Edit(
+                _COLLECTION,
+                "        if head.fence is None or head.fence < base:\n",
+                "        if head.fence is not None and head.fence < base:\n",
+            ),
+        ),
+        _TEST,
+    ),
+    Mutant(
+        "kept-versions-nobodys",
+        "a head names the shards of its current version only",
+        (
+            Edit(
+                _HEAD,
+                "for each in head.retained if each.kind is HeadKind.BLOB}",
+                "for each in head.retained if each.kind is HeadKind.ABSENT}",
+            ),
+        ),
+        "tests/unit/test_register.py",
+    ),
+    Mutant(
+        "undeleted-seed-forgotten",
+        "an undeleted version that is overwritten names shards that never were",
+        (
+            Edit(
+                _REGISTER,
+                "manifest.seed_id if manifest is not None and undeleted else",
+                "manifest.blob_id if manifest is not None and undeleted else",
+            ),
+        ),
+        "tests/unit/test_register.py",
+    ),
+    Mutant(
+        "undelete-from-nothing",
+        "an undelete is decided though no head names its source any more",
+        (Edit(_REGISTER, "    return _source_gone(current, operation)\n", "    return None\n"),),
+        "tests/unit/test_register.py",
+    ),
+    Mutant(
+        "expired-with-the-window",
+        "a window that ends takes the version that ended it as well",
+        (Edit(_REGISTER, "each.version >= operation.below", "each.version > operation.below"),),
+        "tests/unit/test_register.py",
+    ),
+    Mutant(
+        "window-ended-by-one",
+        "one home's word ends an undo window",
+        (
+            Edit(
+                _AGES,
+                "        if roster.decides([store for store, answer in answers.items() if answer >= below]):\n",
+                "        if roster.decides(list(answers)):\n",
+            ),
+        ),
+        "tests/unit/test_ages.py",
+    ),
+    Mutant(
+        "older-than-it-is",
+        "a version is as old as its key",
+        (
+            Edit(
+                _AGES,
+                "    kept.setdefault(head.version, now_s)\n",
+                "    kept.setdefault(head.version, min(kept.values(), default=0))\n",
+            ),
+        ),
+        "tests/unit/test_ages.py",
+    ),
+    Mutant(
+        "ages-lost-with-every-decision",
+        "deciding the same head again makes its versions young: a window need never end",
+        (
+            Edit(
+                _ACCEPTOR,
+                "        known = own.ages if own is not None else ()\n",
+                "        known = ()\n",
+            ),
+        ),
+        _TEST,
+    ),
+    Mutant(
+        "uploads-not-spared",
+        "shards of an upload under way are taken for those of one that failed",
+        (
+            Edit(
+                _COLLECTION,
+                "        return self._store.store_time_s - max(each.since_s for each in origins) >= STAGE_TTL_S\n",
+                "        return self._store.store_time_s >= max(each.since_s for each in origins)\n",
+            ),
+        ),
+        _TEST,
+    ),
+    Mutant(
+        "no-quarantine",
+        "shards go under who is reading them",
+        (Edit(_COLLECTION, "now_s - since_s >= QUARANTINE_S", "now_s >= since_s"),),
+        _TEST,
+    ),
+    Mutant(
+        "own-heads-always-believed",
+        "a home that missed what was decided keeps old shards for ever",
+        (
+            Edit(
+                _COLLECTION,
+                "        if self._doubting or seed_id in self._doomed:\n            return False\n",
+                "",
+            ),
+        ),
+        _TEST,
+    ),
+    Mutant(
+        "manifest-forgotten-too-soon",
+        "a home forgets the manifest of what it accepted and what may yet be decided",
+        (
+            Edit(
+                _COLLECTION,
+                "            unnamed -= await self._accepted_here(held, above=reading.ballot)\n",
+                "",
+            ),
+        ),
+        _TEST,
+    ),
+    Mutant(
+        "gone-for-want-of-a-record",
+        "a bucket whose record cannot be found has nothing in it, closed or not",
+        (
+            Edit(
+                _COLLECTION,
+                "        return self._store.bucket_closing(bucket)\n",
+                "        return self._store.bucket_closing(bucket) or not self.unsure\n",
+            ),
+        ),
+        _TEST,
+    ),
+    Mutant(
+        "retaining-unmarked",
+        "the index does not say which registers keep older versions: no window ends",
+        (Edit(_INDEX_ROWS, "(_RETAINS if head.retained else 0)", "(_RETAINS if head.fence else 0)"),),
+        _TEST,
+    ),
+)
