@@ -8,8 +8,10 @@ from tests.mutants.mutant import Edit, Mutant
 
 _ACCEPTOR: Final = "node/holdfast_node/services/acceptor.py"
 _AGES: Final = "node/holdfast_node/core/ages.py"
+_BOOK: Final = "node/holdfast_node/services/bucket_book.py"
 _COLLECTION: Final = "node/holdfast_node/services/collection.py"
 _HEAD: Final = "node/holdfast_node/core/head.py"
+_HEALER: Final = "node/holdfast_node/services/healer.py"
 _INDEX_ROWS: Final = "node/holdfast_node/core/index_rows.py"
 _REGISTER: Final = "node/holdfast_node/core/register.py"
 
@@ -147,9 +149,21 @@ MUTANTS: Final = (
         "a bucket whose record cannot be found has nothing in it, closed or not",
         (
             Edit(
-                _COLLECTION,
-                "        return self._store.bucket_closing(bucket)\n",
-                "        return self._store.bucket_closing(bucket) or not self.unsure\n",
+                _BOOK,
+                "        if not self._closed(bucket):\n            return False\n",
+                "",
+            ),
+        ),
+        _TEST,
+    ),
+    Mutant(
+        "graves-healed",
+        "what a deleted bucket kept for undo is to be healed for ever",
+        (
+            Edit(
+                _HEALER,
+                "            if await self._book.is_gone(place.bucket):\n",
+                "            if await self._book.is_gone(place.bucket) and not place.bucket:\n",
             ),
         ),
         _TEST,

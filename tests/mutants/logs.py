@@ -135,10 +135,16 @@ _DURABILITY: Final = (
         (
             Edit(
                 _COMMITTER,
-                "if self.bulk_room_bytes < length:\n            raise",
+                "if self.bulk_room_bytes + extra_bytes < length:\n            raise",
                 "if False:\n            raise",
             ),
         ),
+        _TEST_STORE,
+    ),
+    Mutant(
+        "mending-takes-all",
+        "heal uses up what is kept for registers",
+        (Edit(_COMMITTER, "MENDING_SHARE: Final = 3", "MENDING_SHARE: Final = 1"),),
         _TEST_STORE,
     ),
 )

@@ -19,6 +19,8 @@ from tests.sim.coverage import rotten_type
 
 MARKS_S: Final = (15.0, 20.0)
 """Until peers have noted a store's latest record: what nobody saw is the published residual."""
+LONELY_S: Final = 40.0
+"""Longer than a change of the map is tried."""
 ROT_FROM_BYTES: Final = 65536
 READ_ERRORS_S: Final = (0.5, 6.0)
 
@@ -89,10 +91,23 @@ class Damage:
         machine.index.wipe()
         self._cluster.note(f"ROLL BACK {machine.name}")
         self._done["rollback"] += 1
+        silenced = self._silence_most() if self._chooser.random() < 0.3 else []
         await self._cluster.boot(machine)
-        await self._later(0.0, 10.0)
+        await self._later(0.0, LONELY_S if silenced else 10.0)
+        for other in silenced:
+            if other.life is None:
+                await self._cluster.boot(other)
         self._cluster.wipe(machine)
         await self._replace_lost()
+
+    def _silence_most(self) -> list[Machine]:
+        """Kill all that run but one: it tells an old store what it is, and is too few to write it into the map."""
+        silenced = self._cluster.running()
+        if silenced:
+            silenced.remove(self._chooser.choice(silenced))
+        for machine in silenced:
+            self._cluster.stop_at_once(machine)
+        return silenced
 
     async def clone(self) -> None:
         """A copy of one store runs beside it, on an address of its own, until somebody throws both away."""

@@ -27,6 +27,7 @@ from holdfast_node.core.messages import (
     SupersededReply,
 )
 from holdfast_node.services import collection, collector
+from holdfast_node.services.datapath import KeyPlace
 from holdfast_node.services.dispatcher import Caller
 from holdfast_node.services.node import Node
 from tests.sim.client import ConnectionLost
@@ -344,9 +345,16 @@ def test_what_a_deleted_bucket_leaves_behind_goes() -> None:
         await _round_everywhere(small)
         (seed,) = seeds_of(await small.head(b"k"))
         assert small.sealed(seed), "kept for undo"
+        bucket, pool = await small.bucket()
         await small.cluster.delete_bucket(BUCKET)
         await _round_everywhere(small)
         assert not small.sealed(seed)
+        for machine in small.cluster.running():
+            healer = small.node(machine.name).healer
+            healer.report(KeyPlace(pool, bucket.id, b"k"))
+        await pass_time(120)
+        status = await small.at("n1", lambda node: node.admin.status())
+        assert status.healthy, "nobody wants it healed"
 
     run_story(story)
 

@@ -16,7 +16,7 @@ from holdfast_node.core.ids import BlobId, StoreId
 from holdfast_node.core.messages import FindShards, Reply, Request, StageCell, StageWhole
 from holdfast_node.core.topology import Topology
 from holdfast_node.ports import Buffer, Codec
-from holdfast_node.services.budget import REPAIR_BYTES, Budget
+from holdfast_node.services.budget import KEEP_BYTES, Budget
 from holdfast_node.services.datapath import DataPath, KeyPlace, PartTarget, source_of
 from holdfast_node.services.dispatcher import Caller
 from holdfast_node.services.mending import NO_BALLOT, Mended, Mender, _Part, plans_of, take_census
@@ -90,7 +90,7 @@ def test_what_was_rebuilt_into_something_else_is_not_sealed(size: int) -> None:
             )
             elsewhere = source.candidates[1][0]
             source.candidates[0] = []
-            budget = Budget("repair", REPAIR_BYTES)
+            budget = Budget("repair", KEEP_BYTES)
             rebuild = Rebuild(
                 path,
                 source=source,
@@ -121,7 +121,7 @@ def test_nothing_is_dropped_under_a_map_that_changed_meanwhile() -> None:
             code = layout_of(manifest).code
             part = _Part(place, manifest, 0, plan, source_of(topology, place, manifest, 0, code), topology)
             result = Mended()
-            mender = Mender(node.path, Budget("repair", REPAIR_BYTES))
+            mender = Mender(node.path, Budget("repair", KEEP_BYTES))
             await mender._drop(part, 0, part.source.candidates[0][0], result)
             return result
 

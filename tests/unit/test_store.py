@@ -363,6 +363,31 @@ def test_bulk_stops_at_the_reserve_and_control_goes_on() -> None:
     run(scenario)
 
 
+def test_what_is_mended_may_take_a_part_of_the_reserve() -> None:
+    settings = StoreSettings(volume_bytes=256 * KIB, batch_bytes_max=64 * KIB, reserve_volumes=3)
+
+    async def fill(store: Store, first: int, *, reserve: bool) -> int:
+        for stripe in range(first, 1000):
+            cell = stores.cell(stores.blob_id(1), stripe, bytes(20 * KIB))
+            try:
+                await store.append([cell], bulk=True, reserve=reserve)
+            except StoreFull:
+                return stripe
+        raise AssertionError("it never fills up")
+
+    async def scenario() -> None:
+        bench = Bench(capacity_bytes=8 * 256 * KIB)
+        async with bench.store(settings=settings) as store:
+            first = await fill(store, 0, reserve=False)
+            mended = await fill(store, first, reserve=True) - first
+            assert 8 <= mended <= 12, "one volume of three"
+            assert await fill(store, first + mended, reserve=False) == first + mended
+            for version in range(1, 51):
+                await put(store, b"k", version)
+
+    run(scenario)
+
+
 def test_a_disk_without_any_room_refuses_and_recovers_when_there_is_some() -> None:
     async def scenario() -> None:
         bench = Bench(capacity_bytes=2 * 256 * KIB + 8 * KIB)

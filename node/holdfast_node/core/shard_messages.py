@@ -29,11 +29,13 @@ class ShardHeader:
 
 @dataclass(frozen=True, slots=True)
 class StageWhole:
-    """A one-stripe shard with its seal, and for a home also the prepare: one message, one fsync."""
+    """A one-stripe shard with its seal, and for a home also the prepare: one message, one fsync. `mending`: it is made
+    anew for a blob that was written before, and may take room from the reserve."""
 
     header: ShardHeader
     prepare: Prepare | None
     payload: bytes
+    mending: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,8 @@ class StageWholeReply:
 
 @dataclass(frozen=True, slots=True)
 class StageCell:
-    """One cell of a shard that will be sealed later. Answered when it is in the log's queue or on disk."""
+    """One cell of a shard that will be sealed later. Answered when it is in the log's queue or on disk. `mending` as
+    in `StageWhole`."""
 
     bucket: BucketId
     key: bytes
@@ -57,6 +60,7 @@ class StageCell:
     checksum: Digest
     base: Ballot
     payload: bytes
+    mending: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Remembers for a while; what it says of a bucket that is gone stays true for ever
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -15,6 +15,8 @@ from holdfast_node.core.ids import RESERVED_BUCKET, BucketId
 
 GONE_MAX: Final = 100_000
 """Ids of deleted buckets that are remembered: 3 MB."""
+CLOSED_AGE_S: Final = 5.0
+"""Whether a closed bucket is gone is looked up again after so long."""
 
 
 class BucketList(Protocol):
@@ -35,35 +37,52 @@ _RESERVED: Final = BucketFacts(pool=0, undo_seconds=0)
 
 
 class BucketBook:
-    def __init__(self, buckets: BucketList) -> None:
+    """`closed`: has this store closed the bucket's door, durably?"""
+
+    def __init__(self, buckets: BucketList, closed: Callable[[BucketId], bool]) -> None:
         self._buckets: Final = buckets
+        self._closed: Final = closed
         self._known: dict[BucketId, BucketFacts] = {}
         self._gone: set[BucketId] = set()
         self._reading: Final = asyncio.Lock()
+        self._listed_s = -CLOSED_AGE_S
 
     def forget(self) -> None:
         """Whoever begins a new round wants to know anew."""
-        self._known.clear()
+        self._known = {}
 
     async def facts(self, bucket: BucketId) -> BucketFacts | None:
-        """None: no record names this bucket any more. It was proven empty, nothing is decided in it again, and its id
-        is never used again. Raises `ClusterError`."""
+        """None: no record names this bucket. Raises `ClusterError`."""
         if bucket == RESERVED_BUCKET:
             return _RESERVED
+        if bucket not in self._known and bucket not in self._gone:
+            await self._list(asyncio.get_running_loop().time())
+        return self._known.get(bucket)
+
+    async def is_gone(self, bucket: BucketId) -> bool:
+        """Whether the bucket was deleted: it was proven empty, nothing is decided in it again, and its id is never used
+        again. Every store closes a bucket for good before its record goes; so whoever has not closed it does not
+        believe that it is gone, though no record names it. Raises `ClusterError`."""
         if bucket in self._gone:
-            return None
-        found = self._known.get(bucket)
-        if found is not None:
-            return found
-        async with (
-            self._reading
-        ):  # a listing that began after somebody met the bucket: it is in there, or gone
-            if bucket not in self._known:
-                async for pool, each in self._buckets.all_buckets():
-                    self._known[each.id] = BucketFacts(pool, each.undo_seconds)
-            found = self._known.get(bucket)
-        if found is None:
-            if len(self._gone) >= GONE_MAX:
-                self._gone.clear()
-            self._gone.add(bucket)
-        return found
+            return True
+        if not self._closed(bucket):
+            return False
+        await self._list(asyncio.get_running_loop().time() - CLOSED_AGE_S)
+        if bucket in self._known:
+            return False
+        if len(self._gone) >= GONE_MAX:
+            self._gone.clear()
+        self._gone.add(bucket)
+        return True
+
+    async def _list(self, since_s: float) -> None:
+        """Unless that was begun since then. A bucket that somebody has met before is in the list, or was deleted."""
+        async with self._reading:
+            if self._listed_s >= since_s:
+                return
+            began_s = asyncio.get_running_loop().time()
+            found = {
+                each.id: BucketFacts(pool, each.undo_seconds)
+                async for pool, each in self._buckets.all_buckets()
+            }
+            self._known, self._listed_s = found, began_s

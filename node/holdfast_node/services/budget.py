@@ -15,7 +15,6 @@ from holdfast_node.core.errors import Overloaded
 
 COORDINATE_BYTES: Final = 128 * 1024 * 1024
 KEEP_BYTES: Final = 64 * 1024 * 1024
-REPAIR_BYTES: Final = 32 * 1024 * 1024
 WAITERS_MAX: Final = 1024
 """A waiter costs a task, not its bytes: they are not read before they are granted."""
 RETRY_AFTER_MS: Final = 500

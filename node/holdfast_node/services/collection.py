@@ -114,25 +114,19 @@ class Collection:
         if not some:
             return
         bucket = some[0].bucket
-        facts = await self._book.facts(bucket)
-        if facts is None:
-            nobodys = self._is_closed(bucket) and self._has_waited(held.seed_id)
+        if await self._book.is_gone(bucket):
+            nobodys = self._has_waited(held.seed_id)
         elif await self._names_here(some[0], held.seed_id):
             nobodys = False
         else:
             origins = await self._origins(held, most=len(held.shards))
-            nobodys = await self._is_nobodys(facts.pool, held.seed_id, origins)
+            nobodys = await self._is_nobodys(held.seed_id, origins)
         if not nobodys:
             return
         dropped = await self._shards.drop(held.shards)
         self.dropped += dropped
         if dropped:
             self._path.events.emit("shards_collected", seed=held.seed_id.hex(), shards=dropped)
-
-    def _is_closed(self, bucket: BucketId) -> bool:
-        """Before its record goes, a bucket is closed at every store for good: whoever has not closed it keeps what is
-        in it, though no record names it."""
-        return self._store.bucket_closing(bucket)
 
     def _has_waited(self, seed_id: BlobId) -> bool:
         """Whether nobody's shards were so for long enough. If not, they are remembered."""
@@ -177,11 +171,12 @@ class Collection:
             return None
         return record.accepted, self._bodies.decode(Head, record.head)
 
-    async def _is_nobodys(self, pool: int, seed_id: BlobId, origins: Sequence[Origin]) -> bool:
+    async def _is_nobodys(self, seed_id: BlobId, origins: Sequence[Origin]) -> bool:
         """Whether no head names the seed, now or ever, and none has for a while. Raises `ClusterError`."""
-        if not origins:
+        facts = await self._book.facts(origins[0].bucket) if origins else None
+        if facts is None:
             return False
-        bucket, key = origins[0].bucket, origins[0].key
+        pool, bucket, key = facts.pool, origins[0].bucket, origins[0].key
         head = (await self._path.registers.read(pool, bucket, key)).head
         if seed_id in seeds_of(head) or not self._is_over(seed_id, origins):
             return False
@@ -192,7 +187,8 @@ class Collection:
             try:
                 head = await self._path.registers.fence(pool, bucket, key, base)
             except BucketClosing:
-                return await self._closed.nothing_behind(bucket) and self._is_closed(bucket)
+                _ = await self._closed.nothing_behind(bucket)
+                return False
         return seed_id not in seeds_of(head)
 
     def _is_over(self, seed_id: BlobId, origins: Sequence[Origin]) -> bool:
@@ -213,10 +209,10 @@ class Collection:
             unnamed -= await self._accepted_here(held, above=None)
         if not unnamed:
             return
-        facts = await self._book.facts(held.bucket)
-        if facts is None and not self._is_closed(held.bucket):
-            return
-        if facts is not None:
+        if not await self._book.is_gone(held.bucket):
+            facts = await self._book.facts(held.bucket)
+            if facts is None:
+                return
             reading = await self._path.registers.read(facts.pool, held.bucket, held.key)
             unnamed -= _blobs_of(reading.head)
             unnamed -= await self._accepted_here(held, above=reading.ballot)

@@ -109,7 +109,7 @@ class Collector:
     def _is_due(self, now_s: float) -> bool:
         if now_s < self._next_s:
             return False
-        if self._collection.quarantined or now_s >= self._ended_s + ROUND_MAX_S:
+        if self._collection.quarantined or now_s >= self._ended_s + ROUND_MAX_S or self._store.is_short:
             return True
         grown = self._store.written_bytes - self._grown_from
         return grown * ROUND_GROWTH >= self._store.used_bytes

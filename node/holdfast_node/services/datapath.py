@@ -65,7 +65,8 @@ class DataPath:
 
 @dataclass(frozen=True, slots=True)
 class PartTarget:
-    """One part to be written: everything its shard headers say but the checksums."""
+    """One part to be written: everything its shard headers say but the checksums. `mending`: its blob was there
+    before."""
 
     place: KeyPlace
     seed_id: BlobId
@@ -74,6 +75,7 @@ class PartTarget:
     code: Code
     stripe_bytes: int
     base: Ballot
+    mending: bool = False
 
     def header(self, topology: Topology, index: int, checksums: Sequence[Digest]) -> ShardHeader:
         return ShardHeader(

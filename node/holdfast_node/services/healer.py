@@ -34,8 +34,9 @@ from holdfast_node.core.messages import (
 from holdfast_node.core.records import PartitionRecord
 from holdfast_node.core.topology import Topology
 from holdfast_node.ports import Bodies
-from holdfast_node.services.budget import REPAIR_BYTES, Budget
-from holdfast_node.services.closed_doors import ClosedDoors, Doors
+from holdfast_node.services.bucket_book import BucketBook
+from holdfast_node.services.budget import Budget
+from holdfast_node.services.closed_doors import ClosedDoors
 from holdfast_node.services.datapath import DataPath, KeyPlace
 from holdfast_node.services.dispatcher import Caller, Handler, handler
 from holdfast_node.services.mending import Census, Mended, Mender, take_census
@@ -97,15 +98,23 @@ class Healer:
     name = "healer"
 
     def __init__(
-        self, *, path: DataPath, store: HealStore, bodies: Bodies, doors: Doors, repair: Budget | None = None
+        self,
+        *,
+        path: DataPath,
+        store: HealStore,
+        bodies: Bodies,
+        closed: ClosedDoors,
+        book: BucketBook,
+        repair: Budget,
     ) -> None:
         self._path: Final = path
         self._store: Final = store
         self._bodies: Final = bodies
-        self._closed: Final = ClosedDoors(doors)
-        self._looker: Final = Looker(path, bodies, self._closed)
+        self._closed: Final = closed
+        self._book: Final = book
+        self._looker: Final = Looker(path, bodies, closed, book)
         self._namer: Final = Namer(path, store)
-        self._mender: Final = Mender(path, repair or Budget("repair", REPAIR_BYTES))
+        self._mender: Final = Mender(path, repair)
         self._order: Final = HealOrder()
         self._wards: dict[tuple[int, int], Ward] = {}
         self._damaged: dict[ShardName, None] = {}
@@ -325,6 +334,9 @@ class Healer:
         """The key as it is now; None (and put off) if that cannot be known."""
         place = KeyPlace(ailing.pool, ailing.bucket, ailing.key)
         try:
+            if await self._book.is_gone(place.bucket):
+                self._order.remove(ailing)
+                return None
             reading = await self._path.registers.read(place.pool, place.bucket, place.key)
             head = reading.head
             manifests = [head.manifest] if head.manifest is not None else []

@@ -70,7 +70,9 @@ class ShardStore(Protocol):
     @property
     def store_time_s(self) -> int: ...
 
-    def append(self, entries: Sequence[Entry], *, bulk: bool = False) -> asyncio.Future[None]: ...
+    def append(
+        self, entries: Sequence[Entry], *, bulk: bool = False, reserve: bool = False
+    ) -> asyncio.Future[None]: ...
 
     def shard(self, name: ShardName) -> ShardState | None: ...
 
@@ -145,7 +147,7 @@ class Keeper:
         entries = [Entry(cell, request.payload), Entry(SealRecord(header, self._store.store_time_s))]
         async with self._budget.lease(len(request.payload)):
             if request.prepare is None:
-                await self._store.append(entries, bulk=True)
+                await self._store.append(entries, bulk=True, reserve=request.mending)
                 return StageWholeReply(None)
             try:
                 return StageWholeReply(await self._prepare_with(request.prepare, entries))
@@ -159,7 +161,8 @@ class Keeper:
         self._check_unchanged(name, request.stripe, request.checksum)
         grant = await self._budget.take(len(request.payload))
         try:
-            durable = self._store.append(self._cell_entries(name, request), bulk=True)
+            entries = self._cell_entries(name, request)
+            durable = self._store.append(entries, bulk=True, reserve=request.mending)
         except BaseException:
             grant.release()
             raise
@@ -207,7 +210,8 @@ class Keeper:
                 raise ShardMissing(f"cell {stripe} of shard {header.index} is not here")
             if stored != checksum:
                 raise IntegrityError(f"cell {stripe} of shard {header.index} is not the one the seal names")
-        await self._store.append([Entry(SealRecord(header, self._store.store_time_s))], bulk=True)
+        seal = Entry(SealRecord(header, self._store.store_time_s))
+        await self._store.append([seal], bulk=True, reserve=True)
         return SealReply()
 
     async def _settled(self, name: ShardName) -> None:
@@ -366,7 +370,7 @@ class Keeper:
             if self._store.shard(name) is None or self._dropping[name]:
                 grant.release()
                 return
-            durable = self._store.append([entry], bulk=True)
+            durable = self._store.append([entry], bulk=True, reserve=True)
         except BaseException:
             grant.release()
             raise

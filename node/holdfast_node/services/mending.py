@@ -189,6 +189,7 @@ class Mender:
             code=part.source.code,
             stripe_bytes=part.manifest.stripe_bytes,
             base=base,
+            mending=True,
         )
         rebuild = Rebuild(
             self._path,

@@ -185,6 +185,8 @@ class Node:
             listing=self.listing,
             path=self.path,
         )
+        self.bucket_book = BucketBook(self.buckets, self.store.bucket_closing)
+        self.closed_doors = ClosedDoors(self.buckets)
         self.coordinator = Coordinator(blobs=self.blobs, buckets=self.buckets, listing=self.listing)
         self.acceptor = Acceptor(
             store=self.store,
@@ -217,7 +219,8 @@ class Node:
             path=self.path,
             store=self.store,
             bodies=ports.bodies,
-            doors=self.buckets,
+            closed=self.closed_doors,
+            book=self.bucket_book,
             repair=Budget("repair", settings.repair_bytes),
         )
         me = self.store.superblock.store
@@ -246,14 +249,14 @@ class Node:
         self._collect_garbage(ports)
 
     def _collect_garbage(self, ports: NodePorts) -> None:
-        path, store, book = self.path, self.store, BucketBook(self.buckets)
+        path, store, book = self.path, self.store, self.bucket_book
         self.collection = Collection(
             path=path,
             store=store,
             bodies=ports.bodies,
             shards=self.keeper,
             book=book,
-            closed=ClosedDoors(self.buckets),
+            closed=self.closed_doors,
         )
         self.collector = Collector(
             path=path,

@@ -108,7 +108,7 @@ class Rebuild:
                 self._checksums[index] = [self._checksum(index, 0, cell)]
                 if self._agrees(index):
                     header = self._target.header(self._topology, index, self._checksums[index])
-                    request = StageWhole(header, None, cell)
+                    request = StageWhole(header, None, cell, mending=self._target.mending)
                     answers.ask(index, self._targets[index], request, timeout_s=STAGE_TIMEOUT_S)
                     self.bytes_written += len(cell)
             sealed = await self._collect(answers, StageWholeReply)
@@ -131,6 +131,7 @@ class Rebuild:
                     checksum=checksum,
                     base=target.base,
                     payload=cell,
+                    mending=target.mending,
                 )
                 answers.ask((index, stripe), self._targets[index], request, timeout_s=STAGE_TIMEOUT_S)
                 self.bytes_written += len(cell)

@@ -216,6 +216,11 @@ class Store:
         return self._committer.written_bytes
 
     @property
+    def is_short(self) -> bool:
+        """Whether only the reserve is left."""
+        return self._committer.bulk_room_bytes <= 0
+
+    @property
     def capacity_bytes(self) -> int:
         return self._committer.capacity_bytes
 
@@ -267,15 +272,18 @@ class Store:
 
     # --- writing --------------------------------------------------------------------------------------------
 
-    def append(self, entries: Sequence[Entry], *, bulk: bool = False) -> asyncio.Future[None]:
+    def append(
+        self, entries: Sequence[Entry], *, bulk: bool = False, reserve: bool = False
+    ) -> asyncio.Future[None]:
         """Queue one atomic group; resolves when it is durable and visible to every read below.
 
-        Raises at once: `StoreFailed`, `StoreFull` (bulk, when only the reserve is left), `Overloaded`, `TooLarge`,
-        `IntegrityError` for a head that cannot be decoded. Bulk groups keep their order, control groups theirs.
+        Raises at once: `StoreFailed`, `StoreFull` (bulk, when only the reserve is left; with `reserve`, when only what
+        is for no bulk at all is left), `Overloaded`, `TooLarge`, `IntegrityError` for a head that cannot be decoded.
+        Bulk groups keep their order, control groups theirs.
         """
         riders, self._riders = self._riders, {}
         pending = [self._pending(entry) for entry in (*entries, *riders.values())]
-        durable = self._committer.append(pending, bulk=bulk)
+        durable = self._committer.append(pending, bulk=bulk, reserve=reserve)
         if small := [key for each in pending if (key := index_keys.small_row_key(each.body, each.key))]:
             self._small_on_the_way.update(small)
             durable.add_done_callback(lambda _: self._small_on_the_way.subtract(small))

@@ -21,6 +21,7 @@ from holdfast_node.core.margin import NODE_TAG, shard_survives
 from holdfast_node.core.messages import CopyRegisters, RegisterCopies, RegisterCopy
 from holdfast_node.core.topology import Topology
 from holdfast_node.ports import Bodies, Failed
+from holdfast_node.services.bucket_book import BucketBook
 from holdfast_node.services.closed_doors import ClosedDoors
 from holdfast_node.services.datapath import DataPath, KeyPlace, homes_without_shard
 from holdfast_node.services.fanout import gather, replies
@@ -136,10 +137,11 @@ def stewarded(topology: Topology, path: DataPath) -> Iterator[tuple[int, int]]:
 class Looker:
     """Reads the keys of a ward, a page per call."""
 
-    def __init__(self, path: DataPath, bodies: Bodies, closed: ClosedDoors) -> None:
+    def __init__(self, path: DataPath, bodies: Bodies, closed: ClosedDoors, book: BucketBook) -> None:
         self._path: Final = path
         self._bodies: Final = bodies
         self._closed: Final = closed
+        self._book: Final = book
 
     async def look(self, ward: Ward, up: frozenset[StoreId]) -> list[Ailing]:
         """The next page: which of its keys ail. Ends the look after the last. The return of a store that is not `up`
@@ -151,6 +153,8 @@ class Looker:
         disputed = frozenset(window.disputed)
         found: list[Found] = []
         for copy in window.known:
+            if await self._book.is_gone(copy.bucket):
+                continue  # what it kept for undo went with it
             place = KeyPlace(ward.pool, copy.bucket, copy.key)
             found.append(await self._settled(place, copy, disputed=(copy.bucket, copy.key) in disputed))
         if ward.full:

@@ -916,6 +916,8 @@ class StageWhole(_message.Message):
 
     HEADER_FIELD_NUMBER: _builtins.int
     PREPARE_FIELD_NUMBER: _builtins.int
+    MENDING_FIELD_NUMBER: _builtins.int
+    mending: _builtins.bool
     @_builtins.property
     def header(self) -> _records_pb2.ShardHeader: ...
     @_builtins.property
@@ -925,10 +927,11 @@ class StageWhole(_message.Message):
         *,
         header: _records_pb2.ShardHeader | None = ...,
         prepare: Global___Prepare | None = ...,
+        mending: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "prepare", b"prepare"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "prepare", b"prepare"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "mending", b"mending", "prepare", b"prepare"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -969,6 +972,7 @@ class StageCell(_message.Message):
     STRIPE_FIELD_NUMBER: _builtins.int
     CHECKSUM_FIELD_NUMBER: _builtins.int
     BASE_FIELD_NUMBER: _builtins.int
+    MENDING_FIELD_NUMBER: _builtins.int
     bucket: _builtins.bytes
     key: _builtins.bytes
     seed_id: _builtins.bytes
@@ -976,6 +980,7 @@ class StageCell(_message.Message):
     index: _builtins.int
     stripe: _builtins.int
     checksum: _builtins.bytes
+    mending: _builtins.bool
     @_builtins.property
     def base(self) -> _types_pb2.Ballot: ...
     def __init__(
@@ -989,10 +994,11 @@ class StageCell(_message.Message):
         stripe: _builtins.int = ...,
         checksum: _builtins.bytes = ...,
         base: _types_pb2.Ballot | None = ...,
+        mending: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "bucket", b"bucket", "checksum", b"checksum", "index", b"index", "key", b"key", "part", b"part", "seed_id", b"seed_id", "stripe", b"stripe"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "bucket", b"bucket", "checksum", b"checksum", "index", b"index", "key", b"key", "mending", b"mending", "part", b"part", "seed_id", b"seed_id", "stripe", b"stripe"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

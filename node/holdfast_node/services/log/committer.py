@@ -58,6 +58,10 @@ class Group:
     wanted: Callable[[], bool] = lambda: True
 
 
+MENDING_SHARE: Final = 3
+"""Of the reserve, one part in so many is for shards that are made whole again; the rest is not for bulk at all."""
+
+
 @dataclass(frozen=True, slots=True)
 class CommitterSettings:
     batch_bytes_max: int
@@ -129,15 +133,18 @@ class Committer:
     def group_bytes_max(self) -> int:
         return self._volumes.volume_bytes - 2 * BLOCK
 
-    def append(self, records: Sequence[Pending], *, bulk: bool) -> asyncio.Future[None]:
-        """Queue one group. Raises `StoreFailed`, `StoreFull`, `Overloaded` or `TooLarge` at once."""
+    def append(
+        self, records: Sequence[Pending], *, bulk: bool, reserve: bool = False
+    ) -> asyncio.Future[None]:
+        """Queue one group; with `reserve` a bulk group may take what is kept for mending. Raises `StoreFailed`,
+        `StoreFull`, `Overloaded` or `TooLarge` at once."""
         if self.failure or self._closing:
             raise StoreFailed(self.failure or "the store is closing")
         length = sum(map(_record_bytes, records))
         if length > self.group_bytes_max():
             raise TooLarge(f"{length} bytes do not fit into one volume")
         if bulk:
-            self._admit_bulk(length)
+            self._admit_bulk(length, self._settings.reserve_bytes // MENDING_SHARE if reserve else 0)
         elif self._control_bytes and self._control_bytes + length > CONTROL_QUEUE_BYTES_MAX:
             raise Overloaded("the log cannot keep up", retry_after_ms=RETRY_AFTER_MS)
         elif self._is_last_volume():
@@ -206,12 +213,12 @@ class Committer:
         free, limit = self._disk.free_bytes(), self._settings.capacity_bytes
         return min(free, max(0, limit - self._volumes.made_bytes)) if limit else free
 
-    def _admit_bulk(self, length: int) -> None:
+    def _admit_bulk(self, length: int, extra_bytes: int) -> None:
         if self._bulk_bytes and self._bulk_bytes + length > QUEUE_BYTES_MAX:
             raise Overloaded("the log cannot keep up", retry_after_ms=RETRY_AFTER_MS)
-        if self.bulk_room_bytes < length:
+        if self.bulk_room_bytes + extra_bytes < length:
             self.measure()
-        if self.bulk_room_bytes < length:
+        if self.bulk_room_bytes + extra_bytes < length:
             raise StoreFull(
                 "only the reserve is left on this store", hint="delete blobs, add nodes or enlarge the disk"
             )
