@@ -105,7 +105,7 @@ def _rot(cluster: LocalCluster, flips: int, chooser: random.Random) -> Counter[s
     victims: dict[bytes, frozenset[str]] = {}
     eligible: list[tuple[Path, Record]] = []
     for node in cluster.layout.nodes:
-        for path, record in _records(node.data_dir):
+        for path, record in records(node.data_dir):
             about = _about(record)
             chosen = victims.setdefault(about, frozenset(chooser.sample(names, MAY_BE_LOST)))
             if not about or node.name in chosen:
@@ -113,7 +113,7 @@ def _rot(cluster: LocalCluster, flips: int, chooser: random.Random) -> Counter[s
     kinds: Counter[str] = Counter()
     for path, record in chooser.sample(eligible, min(flips, len(eligible))):
         extent = record.extent
-        _flip(path, extent.offset + chooser.randrange(extent.length), 1 << chooser.randrange(8))
+        flip_bit(path, extent.offset + chooser.randrange(extent.length), 1 << chooser.randrange(8))
         kinds[RecordType(record.kind).name.lower()] += 1
     return kinds
 
@@ -128,7 +128,7 @@ def _about(record: Record) -> bytes:
     return record.key if kind in OF_KEYS else b""
 
 
-def _records(directory: Path) -> Iterator[tuple[Path, Record]]:
+def records(directory: Path) -> Iterator[tuple[Path, Record]]:
     for path in sorted(directory.glob("volume-*")):
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
             content = memoryview(bytes(mapped))
@@ -137,7 +137,7 @@ def _records(directory: Path) -> Iterator[tuple[Path, Record]]:
                 yield path, record
 
 
-def _flip(path: Path, offset: int, mask: int) -> None:
+def flip_bit(path: Path, offset: int, mask: int) -> None:
     with path.open("r+b") as file:
         byte = os.pread(file.fileno(), 1, offset)[0]
         os.pwrite(file.fileno(), bytes([byte ^ mask]), offset)

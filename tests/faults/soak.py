@@ -15,9 +15,11 @@ from typing import Final
 
 from tests.faults.big import big
 from tests.faults.compacting import compacting
+from tests.faults.filling import filling, missing
 from tests.faults.flips import flips
 from tests.faults.grow import grow
 from tests.faults.indexes import lose_indexes
+from tests.faults.poisoned import poisoned
 from tests.faults.scenarios import Report, kill_all, lose_san, two_dead
 from tests.faults.scrubbing import scrubbing
 
@@ -32,6 +34,8 @@ KINDS: Final = (
     "indexes",
     "scrubbing",
     "compacting",
+    "filling",
+    "poisoned",
 )
 
 
@@ -42,7 +46,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--losses", type=int, default=10, help="SANs lost, one after another")
     parser.add_argument("--kills", type=int, default=20, help="times all nodes are killed, or one")
     parser.add_argument("--flips", type=int, default=1000, help="single bytes flipped")
-    parser.add_argument("--bits", type=int, default=10_000, help="records hit by rot before one scrub")
+    parser.add_argument(
+        "--bits",
+        type=int,
+        default=10_000,
+        help="records hit by rot before one scrub; blobs beside the poisoned one",
+    )
     parser.add_argument("--volumes", type=int, default=6, help="that every node has to give back")
     parser.add_argument(
         "--gib", type=float, default=5.0, help="size of the big blob, and five times the indexed"
@@ -65,10 +74,15 @@ def main() -> int:
         "compacting": lambda root: compacting(
             root, seed=asked.seed, volumes=asked.volumes, kills=asked.kills
         ),
+        "poisoned": lambda root: poisoned(root, seed=asked.seed, blobs=asked.bits),
+        "filling": lambda root: filling(root, seed=asked.seed),
         "big": lambda root: big(root, seed=asked.seed, size=int(asked.gib * GIB)),
     }
     rounds = failed = 0
     for kind in KINDS if asked.what == "all" else (asked.what,):
+        if kind == "filling" and (why := missing()):
+            print(f"filling is left out: {why}")
+            continue
         with tempfile.TemporaryDirectory(prefix="holdfast-soak-") as root:
             began = time.monotonic()
             report = runs[kind](Path(root) / "cluster")

@@ -49,6 +49,36 @@ MUTANTS: Final = (
         _TEST,
     ),
     Mutant(
+        "copied-for-nothing",
+        "when there is no room for one more volume, those that were copied do not go either",
+        (
+            Edit(
+                _COMPACTION,
+                "        except StoreFull as error:\n",
+                "        except ZeroDivisionError as error:\n",
+            ),
+        ),
+        _TEST,
+    ),
+    Mutant(
+        "fragments-are-room",
+        "what is left of a disk beside whole volumes is taken for room to compact",
+        (Edit(_COMMITTER, "self._free_bytes() // volume_bytes * volume_bytes", "self._free_bytes()"),),
+        _TEST,
+    ),
+    Mutant(
+        "full-and-deaf",
+        "a store in its last volume learns of no new map, and of no node that would help it",
+        (Edit(_COMMITTER, "and not (vital and self._half_is_left())", "and not (vital and self.failure)"),),
+        _TEST,
+    ),
+    Mutant(
+        "maps-fill-the-last-volume",
+        "maps may take the room that compaction needs",
+        (Edit(_COMMITTER, "and not (vital and self._half_is_left())", "and not vital"),),
+        _TEST,
+    ),
+    Mutant(
         "drops-forgotten",
         "a volume goes with the record that keeps a dropped shard from coming back",
         (

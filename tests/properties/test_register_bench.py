@@ -86,7 +86,7 @@ class Workload:
         result, version = Result.UNKNOWN, 0
         for attempt in range(3):
             blob = BlobId(content.encode().ljust(16, b"."))
-            manifest = Manifest(blob, BlobId(bytes([attempt]) * 16), 1, "copy:3", 1, 1, Digest(b"d" * 16), ())
+            manifest = Manifest(blob, blob, 1, "copy:3", 1, 1, Digest(bytes([attempt]) * 16), ())
             operation = Operation(
                 kind,
                 request,

@@ -310,25 +310,28 @@ def test_what_a_crash_left_of_a_removed_volume_is_not_read_again() -> None:
     run(story())
 
 
-def test_a_store_that_is_full_of_garbage_recovers_by_itself() -> None:
-    """Compaction has the last volume for itself: everything else fills up the others only."""
+@pytest.mark.parametrize("fragment_kib", [0, 200])
+@pytest.mark.parametrize("needed_one_in", [2, 4])
+def test_a_store_that_is_full_of_garbage_recovers_by_itself(*, fragment_kib: int, needed_one_in: int) -> None:
+    """Compaction has the last volume for itself: everything else fills up the others only. What is left of the disk
+    beside whole volumes is no room."""
     settings = StoreSettings(volume_bytes=256 * KIB, batch_bytes_max=64 * KIB, reserve_volumes=2)
 
     async def story() -> None:
-        bench = Bench(capacity_bytes=6 * 256 * KIB)
+        bench = Bench(capacity_bytes=6 * 256 * KIB + fragment_kib * KIB)
         async with bench.store(settings=settings) as store:
             version = 0
             with pytest.raises(StoreFull):  # noqa: PT012 - it has to fill up first
                 while True:
-                    if version % 4 == 0:  # in every volume something is needed
+                    if version % needed_one_in == 0:  # in every volume something is needed
                         await store.append([stores.cell(blob_id(2), version, DATA)])
                     await put(store, b"k", version + 1)
                     version += 1
-            cells = range(0, version, 4)
+            cells = range(0, version, needed_one_in)
             with pytest.raises(StoreFull):
                 await put(store, b"k", version + 1)
-            assert await compact(store) >= 3
-            for _ in range(60):
+            assert await compact(store) >= 2
+            for _ in range(30):
                 version += 1
                 await put(store, b"k", version)
             await store.append([stores.cell(blob_id(1), 0, bytes(20 * KIB))], bulk=True)
@@ -337,6 +340,53 @@ def test_a_store_that_is_full_of_garbage_recovers_by_itself() -> None:
             assert await store.register(BUCKET, b"k") == register(b"k", version)
             for stripe in cells:
                 assert await store.cells(ShardName(blob_id(2), 0, 0), stripe, 1) == [DATA]
+
+    run(story())
+
+
+def test_volumes_that_were_copied_go_although_there_was_no_room_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story() -> None:
+        async with Bench().store() as store:
+            await store.append([stores.cell(blob_id(7), 0, DATA), stores.seal(blob_id(7), [DATA])])
+            _ = await overwrite(store, 4)
+            copy, copied = store.compactor.copy, list[int]()
+
+            async def once(number: int, *, rest_s: Callable[[float], float]) -> int:
+                copied.append(number)
+                if len(copied) == 2:
+                    raise StoreFull("somebody else was quicker")
+                return await copy(number, rest_s=rest_s)
+
+            monkeypatch.setattr(store.compactor, "copy", once)
+            assert await compact(store) >= 1
+
+    run(story())
+
+
+def test_a_store_in_its_last_volume_still_learns_of_new_maps_and_drops_shards() -> None:
+    """Or it could not be told of the nodes that are to help it. Half of the volume stays for copies."""
+    settings = StoreSettings(volume_bytes=256 * KIB, batch_bytes_max=64 * KIB, reserve_volumes=2)
+
+    async def story() -> None:
+        async with Bench(capacity_bytes=6 * 256 * KIB).store(settings=settings) as store:
+            version = 0
+            with pytest.raises(StoreFull):  # noqa: PT012 - it has to fill up first
+                while True:
+                    version += 1
+                    await put(store, b"k", version)
+            _ = await store.compactor.survey(rest_s=no_rest)
+            _ = await store.compactor.copy(1, rest_s=no_rest)
+            with pytest.raises(StoreFull):
+                await put(store, b"k", version)
+            before = store.used_bytes
+            await store.append([Entry(DropRecord(blob_id(2), 0, 0))])
+            with pytest.raises(StoreFull):  # noqa: PT012 - so many are refused in the end
+                for number in range(100):
+                    await store.append([Entry(MapRecord(bytes([number]) * 4000))])
+            assert store.map()
+            assert store.used_bytes - before <= 128 * KIB
 
     run(story())
 
@@ -429,3 +479,13 @@ def test_the_oldest_volume_goes_when_the_dropped_take_too_much_room() -> None:
     assert _chosen(some, room_bytes=10_000, short=False) == []
     more = [usage(1, 0.1), usage(2, 0.2, drops=0.3)]
     assert _chosen(more, room_bytes=10_000, short=False) == [1]
+
+
+def test_room_for_copies_is_in_whole_volumes() -> None:
+    settings = StoreSettings(volume_bytes=256 * KIB, batch_bytes_max=64 * KIB)
+
+    async def story() -> None:
+        async with Bench(capacity_bytes=6 * 256 * KIB + 200 * KIB).store(settings=settings) as store:
+            assert store.compactor.room_bytes <= 6 * 256 * KIB
+
+    run(story())

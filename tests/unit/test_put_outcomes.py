@@ -9,6 +9,7 @@ from holdfast_node.core.errors import (
     DeadlineExceeded,
     InvalidArgument,
     OutcomeUnknown,
+    StoreFailed,
     StoreFull,
     Unavailable,
 )
@@ -80,8 +81,21 @@ def test_no_ack_while_the_loss_of_one_store_would_undo_it(size: int) -> None:
         for name in ALL[1:] if size == SIZES[0] else ALL[2:]:
             for request in (StageWhole, StageCell, Seal):
                 small.twist(name, request, is_full)
-        with pytest.raises(Unavailable, match="the loss of one more could undo"):
+        with pytest.raises(StoreFull, match="the loss of one more could undo: only the reserve is left at n"):
             await small.put(b"k", payload_of(size))
+
+    run_story(story)
+
+
+def test_a_full_store_is_not_blamed_for_one_that_is_broken() -> None:
+    async def broken(usual: Serve, caller: Caller, asked: Request) -> Reply:
+        raise StoreFailed("planted")
+
+    async def story(small: SmallCluster) -> None:
+        for name in ALL[1:]:
+            small.twist(name, StageWhole, is_full if name == "n2" else broken)
+        with pytest.raises(Unavailable, match="the loss of one more could undo"):
+            await small.put(b"k", payload_of(300))
 
     run_story(story)
 

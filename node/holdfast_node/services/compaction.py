@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from holdfast_node.core.errors import HoldfastError
+from holdfast_node.core.errors import HoldfastError, StoreFull
 from holdfast_node.core.log_format import Position
 from holdfast_node.core.messages import WorkerStatus
 from holdfast_node.services.foreground import Foreground
@@ -97,7 +97,7 @@ class Compaction:
 
     @property
     def _is_short(self) -> bool:
-        return self._compactor.bulk_room_bytes <= 0
+        return self._store.is_short
 
     def _rest_s(self, took_s: float) -> float:
         """No rest while writers are refused for want of room."""
@@ -110,9 +110,15 @@ class Compaction:
         self._surveyed_s = asyncio.get_running_loop().time()
 
     async def _copy(self, number: int) -> None:
+        """No room after all, because others were quicker: those that were copied before may go, and make some."""
         if self._began_at is None:
             self._began_at = self._compactor.end
-        records = await self._compactor.copy(number, rest_s=self._rest_s)
+        try:
+            records = await self._compactor.copy(number, rest_s=self._rest_s)
+        except StoreFull as error:
+            self._victims = []
+            self._store.verifier.events.emit("volume_not_copied", volume=number, error=str(error))
+            return
         self._copied.append(number)
         self._store.verifier.events.emit("volume_copied", volume=number, records=records)
 

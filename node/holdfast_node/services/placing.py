@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from holdfast_node.core.errors import Evidence, HoldfastError, Unavailable
+from holdfast_node.core.errors import Evidence, HoldfastError, StoreFull, Unavailable
 from holdfast_node.core.holders import ack_allowed, choose, replacement
 from holdfast_node.core.ids import StoreId
 from holdfast_node.services.datapath import DataPath, PartTarget
@@ -36,6 +36,7 @@ class Placing:
         self.sealed: dict[int, StoreId] = {}
         self.bad: dict[StoreId, str] = dict.fromkeys(shunned, "failed an earlier part")
         self.faulty: set[StoreId] = set(shunned)
+        self._refused: dict[StoreId, HoldfastError] = {}
         self._tries: dict[int, int] = dict.fromkeys(self.assigned, 1)
 
     @property
@@ -50,6 +51,7 @@ class Placing:
         self.bad[store] = error if isinstance(error, str) else error.message
         if isinstance(error, HoldfastError):
             self.faulty.add(store)
+            self._refused[store] = error
 
     def replace(self, index: int) -> StoreId | None:
         """Another store for a shard, now assigned to it; None if there is nobody or enough were tried."""
@@ -70,20 +72,32 @@ class Placing:
         return store
 
     def check_ack(self) -> None:
-        """Raises `Unavailable`, naming who answered what, if what is sealed may not be acked."""
+        """Raises `Unavailable` or `StoreFull`, naming who answered what, if what is sealed may not be acked."""
         k = self._target.code.k
         if not ack_allowed(self._topology, self._target.place.pool, self.sealed, k):
             raise self.refusal()
 
-    def refusal(self) -> Unavailable:
+    def refusal(self) -> Unavailable | StoreFull:
+        """Too few shards were sealed: for want of room, if that is all that anybody complained of."""
         said = [Evidence(self._path.name(store), self.bad[store]) for store in sorted(self.bad)]
         held = [
             Evidence(self._path.name(store), f"sealed shard {index}")
             for index, store in sorted(self.sealed.items())
         ]
-        return Unavailable(
+        told = (
             f"{len(self.sealed)} of {self._target.code.n} shards of part {self._target.part} were sealed, which the "
-            "loss of one more could undo",
+            "loss of one more could undo"
+        )
+        full = [store for store, error in self._refused.items() if isinstance(error, StoreFull)]
+        if full and len(full) == len(self._refused):
+            names = ", ".join(sorted(map(self._path.name, full)))
+            return StoreFull(
+                f"{told}: only the reserve is left at {names}",
+                evidence=(*held, *said),
+                hint="delete blobs, add nodes or enlarge the disks",
+            )
+        return Unavailable(
+            told,
             evidence=(*held, *said),
             hint="bring nodes back, or replace lost ones",
         )

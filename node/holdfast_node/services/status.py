@@ -25,6 +25,11 @@ class HealthSource(Protocol):
     def health(self) -> tuple[PartitionHealth, ...]: ...
 
 
+FULL: Final = (
+    "only the reserve is left: new blobs are refused here; delete blobs, add nodes or enlarge the disk"
+)
+
+
 class StatusService:
     """Answers for this node, and gathers all nodes' answers into one picture."""
 
@@ -65,8 +70,11 @@ class StatusService:
             uptime_s=asyncio.get_running_loop().time() - self._started_s,
             stewarded=self._healer.health(),
             workers=tuple(status() for status in self._workers),
-            warnings=(*self._store.rotten(), *self._broken()),
+            warnings=(*self._store.rotten(), *self._broken(), *self._shortage()),
         )
+
+    def _shortage(self) -> tuple[str, ...]:
+        return (FULL,) if self._store.is_short else ()
 
     async def gather(self) -> StatusReply:
         """What operators see. Raises `NotInitialised` where there is no map yet."""

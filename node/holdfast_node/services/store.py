@@ -27,8 +27,10 @@ from holdfast_node.core.messages import (
     ShardName,
 )
 from holdfast_node.core.records import (
+    DropRecord,
     Hole,
     ManifestRecord,
+    MapRecord,
     MapVoteRecord,
     PartitionRecord,
     PeerRecord,
@@ -60,6 +62,9 @@ from holdfast_node.services.tasks import Tasks
 
 MIB: Final = 1024 * 1024
 TIME_RECORD_EVERY_S: Final = 60.0
+VITAL: Final = (MapRecord, MapVoteRecord, PartitionRecord, DropRecord)
+"""What a store that is all but full must still be able to write down: that there are new nodes, where things are now,
+and what is not needed any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +223,7 @@ class Store:
     @property
     def is_short(self) -> bool:
         """Whether only the reserve is left."""
-        return self._committer.bulk_room_bytes <= 0
+        return self._committer.is_short
 
     @property
     def capacity_bytes(self) -> int:
@@ -283,7 +288,8 @@ class Store:
         """
         riders, self._riders = self._riders, {}
         pending = [self._pending(entry) for entry in (*entries, *riders.values())]
-        durable = self._committer.append(pending, bulk=bulk, reserve=reserve)
+        vital = all(isinstance(entry.body, VITAL) for entry in entries)
+        durable = self._committer.append(pending, bulk=bulk, reserve=reserve, vital=vital)
         if small := [key for each in pending if (key := index_keys.small_row_key(each.body, each.key))]:
             self._small_on_the_way.update(small)
             durable.add_done_callback(lambda _: self._small_on_the_way.subtract(small))

@@ -116,6 +116,12 @@ class Committer:
         return self.position.volume * self._volumes.volume_bytes + self.position.offset
 
     @property
+    def is_short(self) -> bool:
+        """Whether there is no room above the reserve, but perhaps for something small, as the disk says now."""
+        self.measure()
+        return self.bulk_room_bytes < self._settings.batch_bytes_max
+
+    @property
     def used_bytes(self) -> int:
         """Volumes written, the current one up to its tail."""
         return self._volumes.made_bytes - self._volumes.unused_bytes(self.position)
@@ -127,17 +133,19 @@ class Committer:
 
     @property
     def copy_room_bytes(self) -> int:
-        """What compaction may still write: all that is left."""
-        return self._volumes.unused_bytes(self.position) + self._free_bytes()
+        """What compaction may still write: all that is left, in whole volumes."""
+        volume_bytes = self._volumes.volume_bytes
+        whole_bytes = self._free_bytes() // volume_bytes * volume_bytes
+        return self._volumes.unused_bytes(self.position) + whole_bytes
 
     def group_bytes_max(self) -> int:
         return self._volumes.volume_bytes - 2 * BLOCK
 
     def append(
-        self, records: Sequence[Pending], *, bulk: bool, reserve: bool = False
+        self, records: Sequence[Pending], *, bulk: bool, reserve: bool = False, vital: bool = False
     ) -> asyncio.Future[None]:
-        """Queue one group; with `reserve` a bulk group may take what is kept for mending. Raises `StoreFailed`,
-        `StoreFull`, `Overloaded` or `TooLarge` at once."""
+        """Queue one group; with `reserve` a bulk group may take what is kept for mending, and a `vital` one some of the
+        last volume. Raises `StoreFailed`, `StoreFull`, `Overloaded` or `TooLarge` at once."""
         if self.failure or self._closing:
             raise StoreFailed(self.failure or "the store is closing")
         length = sum(map(_record_bytes, records))
@@ -147,7 +155,7 @@ class Committer:
             self._admit_bulk(length, self._settings.reserve_bytes // MENDING_SHARE if reserve else 0)
         elif self._control_bytes and self._control_bytes + length > CONTROL_QUEUE_BYTES_MAX:
             raise Overloaded("the log cannot keep up", retry_after_ms=RETRY_AFTER_MS)
-        elif self._is_last_volume():
+        elif self._is_last_volume() and not (vital and self._half_is_left()):
             raise _only_for_compaction()
         group = Group(records, length, asyncio.get_running_loop().create_future())
         if bulk:
@@ -208,6 +216,10 @@ class Committer:
         if self._last_volume:
             self.measure()
         return self._last_volume
+
+    def _half_is_left(self) -> bool:
+        """Of the last volume: the other half is for copies."""
+        return self._volumes.unused_bytes(self.position) > self._volumes.volume_bytes // 2
 
     def _free_bytes(self) -> int:
         free, limit = self._disk.free_bytes(), self._settings.capacity_bytes

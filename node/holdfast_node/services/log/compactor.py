@@ -97,10 +97,6 @@ class Compactor:
         """What copies may take."""
         return self._committer.copy_room_bytes
 
-    @property
-    def bulk_room_bytes(self) -> int:
-        return self._committer.bulk_room_bytes
-
     async def survey(self, *, rest_s: Rest) -> tuple[Usage, ...]:
         """How much of each volume before the one in use is needed, by a pass over the whole index. Volumes that cannot
         be told from their neighbours, because a first block is broken, are left out, and those that would make one hole
