@@ -107,6 +107,9 @@ def test_without_undo_what_was_overwritten_goes_by_itself() -> None:
         assert await small.get(b"k", at="n4") == payload_of(70_000)
         await small.call("n2", lambda c: c.delete(BUCKET, b"k", Condition(), Call()))
         await _until(lambda: not _seeds(small), 4 * ROUND_S + collection.QUARANTINE_S)
+        gone_s = small.cluster.loop.time()
+        compactions = [small.node(machine.name).compaction for machine in small.cluster.running()]
+        await _until(lambda: all(each._surveyed_s > gone_s - ROUND_S for each in compactions), 30)
 
     run_story(story, undo_seconds=0)
 

@@ -14,9 +14,9 @@ from holdfast_node.core.errors import HoldfastError
 from holdfast_node.core.messages import WorkerStatus
 from holdfast_node.services.bucket_book import BucketBook
 from holdfast_node.services.collection import Collection
+from holdfast_node.services.compaction import Compaction
 from holdfast_node.services.datapath import DataPath
 from holdfast_node.services.expiry import Expiry
-from holdfast_node.services.foreground import Foreground
 from holdfast_node.services.store import Store
 from holdfast_node.services.worker import Work, run_forever
 
@@ -52,14 +52,14 @@ class Collector:
         expiry: Expiry,
         collection: Collection,
         book: BucketBook,
-        foreground: Foreground,
+        compaction: Compaction,
     ) -> None:
         self._path: Final = path
         self._store: Final = store
         self._expiry: Final = expiry
         self._collection: Final = collection
         self._book: Final = book
-        self._foreground: Final = foreground
+        self._compaction: Final = compaction
         self._steps: Final[tuple[Step, ...]] = (
             expiry.step,
             collection.shards_step,
@@ -72,6 +72,7 @@ class Collector:
         self._next_s = self._ended_s + ROUND_MIN_S
         self._grown_from = store.written_bytes
         self._rounds = 0
+        self._dropped_before = 0
         self._state = Work.IDLE
         self._last_error = ""
         self.wake: Final = asyncio.Event()
@@ -103,7 +104,7 @@ class Collector:
             del self._left[0]
             if not self._left:
                 self._end(clock())
-        await asyncio.sleep(min(self._foreground.rest_s(clock() - began_s), REST_MAX_S))
+        await asyncio.sleep(min(self._compaction.foreground.rest_s(clock() - began_s), REST_MAX_S))
         return Work.BUSY
 
     def _is_due(self, now_s: float) -> bool:
@@ -123,6 +124,9 @@ class Collector:
 
     def _end(self, now_s: float) -> None:
         self._rounds += 1
+        if self._collection.dropped > self._dropped_before:
+            self._compaction.look_again()
+        self._dropped_before = self._collection.dropped
         self._ended_s = now_s
         earned_s = ROUND_SHARE * (now_s - self._began_s)
         self._next_s = now_s + min(max(ROUND_MIN_S, earned_s), ROUND_MAX_S)

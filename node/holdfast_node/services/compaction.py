@@ -43,7 +43,7 @@ class Compaction:
     def __init__(self, *, store: Store, foreground: Foreground) -> None:
         self._store: Final = store
         self._compactor: Final = store.compactor
-        self._foreground: Final = foreground
+        self.foreground: Final = foreground
         self._usage: tuple[Usage, ...] = ()
         self._victims: list[int] = []
         self._copied: list[int] = []
@@ -51,6 +51,7 @@ class Compaction:
         self._surveyed_volume = 0
         self._surveyed_sequence = 0
         self._surveyed_s = 0.0
+        self._asked = False
         self._state = Work.IDLE
         self._last_error = ""
         self._removed = 0
@@ -59,6 +60,11 @@ class Compaction:
 
     async def run(self) -> None:
         await run_forever(self, self.wake, IDLE_S, events=self._store.verifier.events)
+
+    def look_again(self) -> None:
+        """Much has become garbage at once."""
+        self._asked = True
+        self.wake.set()
 
     async def work_once(self) -> Work:
         try:
@@ -89,6 +95,8 @@ class Compaction:
     def _is_due(self) -> bool:
         end = self._compactor.end
         grown = end.volume - self._surveyed_volume
+        if self._asked:
+            return True
         if end.volume > 1 and grown >= max(1, len(self._usage) // SURVEY_GROWTH):
             return True
         now_s = asyncio.get_running_loop().time()
@@ -101,10 +109,10 @@ class Compaction:
 
     def _rest_s(self, took_s: float) -> float:
         """No rest while writers are refused for want of room."""
-        return 0.0 if self._is_short else self._foreground.rest_s(took_s)
+        return 0.0 if self._is_short else self.foreground.rest_s(took_s)
 
     async def _survey(self) -> None:
-        end = self._compactor.end
+        end, self._asked = self._compactor.end, False
         self._surveyed_volume, self._surveyed_sequence = end.volume, end.sequence
         self._usage = await self._compactor.survey(rest_s=self._rest_s)
         self._surveyed_s = asyncio.get_running_loop().time()

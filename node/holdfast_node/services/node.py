@@ -264,7 +264,7 @@ class Node:
             expiry=Expiry(path=path, store=store, bodies=ports.bodies, book=book),
             collection=self.collection,
             book=book,
-            foreground=self.foreground,
+            compaction=self.compaction,
         )
 
     def _answer_operators(self, settings: NodeSettings) -> None:
