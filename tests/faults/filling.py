@@ -33,6 +33,8 @@ FEW: Final = 60
 CALLERS: Final = 4
 LOST: Final = "n6"
 REFUSAL_LIMIT_S: Final = 15.0
+ROOM_BYTES: Final = 32 * MIB
+"""On every disk, for what is written in the end: a tenth of it, which half of the blobs had many times over."""
 ROOM_LIMIT_S: Final = 1500.0
 """A round of the collectors, five minutes of quarantine, another round, and the volumes copied."""
 
@@ -178,7 +180,9 @@ class _Story:
             self._report.wrong.append(f"{when}: {len(listed)} blobs are listed, {len(self._kept)} were acked")
 
     def _has_room(self) -> bool:
-        return not self._short()
+        reserve = 3 * VOLUME_MIB * MIB
+        nodes = self._cluster.admin().status().nodes
+        return all(node.capacity_bytes - node.used_bytes - reserve >= ROOM_BYTES for node in nodes)
 
     # --- what status says
 

@@ -50,11 +50,11 @@ def _plan(aim: Aim, seed: int) -> Plan:
 
 def _run(aim: Aim, seed: int) -> Outcome:
     if not aim.disk_s:
-        return run_world(seed, _plan(aim, seed))
+        return run_world(seed, _plan(aim, seed), hasty=False)
     gc.disable()
     try:
-        with small_numbers(hasty=True):
-            world = World(seed, _plan(aim, seed))
+        with small_numbers():
+            world = World(seed, _plan(aim, seed), tidy=False)
             world.cluster.disk_delay_s = (0.0, aim.disk_s)
             outcome = world.run()
         with nobody_listening():

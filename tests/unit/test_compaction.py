@@ -466,19 +466,19 @@ def usage(number: int, garbage: float, *, drops: float = 0.0) -> Usage:
 
 def test_the_volumes_with_the_most_garbage_go_first() -> None:
     all_of_them = [usage(1, 0.2), usage(2, 0.6), usage(3, 0.9), usage(4, 0.5)]
-    assert _chosen(all_of_them, room_bytes=10_000, short=False) == [3, 2, 4]
-    assert _chosen(all_of_them, room_bytes=10_000, short=True) == [3, 2, 4, 1]
-    assert _chosen(all_of_them, room_bytes=550, short=False) == [3, 2]
-    assert _chosen([], room_bytes=0, short=True) == []
+    assert _chosen(all_of_them, room_bytes=10_000, least=0.5) == [3, 2, 4]
+    assert _chosen(all_of_them, room_bytes=10_000, least=0.1) == [3, 2, 4, 1]
+    assert _chosen(all_of_them, room_bytes=550, least=0.5) == [3, 2]
+    assert _chosen([], room_bytes=0, least=0.1) == []
     many = [usage(number, 1) for number in range(20)]
-    assert len(_chosen(many, room_bytes=0, short=False)) == AT_ONCE_MAX
+    assert len(_chosen(many, room_bytes=0, least=0.5)) == AT_ONCE_MAX
 
 
 def test_the_oldest_volume_goes_when_the_dropped_take_too_much_room() -> None:
     some = [usage(1, 0.1), usage(2, 0.2, drops=0.01)]
-    assert _chosen(some, room_bytes=10_000, short=False) == []
+    assert _chosen(some, room_bytes=10_000, least=0.5) == []
     more = [usage(1, 0.1), usage(2, 0.2, drops=0.3)]
-    assert _chosen(more, room_bytes=10_000, short=False) == [1]
+    assert _chosen(more, room_bytes=10_000, least=0.5) == [1]
 
 
 def test_room_for_copies_is_in_whole_volumes() -> None:

@@ -22,12 +22,16 @@ from holdfast_node.services.worker import Work, run_forever
 IDLE_S: Final = 1.0
 GARBAGE_MIN: Final = 0.5
 """A volume is compacted once this share of it is garbage: a byte is given back for each that is copied, at least."""
+LOW_GARBAGE_MIN: Final = 0.25
+"""The same when room becomes short."""
 SHORT_GARBAGE_MIN: Final = 0.1
 """The same while only the reserve is left."""
 SURVEY_GROWTH: Final = 16
 """A survey is due when the log has grown by one volume in so many: its cost is a fixed part of that of writing."""
-SHORT_SURVEY_S: Final = 10.0
-"""Between surveys while room is short."""
+LOW_SURVEY_S: Final = 10.0
+"""Between surveys when room becomes short, at least."""
+LOW_SURVEY_SHARE: Final = 20
+"""They take at most one part in so many of the time then; as much as all other work while only the reserve is left."""
 AT_ONCE_MAX: Final = 8
 """Volumes copied for one survey, which proves all of them."""
 DROPS_SHARE: Final = 16
@@ -51,6 +55,7 @@ class Compaction:
         self._surveyed_volume = 0
         self._surveyed_sequence = 0
         self._surveyed_s = 0.0
+        self._survey_took_s = 0.0
         self._asked = False
         self._state = Work.IDLE
         self._last_error = ""
@@ -87,7 +92,7 @@ class Compaction:
         await self._survey()
         copied, self._copied = self._copied, []
         removed = [number for number in copied if whole and await self._remove(number)]
-        self._victims = _chosen(self._usage, room_bytes=self._compactor.room_bytes, short=self._is_short)
+        self._victims = _chosen(self._usage, room_bytes=self._compactor.room_bytes, least=self._garbage_min)
         if copied and not removed:  # something keeps them; scrub finds out what
             self._victims = []
         return Work.BUSY if self._victims else Work.IDLE
@@ -100,22 +105,28 @@ class Compaction:
         if end.volume > 1 and grown >= max(1, len(self._usage) // SURVEY_GROWTH):
             return True
         now_s = asyncio.get_running_loop().time()
-        rested = now_s >= self._surveyed_s + SHORT_SURVEY_S
-        return self._is_short and rested and end.sequence > self._surveyed_sequence
+        share = 1 if self._store.is_short else LOW_SURVEY_SHARE
+        rested = now_s >= self._surveyed_s + max(LOW_SURVEY_S, share * self._survey_took_s)
+        return self._store.is_low and rested and end.sequence > self._surveyed_sequence
 
     @property
-    def _is_short(self) -> bool:
-        return self._store.is_short
+    def _garbage_min(self) -> float:
+        if self._store.is_short:
+            return SHORT_GARBAGE_MIN
+        return LOW_GARBAGE_MIN if self._store.is_low else GARBAGE_MIN
 
     def _rest_s(self, took_s: float) -> float:
         """No rest while writers are refused for want of room."""
-        return 0.0 if self._is_short else self.foreground.rest_s(took_s)
+        return 0.0 if self._store.is_short else self.foreground.rest_s(took_s)
 
     async def _survey(self) -> None:
         end, self._asked = self._compactor.end, False
         self._surveyed_volume, self._surveyed_sequence = end.volume, end.sequence
+        clock = asyncio.get_running_loop().time
+        began_s = clock()
         self._usage = await self._compactor.survey(rest_s=self._rest_s)
-        self._surveyed_s = asyncio.get_running_loop().time()
+        self._surveyed_s = clock()
+        self._survey_took_s = self._surveyed_s - began_s
 
     async def _copy(self, number: int) -> None:
         """No room after all, because others were quicker: those that were copied before may go, and make some."""
@@ -163,9 +174,8 @@ class Compaction:
         return "; ".join(each for each in told if each)
 
 
-def _chosen(usage: Sequence[Usage], *, room_bytes: int, short: bool) -> list[int]:
+def _chosen(usage: Sequence[Usage], *, room_bytes: int, least: float) -> list[int]:
     """Those with the most garbage, as many as there is room for what is live in them."""
-    least = SHORT_GARBAGE_MIN if short else GARBAGE_MIN
     worth = sorted(
         (each for each in usage if each.garbage >= least), key=lambda each: each.garbage, reverse=True
     )

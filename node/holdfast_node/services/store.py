@@ -226,6 +226,11 @@ class Store:
         return self._committer.is_short
 
     @property
+    def is_low(self) -> bool:
+        """Whether room becomes short: it is time to make some."""
+        return self._committer.is_low
+
+    @property
     def capacity_bytes(self) -> int:
         return self._committer.capacity_bytes
 

@@ -58,6 +58,7 @@ class Group:
     wanted: Callable[[], bool] = lambda: True
 
 
+LOW_SHARE: Final = 8
 MENDING_SHARE: Final = 3
 """Of the reserve, one part in so many is for shards that are made whole again; the rest is not for bulk at all."""
 
@@ -120,6 +121,12 @@ class Committer:
         """Whether there is no room above the reserve, but perhaps for something small, as the disk says now."""
         self.measure()
         return self.bulk_room_bytes < self._settings.batch_bytes_max
+
+    @property
+    def is_low(self) -> bool:
+        """Whether the room above the reserve is a small part of the whole, as the disk says now."""
+        self.measure()
+        return self.bulk_room_bytes < self.capacity_bytes // LOW_SHARE
 
     @property
     def used_bytes(self) -> int:
