@@ -28,7 +28,8 @@ HURT: Final = ("n1", "n2")
 SLOWER_MAX: Final = 1.5
 """Times are those of a machine that others use too."""
 GRACE_S: Final = 30.0
-"""Until a blob has been tried often enough to be put aside."""
+QUARANTINE_LIMIT_S: Final = 900.0
+"""Eight tries, each after twice as long a pause."""
 
 
 def poisoned(root: Path, *, seed: int, blobs: int) -> Report:
@@ -41,14 +42,15 @@ def poisoned(root: Path, *, seed: int, blobs: int) -> Report:
         for first in range(0, blobs, BATCH):
             some = names[first : first + BATCH]
             bucket.put_many([(name, _content(name, sizes[name])) for name in some])
-        calm_s = _lose_and_heal(cluster, quarantined=0)
+        calm_s = _lose_and_heal(cluster, beyond_help=0)
         broken = [place for name in HURT for place in _poison(cluster.layout.node(name).data_dir)]
         if len(broken) != len(HURT):
             report.wrong.append(f"{len(broken)} cells of the blob were found, not {len(HURT)}")
-        with_poison_s = _lose_and_heal(cluster, quarantined=1)
+        with_poison_s = _lose_and_heal(cluster, beyond_help=1)
         report.heal_s += [calm_s, with_poison_s]
         if with_poison_s > SLOWER_MAX * calm_s + GRACE_S:
             report.wrong.append(f"one blob beyond help made heal {with_poison_s / calm_s:.1f} times as slow")
+        until(lambda: bool(_quarantined(cluster)), QUARANTINE_LIMIT_S, "the blob beyond help to be put aside")
         told = _quarantined(cluster)
         if [name for name, _ in told] != [POISONED]:
             report.wrong.append(f"the quarantine lists {told}")
@@ -60,18 +62,22 @@ def poisoned(root: Path, *, seed: int, blobs: int) -> Report:
     return report
 
 
-def _lose_and_heal(cluster: LocalCluster, *, quarantined: int) -> float:
-    """How long it takes until nothing ails but what is in quarantine."""
+def _lose_and_heal(cluster: LocalCluster, *, beyond_help: int) -> float:
+    """How long it takes until nothing ails but what is beyond help, and what scrub has found of that."""
     cluster.lose(LOST)
     cluster.start(LOST)
     cluster.replace(LOST)
+    left = (
+        f"{beyond_help} keys",
+        f"{beyond_help} partitions",
+        *(f"{name}: 1 broken records" for name in HURT),
+    )
 
     def healed() -> bool:
         problems = cluster.admin().status().problems
-        hopeless = [line for line in problems if "quarantine" in line]
-        return len(problems) == len(hopeless) == quarantined
+        return all(beyond_help > 0 and line.startswith(left) for line in problems)
 
-    return until(healed, HEAL_LIMIT_S, f"everything to be healed but {quarantined}")
+    return until(healed, HEAL_LIMIT_S, f"everything to be healed but {beyond_help}")
 
 
 def _poison(data_dir: Path) -> Iterator[Path]:
