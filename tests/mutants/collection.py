@@ -13,6 +13,7 @@ _COLLECTION: Final = "node/holdfast_node/services/collection.py"
 _HEAD: Final = "node/holdfast_node/core/head.py"
 _HEALER: Final = "node/holdfast_node/services/healer.py"
 _INDEX_ROWS: Final = "node/holdfast_node/core/index_rows.py"
+_KEEPER: Final = "node/holdfast_node/services/keeper.py"
 _REGISTER: Final = "node/holdfast_node/core/register.py"
 
 _TEST: Final = "tests/unit/test_collection.py"
@@ -113,6 +114,18 @@ MUTANTS: Final = (
             ),
         ),
         _TEST,
+    ),
+    Mutant(
+        "nameless-cells",
+        "a cell relies on a stage record that is on its way and may be refused: nobody ever gives it up",
+        (
+            Edit(
+                _KEEPER,
+                "        if self._store.shard(name) is None or self._dropping[name]:\n            since_s",
+                "        if self._store.shard(name) is None and name not in self._stages:\n            since_s",
+            ),
+        ),
+        "tests/unit/test_keeper.py",
     ),
     Mutant(
         "no-quarantine",

@@ -1,5 +1,7 @@
 """A holder of shards on a real store: what it takes in, what it seals, what it drops."""
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 
 from holdfast_node.core.checksums import cell_checksum
-from holdfast_node.core.errors import IntegrityError, ShardMissing
+from holdfast_node.core.errors import IntegrityError, ShardMissing, StoreFull
 from holdfast_node.core.ids import ClusterId, Digest
 from holdfast_node.core.messages import (
     DropShards,
@@ -23,6 +25,7 @@ from holdfast_node.core.messages import (
     StageCell,
     StageWhole,
 )
+from holdfast_node.core.records import DropRecord
 from holdfast_node.services.dispatcher import Caller
 from holdfast_node.services.keeper import Keeper
 from holdfast_node.services.store import Entry, Store
@@ -168,5 +171,66 @@ def test_a_drop_does_not_overtake_the_cells_it_is_for() -> None:
         assert holder.store.shard(NAME) is None
         assert holder.store.cell_checksum(SEED, 0, 2, 0) is None
         assert holder.store.cell_checksum(SEED, 0, 2, 1) is None
+
+    play(story)
+
+
+async def _all_so_far(holder: Holder) -> None:
+    """Bulk keeps its order: what was taken before this is durable."""
+    other = StageWhole(replace(header(CELLS[:1]), seed_id=blob_id(9)), None, CELLS[0])
+    checksum = cell_checksum(blob_id(9), NAME.part, NAME.index, 0, CELLS[0])
+    await holder.ask(replace(other, header=replace(other.header, cell_checksums=(checksum,))))
+
+
+def test_no_cell_is_kept_without_a_word_whose_it_is() -> None:
+    """The first is refused while it is on its way, and those behind it are not."""
+
+    async def story(holder: Holder) -> None:
+        append = holder.store.append
+        refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def refuse_the_first(
+            entries: Sequence[Entry], *, bulk: bool = False, reserve: bool = False
+        ) -> asyncio.Future[None]:
+            if not refused.done():
+                refused.set_exception(StoreFull("planted"))
+                return refused
+            return append(entries, bulk=bulk, reserve=reserve)
+
+        holder.store.append = refuse_the_first  # type: ignore[method-assign]
+        _ = await asyncio.gather(holder.ask(stage(0)), holder.ask(stage(1)))
+        with pytest.raises(StoreFull):
+            await holder.ask(Seal(header()))
+        await _all_so_far(holder)
+        origin = await holder.store.origin(NAME)
+        assert origin is not None
+        assert origin.key == b"key"
+        await holder.ask(DropShards((NAME,)))
+        assert holder.store.cell_checksum(SEED, NAME.part, NAME.index, 1) is None
+
+    play(story)
+
+
+def test_a_cell_that_comes_while_its_shard_goes_says_whose_it_is() -> None:
+    async def story(holder: Holder) -> None:
+        await holder.ask(stage(0))
+        await _all_so_far(holder)
+        append = holder.store.append
+        late: list[asyncio.Task[Any]] = []
+
+        def drop_with_a_cell_behind(
+            entries: Sequence[Entry], *, bulk: bool = False, reserve: bool = False
+        ) -> asyncio.Future[None]:
+            if not late and isinstance(entries[0].body, DropRecord):
+                late.append(holder.ask(stage(1)))
+            return append(entries, bulk=bulk, reserve=reserve)
+
+        holder.store.append = drop_with_a_cell_behind  # type: ignore[method-assign]
+        await holder.ask(DropShards((NAME,)))
+        await late[0]
+        await _all_so_far(holder)
+        assert await holder.store.origin(NAME) is not None
+        await holder.ask(DropShards((NAME,)))
+        assert holder.store.cell_checksum(SEED, NAME.part, NAME.index, 1) is None
 
     play(story)

@@ -170,9 +170,11 @@ class Keeper:
         return StageCellReply()
 
     def _cell_entries(self, name: ShardName, request: StageCell) -> list[Entry]:
+        """With a stage record as long as none is durable, and if the shard is about to go: one on its way may be
+        refused, and nobody ever gives up cells of which no record says whose they are."""
         cell = CellRecord(*_place(name), request.stripe, request.checksum)
         entries = [Entry(cell, request.payload)]
-        if name not in self._stages and self._store.shard(name) is None:
+        if self._store.shard(name) is None or self._dropping[name]:
             since_s = self._store.store_time_s
             stage = StageRecord(request.bucket, request.key, *_place(name), request.base, since_s)
             entries.insert(0, Entry(stage))
