@@ -67,11 +67,9 @@ def _lose_and_heal(cluster: LocalCluster, *, beyond_help: int) -> float:
     cluster.lose(LOST)
     cluster.start(LOST)
     cluster.replace(LOST)
-    left = (
-        f"{beyond_help} keys",
-        f"{beyond_help} partitions",
-        *(f"{name}: 1 broken records" for name in HURT),
-    )
+    unproven = f"{LOST}: its shards are not proven"
+    broken = [f"{name}: 1 broken records" for name in HURT]
+    left = (f"{beyond_help} keys", f"{beyond_help} partitions", unproven, *broken)
 
     def healed() -> bool:
         problems = cluster.admin().status().problems

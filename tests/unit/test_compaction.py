@@ -310,15 +310,15 @@ def test_what_a_crash_left_of_a_removed_volume_is_not_read_again() -> None:
     run(story())
 
 
-@pytest.mark.parametrize("fragment_kib", [0, 200])
+@pytest.mark.parametrize("beside_kib", [0, 200])
 @pytest.mark.parametrize("needed_one_in", [2, 4])
-def test_a_store_that_is_full_of_garbage_recovers_by_itself(*, fragment_kib: int, needed_one_in: int) -> None:
+def test_a_store_that_is_full_of_garbage_recovers_by_itself(*, beside_kib: int, needed_one_in: int) -> None:
     """Compaction has the last volume for itself: everything else fills up the others only. What is left of the disk
     beside whole volumes is no room."""
     settings = StoreSettings(volume_bytes=256 * KIB, batch_bytes_max=64 * KIB, reserve_volumes=2)
 
     async def story() -> None:
-        bench = Bench(capacity_bytes=6 * 256 * KIB + fragment_kib * KIB)
+        bench = Bench(capacity_bytes=6 * 256 * KIB + beside_kib * KIB)
         async with bench.store(settings=settings) as store:
             version = 0
             with pytest.raises(StoreFull):  # noqa: PT012 - it has to fill up first

@@ -62,7 +62,10 @@ class Findings:
             for store in sorted(found)
             for key in found[store].keys
         ]
-        blobs.sort(key=lambda blob: (blob.margin, blob.bucket, blob.key))
+        by_margin = sorted(blobs, key=lambda blob: (blob.margin, blob.bucket, blob.key, blob.node))
+        once: dict[tuple[str, bytes], QuarantinedBlob] = {}
+        for blob in by_margin:  # the steward has it, and so has whoever found it broken on its own disk
+            once.setdefault((blob.bucket, blob.key), blob)
         silent = [topology.name(store) for store in topology.stores if store not in found]
-        total = sum(reply.total for reply in found.values())
-        return QuarantineListReply(tuple(blobs), total, tuple(sorted(silent)))
+        total = sum(reply.total for reply in found.values()) - len(blobs) + len(once)
+        return QuarantineListReply(tuple(once.values()), total, tuple(sorted(silent)))
