@@ -170,6 +170,12 @@ MUTANTS: Final = (
         _TEST,
     ),
     Mutant(
+        "forgotten-and-young",
+        "a list of buckets that was thrown away still counts, and names none",
+        (Edit(_BOOK, "self._known, self._listed_s = {}, -math.inf", "self._known = {}"),),
+        "tests/unit/test_bucket_book.py",
+    ),
+    Mutant(
         "graves-healed",
         "what a deleted bucket kept for undo is to be healed for ever",
         (

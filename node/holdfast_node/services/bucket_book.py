@@ -6,6 +6,7 @@ Remembers for a while; what it says of a bucket that is gone stays true for ever
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -45,11 +46,11 @@ class BucketBook:
         self._known: dict[BucketId, BucketFacts] = {}
         self._gone: set[BucketId] = set()
         self._reading: Final = asyncio.Lock()
-        self._listed_s = -CLOSED_AGE_S
+        self._listed_s = -math.inf
 
     def forget(self) -> None:
-        """Whoever begins a new round wants to know anew."""
-        self._known = {}
+        """Whoever begins a new round wants to know anew. Without its time the list would name nothing, and be young."""
+        self._known, self._listed_s = {}, -math.inf
 
     async def facts(self, bucket: BucketId) -> BucketFacts | None:
         """None: no record names this bucket. Raises `ClusterError`."""

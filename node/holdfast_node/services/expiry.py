@@ -27,7 +27,7 @@ KEYS_PER_QUESTION: Final = 256
 
 
 class Expiry:
-    """`expired` counts versions since the process started."""
+    """`expired` counts keys since the process started."""
 
     def __init__(self, *, path: DataPath, store: Store, bodies: Bodies, book: BucketBook) -> None:
         self._path: Final = path
@@ -44,7 +44,8 @@ class Expiry:
         page, following = self._store.inventory.retaining(wards, start)
         due: defaultdict[tuple[int, int], list[WindowedKey]] = defaultdict(list)
         for each in page:
-            facts = await self._book.facts(each.bucket)
+            gone = await self._book.is_gone(each.bucket)  # remembered, unlike that there is no record
+            facts = None if gone else await self._book.facts(each.bucket)
             if facts is not None:
                 key = WindowedKey(each.bucket, each.key, facts.undo_seconds)
                 if await self._is_due(key):

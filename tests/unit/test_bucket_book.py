@@ -1,0 +1,64 @@
+"""What background work believes of buckets: one is gone only if a list made for the purpose does not name it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from holdfast_node.core.api import Bucket
+from holdfast_node.core.ids import BucketId
+from holdfast_node.services.bucket_book import BucketBook
+
+ID = BucketId(b"b" * 16)
+RECORD = Bucket(name="kept", id=ID, pool="main", undo_seconds=7, created_ms=0)
+
+
+class Listed:
+    def __init__(self, *buckets: Bucket) -> None:
+        self.buckets = list(buckets)
+        self.lists = 0
+
+    async def all_buckets(self) -> AsyncIterator[tuple[int, Bucket]]:
+        self.lists += 1
+        for bucket in self.buckets:
+            yield 0, bucket
+
+
+def play(listed: Listed, story: Callable[[BucketBook], Awaitable[None]], *, closed: bool = True) -> None:
+    async def main() -> None:
+        await story(BucketBook(listed, lambda _: closed))
+
+    asyncio.run(main())
+
+
+def test_a_closed_bucket_with_a_record_is_not_gone_after_what_was_known_is_forgotten() -> None:
+    async def story(book: BucketBook) -> None:
+        assert not await book.is_gone(ID)
+        book.forget()
+        assert not await book.is_gone(ID)
+        facts = await book.facts(ID)
+        assert facts is not None
+        assert facts.undo_seconds == RECORD.undo_seconds
+
+    play(Listed(RECORD), story)
+
+
+def test_a_closed_bucket_without_a_record_is_gone_and_need_not_be_asked_for_again() -> None:
+    listed = Listed()
+
+    async def story(book: BucketBook) -> None:
+        assert await book.is_gone(ID)
+        book.forget()
+        assert await book.is_gone(ID)
+        assert await book.facts(ID) is None
+        assert listed.lists == 1
+
+    play(listed, story)
+
+
+def test_an_open_bucket_without_a_record_is_not_gone() -> None:
+    async def story(book: BucketBook) -> None:
+        assert not await book.is_gone(ID)
+        assert await book.facts(ID) is None
+
+    play(Listed(), story, closed=False)
