@@ -104,5 +104,5 @@ lock:
 
 # Leaves .holdfast alone: it may hold a running cluster (`clusterctl local down` and `wipe` are for that).
 clean:
-	rm -rf $(VENV) .venv-lock build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-lock .campaigns build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find client node proto tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
