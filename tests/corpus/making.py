@@ -24,6 +24,8 @@ from holdfast_node.core.index_keys import record_key
 from holdfast_node.core.records import (
     BucketRecord,
     DropRecord,
+    FeedCursor,
+    FollowedRecord,
     KillRecord,
     LinkRecord,
     ManifestRecord,
@@ -120,9 +122,10 @@ async def _small_facts(store: Store) -> dict[Fact, object]:
     bucket = BucketId(b"closing".ljust(16))
     peer = PeerRecord(StoreId(b"peer".ljust(16)), 3, BootId(b"q" * 16), 12)
     kill = KillRecord(7, 12)
+    followed = FollowedRecord(peer.store, (FeedCursor(0, 1, 3, 12), FeedCursor(0, 2, 0, 9)))
     for body in (
         MapRecord(b"map 2"), vote, partition, BucketRecord(bucket, closing=True), peer, kill, StoreTimeRecord(1234),
-        ScrubRecord(3, 2, b"cursor", 1200, 600),
+        ScrubRecord(3, 2, b"cursor", 1200, 600), followed,
     ):  # fmt: skip
         await store.append([Entry(body)])
     return {
@@ -132,6 +135,7 @@ async def _small_facts(store: Store) -> dict[Fact, object]:
         Fact("closing", bucket): True,
         Fact("peer", peer.store): peer,
         Fact("kill", record_key(kill)): True,
+        Fact("followed", peer.store): followed,
     }
 
 

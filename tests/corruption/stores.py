@@ -184,7 +184,7 @@ class _Strike:
 
 Rule = Callable[[Any, object, object], bool]
 
-_MAY_FALL_BACK: Final = frozenset({"manifest", "shard", "header", "cell", "peer", "link", "kill"})
+_MAY_FALL_BACK: Final = frozenset({"manifest", "shard", "header", "cell", "peer", "followed", "link", "kill"})
 """Missing, an error, or an older value: heal, peers or a later record make up for it. Never bytes of anything else."""
 
 

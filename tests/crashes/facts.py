@@ -127,6 +127,9 @@ async def _read_small(store: Store, fact: Fact) -> object:
             return store.bucket_closing(BucketId(fact.name)) or None
         case "peer":
             return store.peer(StoreId(fact.name))
+        case "followed":
+            followed = store.followed(StoreId(fact.name))
+            return followed if followed.cursors else None
         case "link":
             return _has_row(store, LINK_ROWS + fact.name)
         case "kill":
@@ -202,7 +205,7 @@ def _wrong_identity(store: Store, known: Known) -> list[str]:
 
 
 def _wrong_listing(store: Store, seen: Mapping[Fact, object]) -> list[str]:
-    """LIST and the counts follow from the registers that are there."""
+    """LIST, the counts and the feeds follow from the registers that are there."""
     accepted = {
         fact.name: value
         for fact, value in seen.items()
@@ -229,6 +232,11 @@ def _wrong_listing(store: Store, seen: Mapping[Fact, object]) -> list[str]:
         for scope in scopes
         if store.count(*scope)[0] != blobs[scope]
     ]
+    for scope in scopes:
+        changed = sorted(change.key for change in store.changes(*scope, 0, PAGE).keys)
+        there = sorted(key for key, record in accepted.items() if (record.pool, record.partition) == scope)
+        if changed != there:
+            found.append(f"the feed of {scope} has {changed}, there are {there}")
     return found
 
 

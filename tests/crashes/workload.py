@@ -20,6 +20,8 @@ from holdfast_node.core.messages import ShardHeader
 from holdfast_node.core.records import (
     BucketRecord,
     DropRecord,
+    FeedCursor,
+    FollowedRecord,
     KillRecord,
     LinkRecord,
     ManifestRecord,
@@ -200,7 +202,7 @@ class Life:
     async def _small_facts(self) -> None:
         while True:
             number = self._number() + 1
-            match self._chooser.randrange(7):
+            match self._chooser.randrange(8):
                 case 0:
                     body = MapRecord(b"map %d" % number)
                     await self._append([Entry(body)], {Fact("map"): body.map})
@@ -224,6 +226,9 @@ class Life:
                 case 5:
                     kill = KillRecord(7, number)
                     await self._append([Entry(kill)], {Fact("kill", record_key(kill)): True})
+                case 6:
+                    followed = FollowedRecord(StoreId(b"peer 0".ljust(16)), (FeedCursor(0, 1, 0, number),))
+                    await self._append([Entry(followed)], {Fact("followed", followed.store): followed})
                 case _:
                     await self._append([Entry(StoreTimeRecord(number))], {})
 

@@ -26,6 +26,7 @@ from holdfast_node.core.errors import IntegrityError, InvalidArgument, StoreRefu
 from holdfast_node.core.head import Head, Manifest
 from holdfast_node.core.ids import BootId, BucketId, ClusterId, StoreId
 from holdfast_node.core.index_keys import CLASS_OF, record_key
+from holdfast_node.core.index_overlay import Rows
 from holdfast_node.core.listing import Query
 from holdfast_node.core.log_format import BLOCK, BatchBuilder, Mark, Position, VolumeHeader
 from holdfast_node.core.messages import REPLY_TO
@@ -197,7 +198,7 @@ def _log_parsers() -> list[Parser]:
 
 
 def _row_parsers() -> list[Parser]:
-    rows = index_rows.Rows(lambda _: None, lambda _start, _end: ())
+    rows = Rows(lambda _: None, lambda _start, _end: ())
     logged = _logged()
     for entry in logged:
         index_rows.apply(rows, entry, newest=True)

@@ -7,6 +7,7 @@ from typing import Final
 from tests.mutants import (
     collection,
     compaction,
+    following,
     logs,
     maps,
     moves,
@@ -29,6 +30,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *scrub.MUTANTS,
     *compaction.MUTANTS,
     *collection.MUTANTS,
+    *following.MUTANTS,
 )
 QUICK: Final = ("promise-twice", "record-unchecked", "map-goes-back")
 """Caught within a second or two: tried with every run of the tests."""

@@ -322,7 +322,7 @@ _GENERATION_RULES: Final = (
         (
             Edit(
                 _ACCEPTOR,
-                "        self._standings.vouched(request.scopes)\n        return copies",
+                "        self.standings.vouched(request.scopes)\n        return copies",
                 "        return copies",
             ),
         ),

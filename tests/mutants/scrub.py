@@ -133,8 +133,8 @@ MUTANTS: Final = (
         "a learner waits for scrub to heal a manifest of its own, and scrub for the learner",
         (
             Edit(
-                _LEARNER,
-                "        except IntegrityError:\n            return False\n",
+                "node/holdfast_node/services/versions.py",
+                "        except IntegrityError:\n            known = None\n",
                 "        except IntegrityError:\n            raise\n",
             ),
         ),

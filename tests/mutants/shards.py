@@ -460,7 +460,7 @@ _HEAL: Final = (
         (
             Edit(
                 _HEALER,
-                "healed_epoch=ward.healed_epoch if ward.seen and not self._returned else 0",
+                "healed_epoch=ward.healed_epoch if self._knows(ward) else 0",
                 "healed_epoch=ward.healed_epoch",
             ),
         ),

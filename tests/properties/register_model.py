@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
 
-from holdfast_node.core.acceptance import Acceptance, Promise, Standing, accept, prepare, view
+from holdfast_node.core.acceptance import Acceptance, Late, Promise, Standing, accept, late, prepare, view
 from holdfast_node.core.errors import PeerUnreachable
 from holdfast_node.core.head import Applied, Ballot, Head, HeadKind, Manifest, Retained, seeds_of
 from holdfast_node.core.ids import BlobId, BucketId, Digest, Era, RequestId, StoreId, Version
@@ -34,7 +34,6 @@ from holdfast_node.core.proposal import (
 )
 from holdfast_node.core.quorum import Roster, Sight, agreement
 from holdfast_node.core.records import RegisterRecord
-from tests.properties.register_invariants import Violation, check_heads, must
 
 SCOPE = Scope(0, 0, 1)
 BUCKET = BucketId(b"b" * 16)
@@ -120,6 +119,7 @@ class Rules:
 
     prepare: Callable[[RegisterRecord | None, Standing, Prepare], Promise] = prepare
     accept: Callable[[RegisterRecord | None, Standing, Accept], Acceptance] = accept
+    late: Callable[[RegisterRecord | None, Standing, RegisterRecord], Late] = late
     proposal: type[Proposal] = Proposal
     quorum: int = 0
     """0: a majority."""
@@ -135,6 +135,8 @@ class Scene:
     ballots: tuple[int, ...]
     homes: int = 3
     losses: int = 1
+    follows: int = 0
+    """How often a home takes what another one has accepted, as if the accept came late."""
     reader: bool = False
     existing: bool = False
     """Whether version 1 is there to begin with, at every home."""
@@ -200,6 +202,7 @@ class State:
     network: tuple[frozenset[Sent], ...]
     """Per home, what may still arrive there and would change something."""
     losses: int
+    follows: int
     votes: tuple[frozenset[Vote], ...]
     """Per home, everything it ever accepted."""
     seen: tuple[Sight | None, ...]
@@ -223,7 +226,8 @@ class State:
         homes = sorted([self._home(at) for at in range(len(self.records))])
         proposers = tuple([_proposer_key(p) for p in self.proposers])
         answers = tuple([_answer_key(a) for a in self.answers])
-        return (tuple(homes), proposers, answers, self.left, self.losses, self.floor, self.read)
+        left = (self.left, self.losses, self.follows)
+        return (tuple(homes), proposers, answers, left, self.floor, self.read)
 
     def _home(self, at: int) -> tuple[object, ...]:
         record = self.records[at]
@@ -304,6 +308,7 @@ def beginning(scene: Scene) -> State:
         left=scene.ballots,
         network=(nothing,) * scene.homes,
         losses=scene.losses,
+        follows=scene.follows,
         votes=(votes,) * scene.homes,
         seen=(None,) * scene.homes,
         floor=0,
@@ -325,6 +330,8 @@ def moves(scene: Scene, state: State) -> list[Callable[[], Iterator[State]]]:
     ]
     for home in range(scene.homes):
         found += [partial(_deliver, scene, state, home, sent) for sent in sorted(state.network[home])]
+    if state.follows > 0:
+        found += [partial(_follow, scene, state, home) for home in range(scene.homes)]
     if scene.reader and state.read < 0:
         found.append(partial(_reader_steps, scene, state))
     return found
@@ -422,6 +429,24 @@ def _deliver(scene: Scene, state: State, home: int, sent: Sent) -> Iterator[Stat
         yield _perform(scene, lost, sent.at, state.proposers[sent.at], [])
 
 
+def _follow(scene: Scene, state: State, home: int) -> Iterator[State]:
+    """From each other home: what it takes is accepted like any vote, unless a promise is in the way."""
+    for other in range(scene.homes):
+        theirs = state.records[other]
+        if other == home or theirs is None or theirs.accepted is None:
+            continue
+        taken = scene.rules.late(state.records[home], Standing(1, ERA), theirs).record
+        if taken is None:
+            continue
+        vote = (theirs.accepted.counter, TABLE.number(theirs.head))
+        yield state.but(
+            follows=state.follows - 1,
+            records=tuple(taken if i == home else r for i, r in enumerate(state.records)),
+            votes=tuple(v | {vote} if i == home else v for i, v in enumerate(state.votes)),
+            trail=(state.trail, f"s{home} takes {theirs.accepted.counter} from s{other}"),
+        )
+
+
 def _reader_steps(scene: Scene, state: State) -> Iterator[State]:
     told = [a.version for a in state.answers if isinstance(a, Finished)]
     floor = state.floor if any(state.seen) else max(told, default=0)
@@ -448,44 +473,3 @@ def _told(answer: Finished | Failed | None) -> str:
     if isinstance(answer, Finished):
         return f"version {answer.version}"
     return "" if answer is None else type(answer.error).__name__
-
-
-def path(trail: Trail) -> str:
-    lines: list[str] = []
-    while trail is not None:
-        trail, line = trail
-        lines.append(line)
-    return "\n".join(reversed(lines))
-
-
-def check(scene: Scene, state: State) -> None:
-    """Raises `Violation` if what the homes ever accepted, or what anybody was told, breaks a promise."""
-    majority = scene.homes // 2 + 1
-    votes = sorted({vote for home in state.votes for vote in home})
-    must(len({counter for counter, _ in votes}) == len(votes), "two heads under one ballot")
-    heads = [TABLE.heads[v[1]] for v in votes if sum(v in home for home in state.votes) >= majority]
-    check_heads(heads, scene.operations, state.answers)
-    if state.read >= 0:
-        must(state.read >= state.floor, f"read {state.read} after {state.floor} was answered")
-        must(state.read == 0 or state.read in {h.version for h in heads}, "read an undecided value")
-
-
-def explore(scene: Scene, *, states_max: int = 5_000_000) -> int:
-    """Visit every reachable state depth first; the number of them. Raises `Violation` with the way there."""
-    start = beginning(scene)
-    visited = {start.key()}
-    stack = [start]
-    while stack:
-        state = stack.pop()
-        for following in steps(scene, state):
-            key = following.key()
-            if key in visited:
-                continue
-            visited.add(key)
-            assert len(visited) <= states_max, "the scene is larger than planned"
-            try:
-                check(scene, following)
-            except Violation as violation:
-                raise Violation(f"{violation}\n" + path(following.trail)) from None
-            stack.append(following)
-    return len(visited)

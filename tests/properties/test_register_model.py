@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from holdfast_node.core import proposal, register
-from holdfast_node.core.acceptance import Acceptance, Promise, Standing, accept, prepare
+from holdfast_node.core.acceptance import Acceptance, Late, Promise, Standing, accept, late, prepare
 from holdfast_node.core.head import Head
 from holdfast_node.core.ids import StoreId
 from holdfast_node.core.messages import Accept, Prepare
@@ -23,6 +23,7 @@ from holdfast_node.core.quorum import Agreement, Roster, Sight, agreement
 from holdfast_node.core.records import RegisterRecord
 from holdfast_node.core.register import Change, Facts, Verdict, decide
 from tests.properties import register_model
+from tests.properties.register_exploring import explore
 from tests.properties.register_invariants import Violation
 from tests.properties.register_model import (
     Rules,
@@ -30,7 +31,6 @@ from tests.properties.register_model import (
     collect,
     delete,
     expire,
-    explore,
     put,
     undelete,
 )
@@ -39,6 +39,8 @@ TWO_PUTS = Scene((put("u1"), put("u2")), (1, 1))
 TWO_FIRSTS = Scene((put("u1", if_absent=True), put("u2", if_absent=True)), (1, 1))
 ONE_REQUEST_TWICE = Scene((put("u1", "a"), put("u1", "b")), (1, 1))
 PUT_AND_READ = Scene((put("u1"),), (2,), reader=True)
+FOLLOWED = replace(TWO_PUTS, losses=0, follows=1)
+FOLLOWED_AND_READ = replace(PUT_AND_READ, losses=0, follows=2)
 RETRY_AND_DELETE = Scene((put("u1"), delete("u2")), (2, 1), losses=0, existing=True, patient=frozenset({1}))
 COLLECTED_UPLOAD = Scene((put("u1"), collect()), (2, 1))
 COLLECTED_VERSION = Scene(
@@ -56,6 +58,8 @@ SCENES: Mapping[str, tuple[Scene, int]] = {
     "one request through two coordinators": (ONE_REQUEST_TWICE, 10_000),
     "a put and a one-round read": (PUT_AND_READ, 10_000),
     "a put with a second try and a delete": (RETRY_AND_DELETE, 20_000),
+    "two puts and a home that catches up": (FOLLOWED, 13_000),
+    "a put, a read and homes that catch up": (FOLLOWED_AND_READ, 24_000),
     "an upload and a collector": (replace(COLLECTED_UPLOAD, ballots=(1, 1)), 10_000),
 }
 LARGE: Mapping[str, tuple[Scene, int]] = {
@@ -75,6 +79,10 @@ LARGE: Mapping[str, tuple[Scene, int]] = {
     "an undelete that gives up, the end of its window and a collector": (
         replace(COLLECTED_VERSION, patient=frozenset({1, 2})),
         120_000,
+    ),
+    "a put with a second try, a delete and homes that catch up": (
+        replace(RETRY_AND_DELETE, follows=2),
+        40_000,
     ),
     "two puts on four homes": (Scene((put("u1"), put("u2")), (1, 1), homes=4, losses=1), 30_000),
 }
@@ -132,6 +140,12 @@ def forgets_accepted(record: RegisterRecord | None, standing: Standing, request:
     return Promise(kept, promise.reply)
 
 
+def follows_anything(record: RegisterRecord | None, standing: Standing, copy: RegisterRecord) -> Late:
+    """Takes a pair although a promise given here is in the way."""
+    bare = replace(record, promised=None) if record is not None else None
+    return late(bare, standing, copy)
+
+
 def without_recent(current: Head, operation: Operation, facts: Facts) -> Verdict:
     """R5 left out."""
     return decide(replace(current, recent=()), operation, facts)
@@ -143,6 +157,7 @@ RED: Mapping[str, tuple[Scene, Rules]] = {
     "a quorum of majority - 1": (TWO_FIRSTS, Rules(quorum=1)),
     "promises below a promise": (TWO_PUTS, Rules(prepare=promises_anything, prune=False)),
     "accepts below a promise": (TWO_PUTS, Rules(accept=accepts_anything, prune=False)),
+    "catches up below a promise": (FOLLOWED, Rules(late=follows_anything, prune=False)),
     "does not carry forward": (TWO_PUTS, Rules(prepare=forgets_accepted)),
 }
 

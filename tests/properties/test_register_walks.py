@@ -13,16 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.properties.register_exploring import check, path
 from tests.properties.register_invariants import Violation
 from tests.properties.register_model import (
     Rules,
     Scene,
     State,
     beginning,
-    check,
     delete,
     moves,
-    path,
     put,
 )
 from tests.properties.test_register_model import NeverCompletes

@@ -99,6 +99,7 @@ _EVENTS: Final[dict[str, str]] = {
     "versions_expired": "an undo window ended",
     "shards_collected": "shards that no head names were dropped",
     "manifests_collected": "manifests of versions that are not kept were forgotten",
+    "register_caught_up": "a home caught up on what it had missed",
     "volume_copied": "what a volume still held was copied",
     "volume_removed": "a volume was given back",
     "map_not_fetched": "a map could not be fetched",

@@ -26,6 +26,7 @@ from tests.sim.cluster import Cluster, Topology
 from tests.sim.doors import race_for_a_door
 from tests.sim.garbage import garbage_left
 from tests.sim.history import History
+from tests.sim.levelling import registers_apart
 from tests.sim.loop import SimLoop, nobody_listening
 from tests.sim.nemesis import PATIENCE_S, Nemesis, Trouble
 
@@ -35,6 +36,8 @@ FIRST_FILES: Final = 3
 HASTY_SHARE: Final = 0.5
 TIDY_EVERY: Final = 3
 """One world in so many, if collectors are hasty, ends once nothing is kept any more that no head names."""
+LEVEL_EVERY: Final = 3
+"""One world in so many ends once all homes have the same registers."""
 WORLD_LIMIT_S: Final = 5000.0
 """Virtual seconds after which a world is stuck."""
 
@@ -341,6 +344,8 @@ class World:
                 self.violations.append(f"UNREADABLE: {key!r} after faults stopped: {last}")
         if not await reader.list(self.keys, 2):
             self.violations.append(f"NO LIST after faults stopped: {self.history.last_errors}")
+        if self.seed % LEVEL_EVERY == 1 and not excused:
+            self.violations += [f"APART: {what}" for what in await registers_apart(self.cluster)]
         if self.seed % TIDY_EVERY == 0 and not excused and self._tidy:
             self.violations += [f"GARBAGE: {what}" for what in await garbage_left(self.cluster)]
 

@@ -22,6 +22,7 @@ from holdfast_node.core.messages import (
     CloseBucketReply,
     Commit,
     CommitReply,
+    CopyKeys,
     CopyRegisters,
     DropShards,
     DropShardsReply,
@@ -127,6 +128,11 @@ def margin_text(margin: Margin) -> str:
     return " ".join(f"{tag} {left}" for tag, left in margin.entries) + (", full" if margin.full else "")
 
 
+def _copy_keys(request: CopyKeys, _: str) -> Saying:
+    keys = ", ".join(each.key.decode() for each in request.keys)
+    return Saying(f"CopyKeys {keys}", (request.scope, request.keys))
+
+
 class Wording:
     """Words requests, answers and heads. `said` is what the blob at hand is to be called if it is new."""
 
@@ -154,6 +160,7 @@ class Wording:
             CopyRegisters: lambda r, _: Saying(
                 f"CopyRegisters of generation {_generations(r.scopes)}", (r.scopes, r.after_key)
             ),
+            CopyKeys: _copy_keys,
             ReadFloors: lambda r, _: Saying(
                 f"ReadFloors of generation {_generations(r.scopes)}", (r.scopes,)
             ),

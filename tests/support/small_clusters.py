@@ -17,9 +17,11 @@ from holdfast_node.core.head import Head
 from holdfast_node.core.ids import BlobId
 from holdfast_node.core.index_keys import CELL_ROWS, SHARD_ROWS
 from holdfast_node.core.messages import Reply, Request, ShardName
+from holdfast_node.services import follower
 from holdfast_node.services.coordinator import Coordinator
 from holdfast_node.services.dispatcher import Caller
 from holdfast_node.services.node import Node
+from holdfast_node.services.worker import Work
 from tests.sim.cluster import Cluster, Machine, Topology
 from tests.sim.loop import SimLoop
 
@@ -164,6 +166,20 @@ class SmallCluster:
             return await how(usual, caller, asked)
 
         handlers[request] = twisted
+
+    def stop_following(self) -> None:
+        """From now on no node that runs catches up on anything by itself, until told to go on."""
+
+        async def idle() -> Work:
+            return Work.IDLE
+
+        for machine in self.cluster.running():
+            vars(self.node(machine.name).follower)["work_once"] = idle
+
+    async def go_on_following(self) -> None:
+        for machine in self.cluster.running():
+            vars(self.node(machine.name).follower).pop("work_once", None)
+        await pass_time(2 * follower.IDLE_S)
 
     def memory_taken(self) -> int:
         """Bytes that budgets of running nodes have granted and not got back."""

@@ -68,6 +68,7 @@ class Witness:
         name, record = max(found, key=lambda each: each[1].sequence)
         flip(small.machine(HOME), name, record, "body")
         vars(small.node(HOME).scrubber)["work_once"] = self._restoring
+        small.stop_following()
         small.node(HOME).store._registers._cache.clear()
         await pass_time(1.5)  # until the scrubber has heard
         return self

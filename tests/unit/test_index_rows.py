@@ -13,7 +13,8 @@ from holdfast_node.core import index_keys, index_rows
 from holdfast_node.core.head import Head
 from holdfast_node.core.ids import BucketId
 from holdfast_node.core.index_keys import RecordBody
-from holdfast_node.core.index_rows import Location, Logged, Rows
+from holdfast_node.core.index_overlay import Rows
+from holdfast_node.core.index_rows import Location, Logged
 from holdfast_node.core.messages import ShardName
 from holdfast_node.core.records import (
     DropRecord,

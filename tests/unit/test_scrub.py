@@ -118,6 +118,7 @@ def test_as_many_copies_as_may_be_lost_rot_at_once(monkeypatch: pytest.MonkeyPat
             await small.cluster.stop(small.machine(name))
             await small.cluster.boot(small.machine(name))
         await pass_time(5)
+        small.stop_following()
         chooser = random.Random(7)
         count = 0
         for name in ("n3", "n4"):
@@ -131,6 +132,7 @@ def test_as_many_copies_as_may_be_lost_rot_at_once(monkeypatch: pytest.MonkeyPat
         made_anew_before_it_was_met = sum(node.garbage for node in nodes)
         assert found == healed == count - made_anew_before_it_was_met
         assert made_anew_before_it_was_met < count / 4
+        await small.go_on_following()
         await check(small)
 
     run_story(story)
@@ -221,6 +223,7 @@ def test_what_cannot_be_healed_yet_is_named_with_the_reason_until_it_is() -> Non
 
     async def story(small: SmallCluster) -> None:
         await filled(small)
+        small.stop_following()
         machine = small.machine("n2")
         away = [small.machine(name) for name in ("n4", "n5", "n6")]
         for other in away:
@@ -251,6 +254,7 @@ def test_what_cannot_be_healed_yet_is_named_with_the_reason_until_it_is() -> Non
         for other in away:
             await small.cluster.boot(other)
         assert total(await scrubbed(small)) == (2, 2)
+        await small.go_on_following()
         await check(small)
 
     run_story(story)

@@ -41,7 +41,8 @@ class Standing:
     """What a home knows besides the key's own record.
 
     `generation` and `era` are what it adopted durably. `not_voting` says why its answers for this partition
-    do not count, empty if they do. The floors are what is left of keys it has forgotten.
+    do not count, empty if they do. The floors are what is left of keys it has forgotten. `moving`: a move of the
+    partition is open.
     """
 
     generation: int
@@ -50,6 +51,7 @@ class Standing:
     closing: bool = False
     version_floor: int = 0
     ballot_floor: Ballot | None = None
+    moving: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,15 @@ class Acceptance:
 
     record: RegisterRecord | None
     reply: AcceptReply
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """`record` None: nothing to write down. `again_above`: the ballot above which the pair has to be decided once
+    more."""
+
+    record: RegisterRecord | None
+    again_above: Ballot | None = None
 
 
 def check_generation(standing: Standing, scope: Scope) -> None:
@@ -180,6 +191,27 @@ def under_promise(record: RegisterRecord | None, copy: RegisterRecord) -> bool:
     if record is None or record.promised is None or record.promised <= copy.accepted:
         return False
     return record.accepted is None or record.accepted < copy.accepted
+
+
+def late(record: RegisterRecord | None, standing: Standing, copy: RegisterRecord) -> Late:
+    """What a home that votes makes of a pair that another one accepted and it missed: what it would have made of the
+    accept, had that come late. Nothing, if it has as new a pair, has forgotten the key since, or the bucket is closed.
+
+    What is under a promise given here is not taken, and during a move nothing of an earlier generation: old homes agree
+    on such a pair without the newcomers, who may have copied before it spread (ADR 0089)."""
+    assert copy.accepted is not None, "only accepted pairs are copied"
+    check_voting(standing)
+    if standing.closing:
+        return Late(None)
+    if under_promise(record, copy):
+        return Late(None, again_above=record.promised if record is not None else None)
+    if standing.moving and copy.accepted.generation < standing.generation:
+        held = record.accepted if record is not None else None
+        return Late(None, again_above=copy.accepted if held is None or held < copy.accepted else None)
+    floor = standing.ballot_floor
+    if (record is None or record.accepted is None) and floor is not None and copy.accepted <= floor:
+        return Late(None)
+    return Late(learn(record, copy))
 
 
 def learn(record: RegisterRecord | None, copy: RegisterRecord) -> RegisterRecord | None:

@@ -210,3 +210,13 @@ def resolve_range(size: int, first: int, last: int) -> tuple[int, int]:
             hint="0 <= first <= size and first <= last; last = -1 means to the end",
         )
     return first, min(end, size)
+
+
+def is_inlinable(manifest: Manifest, bytes_max: int, *, whole: bool) -> bool:
+    """Whether a home's answer may bring its shard: one part of one stripe, small enough; a copy only if `whole`."""
+    if not 0 < manifest.size <= manifest.stripe_bytes or len(manifest.parts) != 1:
+        return False
+    code = parse_code(manifest.code)
+    if code.kind == "copy":
+        return whole and manifest.size <= bytes_max
+    return manifest.size <= bytes_max * code.k

@@ -15,6 +15,7 @@ from holdfast_node.core.records import (
     BucketRecord,
     CellRecord,
     DropRecord,
+    FollowedRecord,
     KillRecord,
     LinkRecord,
     ManifestRecord,
@@ -39,6 +40,7 @@ SmallBody = (
     | StoreTimeRecord
     | KillRecord
     | ScrubRecord
+    | FollowedRecord
 )
 """Bodies that are kept in memory; their rows hold the body itself."""
 RecordBody = (
@@ -57,6 +59,7 @@ RecordBody = (
     | StoreTimeRecord
     | KillRecord
     | ScrubRecord
+    | FollowedRecord
 )
 
 TYPE_OF: Final[dict[type[RecordBody], RecordType]] = {
@@ -75,10 +78,11 @@ TYPE_OF: Final[dict[type[RecordBody], RecordType]] = {
     KillRecord: RecordType.KILL,
     ManifestRecord: RecordType.MANIFEST,
     ScrubRecord: RecordType.SCRUB,
+    FollowedRecord: RecordType.FOLLOWED,
 }
 CLASS_OF: Final[dict[int, type[RecordBody]]] = {int(kind): cls for cls, kind in TYPE_OF.items()}
 
-INDEX_FORMAT: Final = b"4"
+INDEX_FORMAT: Final = b"5"
 """Raise it when a row changes: an index of another format is rebuilt from the log."""
 FORMAT_ROW: Final = b"!format"
 STORE_ROW: Final = b"!store"
@@ -90,6 +94,8 @@ SHARD_ROWS: Final = b"s"
 CELL_ROWS: Final = b"c"
 LINK_ROWS: Final = b"l"
 ROTTEN_ROWS: Final = b"r"
+FEED_ROWS: Final = b"f"
+"""Pool, partition and sequence -> bucket id and key: the accepted registers of a partition, as they changed last."""
 COUNT_ROWS: Final = b"n"
 """Pool and partition -> how many blobs are current there and their bytes; the reserved bucket is not counted."""
 SMALL_ROWS: Final[dict[RecordType, bytes]] = {
@@ -101,6 +107,7 @@ SMALL_ROWS: Final[dict[RecordType, bytes]] = {
     RecordType.STORE_TIME: b"t",
     RecordType.KILL: b"x",
     RecordType.SCRUB: b"u",
+    RecordType.FOLLOWED: b"o",
 }
 
 _SMALL_CLASSES: Final = {SMALL_ROWS[kind]: cls for cls, kind in TYPE_OF.items() if issubclass(cls, SmallBody)}
@@ -109,6 +116,7 @@ _SHARD: Final = struct.Struct(">16sII")
 SHARD_KEY_BYTES: Final = _SHARD.size
 _CELL: Final = struct.Struct(">16sIII")
 _PARTITION: Final = struct.Struct(">II")
+_FEED: Final = struct.Struct(">IIQ")
 _EPOCH: Final = struct.Struct(">Q")
 _KILL: Final = struct.Struct(">QQ")
 _KEY_LENGTH: Final = struct.Struct(">H")
@@ -150,7 +158,7 @@ def _small_record_key(body: SmallBody) -> bytes:
     match body:
         case PartitionRecord():
             return _PARTITION.pack(body.pool, body.partition)
-        case PeerRecord():
+        case PeerRecord() | FollowedRecord():
             return body.store
         case BucketRecord():
             return body.bucket
@@ -178,6 +186,20 @@ def partition_of(key: bytes) -> tuple[int, int]:
 
 def register_row_key(bucket: bytes, key: bytes) -> bytes:
     return REGISTER_ROWS + bucket + key
+
+
+def count_row_key(pool: int, partition: int) -> bytes:
+    return COUNT_ROWS + _PARTITION.pack(pool, partition)
+
+
+def feed_row_key(pool: int, partition: int, sequence: int) -> bytes:
+    return FEED_ROWS + _FEED.pack(pool, partition, sequence)
+
+
+def feed_sequence(row_key: bytes) -> int:
+    """That a row of the feed names."""
+    *_, sequence = _FEED.unpack(row_key[1:])
+    return int(sequence)
 
 
 def manifest_row_key(bucket: bytes, key: bytes, blob_id: bytes) -> bytes:

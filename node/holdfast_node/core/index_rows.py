@@ -8,7 +8,7 @@ sequence that made it, and the highest sequence per record key wins.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Final, NamedTuple, ParamSpec, TypeVar
@@ -20,7 +20,6 @@ from holdfast_node.core.head import Ballot, Head, HeadKind
 from holdfast_node.core.ids import ID_BYTES, RESERVED_BUCKET, Digest, StoreId
 from holdfast_node.core.index_keys import (
     CELL_ROWS,
-    COUNT_ROWS,
     LINK_ROWS,
     REGISTER_ROWS,
     ROTTEN_ROWS,
@@ -29,9 +28,11 @@ from holdfast_node.core.index_keys import (
     SMALL_ROWS,
     TYPE_OF,
     RecordBody,
+    count_row_key,
+    feed_row_key,
     manifest_row_key,
-    prefix_end,
 )
+from holdfast_node.core.index_overlay import Rows
 from holdfast_node.core.messages import RegisterRow
 from holdfast_node.core.records import (
     CellRecord,
@@ -146,37 +147,6 @@ class ShardEntry:
     @property
     def is_staged(self) -> bool:
         return self.staged > self.dropped
-
-
-class Rows:
-    """Rows to be written as one batch; reads see them before the index does."""
-
-    def __init__(
-        self,
-        get: Callable[[bytes], bytes | None],
-        scan: Callable[[bytes, bytes], Iterable[tuple[bytes, bytes]]],
-    ) -> None:
-        self._get = get
-        self._scan = scan
-        self.puts: dict[bytes, bytes] = {}
-        self.deletes: set[bytes] = set()
-
-    def get(self, key: bytes) -> bytes | None:
-        found = self.puts.get(key)
-        return found if found is not None or key in self.deletes else self._get(key)
-
-    def put(self, key: bytes, value: bytes) -> None:
-        self.puts[key] = value
-        self.deletes.discard(key)
-
-    def delete(self, key: bytes) -> None:
-        self.puts.pop(key, None)
-        self.deletes.add(key)
-
-    def under(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
-        rows = dict(self._scan(prefix, prefix_end(prefix)))
-        rows.update((key, value) for key, value in self.puts.items() if key.startswith(prefix))
-        return [(key, value) for key, value in rows.items() if key not in self.deletes]
 
 
 def _checked(decode: Callable[P, R]) -> Callable[P, R]:
@@ -394,8 +364,7 @@ def apply_rot(rows: Rows, key: bytes, sequence: int) -> bool:
     else:
         scope = (known.pool, known.partition) if known is not None else (_ANY_SCOPE, _ANY_SCOPE)
         value = _REGISTER_ROW.pack(0, 0, 0, sequence, _ROTTEN | _UNKNOWN, *scope)
-        _count(rows, key, row, value)
-    rows.put(REGISTER_ROWS + key, value)
+    _put_register(rows, key, row, value)
     rows.put(ROTTEN_ROWS + key, _SEQUENCE.pack(sequence))
     return True
 
@@ -430,9 +399,25 @@ def _apply_register(rows: Rows, entry: Logged, body: RegisterRecord, newest: boo
     row = rows.get(key)
     if not newest and row is not None and decode_register_entry(row).sequence > entry.sequence:
         return
-    value = _encode_register(entry, body)
-    _count(rows, entry.key, row, value)
-    rows.put(key, value)
+    _put_register(rows, entry.key, row, _encode_register(entry, body))
+
+
+def _put_register(rows: Rows, key: bytes, before: bytes | None, value: bytes) -> None:
+    """The row, and what goes with it: the count of its partition, and its place at the end of the feed."""
+    _count(rows, key, before, value)
+    if before is not None and (left := _feed_row_key(before)) is not None:
+        rows.delete(left)
+    if (entered := _feed_row_key(value)) is not None:
+        rows.put(entered, key)
+    rows.put(REGISTER_ROWS + key, value)
+
+
+def _feed_row_key(value: bytes) -> bytes | None:
+    """Where the register of this row is in the feed; nowhere if nothing is known to be accepted in it."""
+    scope = scope_of(value)
+    if scope is None or not value[_FLAGS_AT] & _ACCEPTED:
+        return None
+    return feed_row_key(*scope, register_sequence(value))
 
 
 def _count(rows: Rows, key: bytes, before: bytes | None, after: bytes) -> None:
@@ -454,10 +439,6 @@ def _current_bytes(value: bytes | None) -> int | None:
         return None
     _, _, kind, size, _, _ = _SUMMARY.unpack_from(value, _SUMMARY_AT)
     return int(size) if kind == HeadKind.BLOB else None
-
-
-def count_row_key(pool: int, partition: int) -> bytes:
-    return COUNT_ROWS + _SCOPE.pack(pool, partition)
 
 
 def _put_manifest(rows: Rows, entry: Logged, key: bytes, newest: bool) -> None:

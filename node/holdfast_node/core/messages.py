@@ -34,15 +34,22 @@ from holdfast_node.core.map_messages import (
 from holdfast_node.core.register_messages import (
     Accept,
     AcceptReply,
+    ChangedKey,
+    Changes,
     Commit,
     CommitReply,
+    CopyKeys,
     CopyRegisters,
     Floors,
     FloorsReply,
+    FollowedScope,
+    KeyName,
     ListRegisters,
     ManifestReply,
+    PartitionChanges,
     Prepare,
     PrepareReply,
+    ReadChanges,
     ReadFloors,
     ReadManifest,
     ReadRegister,
@@ -84,10 +91,13 @@ __all__ = [
     "REPLY_TO",
     "Accept",
     "AcceptReply",
+    "ChangedKey",
+    "Changes",
     "CloseBucket",
     "CloseBucketReply",
     "Commit",
     "CommitReply",
+    "CopyKeys",
     "CopyRegisters",
     "DegradedKey",
     "DropShards",
@@ -95,9 +105,11 @@ __all__ = [
     "FindShards",
     "Floors",
     "FloorsReply",
+    "FollowedScope",
     "Holdings",
     "Introduce",
     "IntroduceReply",
+    "KeyName",
     "LinkShards",
     "ListRegisters",
     "ManifestReply",
@@ -112,6 +124,7 @@ __all__ = [
     "NodeStatus",
     "NoteDegraded",
     "NoteDegradedReply",
+    "PartitionChanges",
     "PartitionHealth",
     "Prepare",
     "PrepareReply",
@@ -119,6 +132,7 @@ __all__ = [
     "QuarantinedKey",
     "ReadCells",
     "ReadCellsReply",
+    "ReadChanges",
     "ReadFloors",
     "ReadManifest",
     "ReadMap",
@@ -179,6 +193,8 @@ Request = (
     | NameSeeds
     | ReadScrub
     | ReadSuperseded
+    | ReadChanges
+    | CopyKeys
 )
 Reply = (
     RegisterView
@@ -207,6 +223,7 @@ Reply = (
     | SeedNames
     | ScrubReport
     | SupersededReply
+    | Changes
 )
 
 REPLY_TO: Final[dict[type[Request], type[Reply]]] = {
@@ -237,4 +254,6 @@ REPLY_TO: Final[dict[type[Request], type[Reply]]] = {
     NameSeeds: SeedNames,
     ReadScrub: ScrubReport,
     ReadSuperseded: SupersededReply,
+    ReadChanges: Changes,
+    CopyKeys: RegisterCopies,
 }

@@ -33,6 +33,7 @@ class RecordType(IntEnum):
     KILL = 13
     MANIFEST = 14
     SCRUB = 15
+    FOLLOWED = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +209,26 @@ class ScrubRecord:
     cursor: bytes
     began_s: int
     proven_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class FeedCursor:
+    """Of everything that another store had accepted in a partition up to this sequence of its log, this store has the
+    same or something newer. Means nothing once this store has begun there anew: `tenure` is the generation in which it
+    learned the partition."""
+
+    pool: int
+    partition: int
+    tenure: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class FollowedRecord:
+    """How far this store has followed the feed of another one. Key: store id."""
+
+    store: StoreId
+    cursors: tuple[FeedCursor, ...]
 
 
 @dataclass(frozen=True, slots=True)

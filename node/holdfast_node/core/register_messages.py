@@ -228,3 +228,64 @@ class FloorsReply:
     floors: tuple[Floors, ...]
     era: int
     closed_buckets: tuple[BucketId, ...]
+
+
+# --- following another home's feed ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FollowedScope:
+    """A partition of which everything up to the sequence `after` of the answering store's log is known."""
+
+    scope: Scope
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadChanges:
+    """What was accepted since? `limit` keys in all. Served only in the generation adopted."""
+
+    followed: tuple[FollowedScope, ...]
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedKey:
+    """The register was last written with this sequence; `accepted` may be older."""
+
+    bucket: BucketId
+    key: bytes
+    accepted: Ballot
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionChanges:
+    """All changes up to the sequence `through`; `complete`: that is all there is."""
+
+    pool: int
+    partition: int
+    keys: tuple[ChangedKey, ...]
+    through: int
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """As many of the partitions asked about as the limit allowed, in the order asked; at least one."""
+
+    partitions: tuple[PartitionChanges, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyName:
+    bucket: BucketId
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CopyKeys:
+    """The whole registers of these keys of one partition, or as many as an answer may hold."""
+
+    scope: Scope
+    keys: tuple[KeyName, ...]

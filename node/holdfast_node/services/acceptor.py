@@ -15,9 +15,11 @@ from typing import Final, Protocol
 
 from holdfast_node.core.acceptance import (
     Acceptance,
+    Late,
     Promise,
     accept,
     check_generation,
+    late,
     learn,
     prepare,
     under_promise,
@@ -25,7 +27,7 @@ from holdfast_node.core.acceptance import (
 )
 from holdfast_node.core.ages import aged, superseded_below
 from holdfast_node.core.errors import HoldfastError, InvalidArgument, NotVoting
-from holdfast_node.core.geometry import parse_code
+from holdfast_node.core.geometry import is_inlinable
 from holdfast_node.core.head import Head, Manifest
 from holdfast_node.core.ids import BlobId, BucketId
 from holdfast_node.core.index_rows import RegisterEntry
@@ -167,7 +169,7 @@ class Acceptor:
     ) -> None:
         self._store: Final = store
         self._helpers: Final = helpers
-        self._standings: Final = Standings(
+        self.standings: Final = Standings(
             ballots.store,
             maps=maps,
             store=store,
@@ -224,7 +226,7 @@ class Acceptor:
 
     async def _promise_or_refusal(self, key: KeyId, request: Prepare) -> Promise | HoldfastError:
         try:
-            return prepare(await self._newest(key), self._standings.of_key(request), request)
+            return prepare(await self._newest(key), self.standings.of_key(request), request)
         except HoldfastError as error:
             return error
 
@@ -232,7 +234,7 @@ class Acceptor:
         del caller
         key = (request.bucket, request.key)
         async with self._turns.turn(key):
-            promise = prepare(await self._newest(key), self._standings.of_key(request), request)
+            promise = prepare(await self._newest(key), self.standings.of_key(request), request)
             durable = self._write(key, promise.record)
         if durable is not None:
             await asyncio.shield(durable)
@@ -240,7 +242,7 @@ class Acceptor:
 
     def _spoken(self, request: Prepare, promise: Promise) -> PrepareReply:
         self._ballots.observe(request.ballot.counter)
-        self._standings.recheck(request.scope)
+        self.standings.recheck(request.scope)
         return promise.reply
 
     async def _accept(self, caller: Caller, request: Accept) -> Reply:
@@ -248,12 +250,12 @@ class Acceptor:
         key = (request.bucket, request.key)
         async with self._turns.turn(key):
             own = await self._newest_to_accept(key)
-            outcome = accept(own, self._standings.of_key(request), request)
+            outcome = accept(own, self.standings.of_key(request), request)
             durable = self._write(key, self._aged(own, outcome.record)) or self._repeated(key, outcome)
         if durable is not None:
             await asyncio.shield(durable)
         self._ballots.observe(request.ballot.counter)
-        self._standings.recheck(request.scope)
+        self.standings.recheck(request.scope)
         return outcome.reply
 
     def _aged(self, own: RegisterRecord | None, record: RegisterRecord | None) -> RegisterRecord | None:
@@ -282,15 +284,30 @@ class Acceptor:
             try:
                 own = await self._newest(key)
             except NotVoting:
-                if self._standings.is_newcomer(copy.pool, copy.partition):
+                if self.standings.is_newcomer(copy.pool, copy.partition):
                     return Learned.PROMISED  # rotted: nobody knows what it promised
                 own = None  # rotted: what it had promised was of a generation that is over
-            if under_promise(own, theirs) and self._standings.is_newcomer(copy.pool, copy.partition):
+            if under_promise(own, theirs) and self.standings.is_newcomer(copy.pool, copy.partition):
                 return Learned.PROMISED
             durable = self._write(key, self._aged(own, learn(own, theirs)))
         if durable is not None:
             await asyncio.shield(durable)
         return Learned.TAKEN if durable is not None else Learned.KNOWN
+
+    async def follow(self, copy: RegisterCopy, scope: Scope) -> Late:
+        """As a home that votes, take what another one accepted in this generation or before, as if its accept came late
+        here. Durable on return."""
+        key = (copy.bucket, copy.key)
+        theirs = RegisterRecord(*key, copy.pool, copy.partition, copy.accepted, copy.accepted, copy.head)
+        async with self._turns.turn(key):
+            own = await self._newest_to_accept(key)
+            standing = self.standings.of(scope, copy.bucket)
+            check_generation(standing, scope)
+            outcome = late(own, standing, theirs)
+            durable = self._write(key, self._aged(own, outcome.record))
+        if durable is not None:
+            await asyncio.shield(durable)
+        return outcome
 
     async def forget(self, copy: RegisterCopy, generation: int) -> None:
         """Make blank what this store held of a key before `generation`: it left the partition, others went on, and
@@ -378,33 +395,33 @@ class Acceptor:
 
     async def _read(self, caller: Caller, request: ReadRegister) -> Reply:
         del caller
-        check_generation(self._standings.of_key(request), request.scope)
+        check_generation(self.standings.of_key(request), request.scope)
         record = await self._store.register(request.bucket, request.key)
-        answer = view(record, self._standings.of_key(request), request)
+        answer = view(record, self.standings.of_key(request), request)
         if record is None or not record.head or request.inline_bytes_max <= 0:
             return answer
         return await self._with_payload(record.head, request, answer)
 
     async def _with_payload(self, head: bytes, request: ReadRegister, answer: RegisterView) -> RegisterView:
         manifest = self._codec.decode(Head, head).manifest
-        if manifest is None or not inlinable(manifest, request):
+        if manifest is None or not is_inlinable(manifest, request.inline_bytes_max, whole=request.want_head):
             return answer
         own = await self._helpers.inline(manifest)
-        self._standings.recheck(request.scope)
+        self.standings.recheck(request.scope)
         if own is None or len(own[1]) > request.inline_bytes_max:
             return answer
         return replace(answer, shard_index=own[0], payload=own[1])
 
     async def _manifest(self, caller: Caller, request: ReadManifest) -> Reply:
         del caller
-        check_generation(self._standings.of(request.scope, request.bucket), request.scope)
+        check_generation(self.standings.of(request.scope, request.bucket), request.scope)
         return ManifestReply(await self._store.manifest(request.bucket, request.key, request.blob_id))
 
     async def _superseded(self, caller: Caller, request: ReadSuperseded) -> Reply:
         del caller
         if len(request.keys) > SUPERSEDED_KEYS_MAX:
             raise InvalidArgument(f"{len(request.keys)} keys in one question, {SUPERSEDED_KEYS_MAX} at most")
-        _ = self._standings.vouched((request.scope,))
+        _ = self.standings.vouched((request.scope,))
         return SupersededReply(tuple([await self._superseded_below(each) for each in request.keys]))
 
     async def _superseded_below(self, asked: WindowedKey) -> int:
@@ -417,7 +434,7 @@ class Acceptor:
 
     async def _commit(self, caller: Caller, request: Commit) -> Reply:
         del caller
-        check_generation(self._standings.of(request.scope, request.bucket), request.scope)
+        check_generation(self.standings.of(request.scope, request.bucket), request.scope)
         operation = self._codec.decode(Operation, request.operation)
         return await self._helpers.steward.serve_commit(
             request.scope, (request.bucket, request.key), operation
@@ -427,25 +444,25 @@ class Acceptor:
 
     async def _list(self, caller: Caller, request: ListRegisters) -> Reply:
         del caller
-        partitions = self._standings.vouched(request.scopes)
+        partitions = self.standings.vouched(request.scopes)
         limit = max(1, min(request.limit, LIST_ROWS_MAX))
         return self._store.register_rows(partitions, request.bucket, request.prefix, request.start, limit)
 
     async def _copy(self, caller: Caller, request: CopyRegisters) -> Reply:
         del caller
-        partitions = self._standings.vouched(request.scopes)
+        partitions = self.standings.vouched(request.scopes)
         limit = max(1, min(request.limit, COPY_ROWS_MAX))
         copies = await self._store.register_copies(partitions, request.after_bucket, request.after_key, limit)
-        self._standings.vouched(request.scopes)
+        self.standings.vouched(request.scopes)
         return copies
 
     async def _floors(self, caller: Caller, request: ReadFloors) -> Reply:
         del caller
-        partitions = sorted(self._standings.vouched(request.scopes))
+        partitions = sorted(self.standings.vouched(request.scopes))
         records = [self._store.partition(*at) for at in partitions]
         floors = tuple(Floors(r.pool, r.partition, r.version_floor, r.ballot_floor) for r in records)
         closed = self._closing.union(self._store.closed_buckets())
-        return FloorsReply(floors, self._standings.topology().map.era, tuple(sorted(closed)))
+        return FloorsReply(floors, self.standings.topology().map.era, tuple(sorted(closed)))
 
     async def _close_bucket(self, caller: Caller, request: CloseBucket) -> Reply:
         """Closing: from the first moment no accept is let in; those before are durable when this answers.
@@ -470,13 +487,3 @@ class Acceptor:
                 self._closing.discard(bucket)
         self._helpers.doors.forget(bucket)
         return CloseBucketReply()
-
-
-def inlinable(manifest: Manifest, request: ReadRegister) -> bool:
-    """One part of one stripe, small enough; a whole copy only from the home that also gives the head."""
-    if not 0 < manifest.size <= manifest.stripe_bytes or len(manifest.parts) != 1:
-        return False
-    code = parse_code(manifest.code)
-    if code.kind == "copy":
-        return request.want_head and manifest.size <= request.inline_bytes_max
-    return manifest.size <= request.inline_bytes_max * code.k

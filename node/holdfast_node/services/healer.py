@@ -25,6 +25,7 @@ from holdfast_node.core.messages import (
     QuarantinedKey,
     QuarantineReply,
     ReadQuarantine,
+    RegisterCopy,
     Reply,
     Request,
     ShardHeader,
@@ -92,6 +93,14 @@ class HealStore(Protocol):
     async def shard_header(self, name: ShardName) -> ShardHeader | None: ...
 
 
+class Level(Protocol):
+    """Whether this store knows all that was decided; `services.follower.Follower` does."""
+
+    def look_again(self) -> None: ...
+
+    def is_level(self, pool: int, partition: int) -> bool: ...
+
+
 class Healer:
     """The heal worker of one store. `report`, `report_shard` and `watch` are how it hears of things."""
 
@@ -112,6 +121,7 @@ class Healer:
         self._bodies: Final = bodies
         self._closed: Final = closed
         self._book: Final = book
+        self._level: Level | None = None
         self._looker: Final = Looker(path, bodies, closed, book)
         self._namer: Final = Namer(path, store)
         self._mender: Final = Mender(path, repair)
@@ -150,6 +160,10 @@ class Healer:
             self._damaged[name] = None
             self.wake.set()
 
+    def heed(self, level: Level) -> None:
+        """Claim nothing of a partition in which this store may have missed something."""
+        self._level = level
+
     def watch(self, handlers: Mapping[type[Request], Handler]) -> dict[type[Request], Handler]:
         """The acceptor's handlers, with an ear at what is accepted in partitions under stewardship, and doors for
         notices and for questions about the quarantine."""
@@ -158,21 +172,25 @@ class Healer:
         async def heard(caller: Caller, request: Request) -> Reply:
             reply = await accept(caller, request)
             if isinstance(request, Accept) and isinstance(reply, AcceptReply) and reply.accepted:
-                self._accepted(request)
+                self._accepted((request.scope.pool, request.scope.partition), request)
             return reply
 
         own = [handler(NoteDegraded, self._note), handler(ReadQuarantine, self._quarantine)]
         return {**handlers, Accept: heard, **dict(own)}
 
-    def _accepted(self, request: Accept) -> None:
-        ward = self._wards.get((request.scope.pool, request.scope.partition))
+    def caught_up(self, copy: RegisterCopy) -> None:
+        """What was accepted elsewhere, and missed here until now."""
+        self._accepted((copy.pool, copy.partition), copy)
+
+    def _accepted(self, at: tuple[int, int], register: Accept | RegisterCopy) -> None:
+        ward = self._wards.get(at)
         topology = self._path.maps.topology
         if ward is None or topology is None:
             return
-        head = self._bodies.decode(Head, request.head)
+        head = self._bodies.decode(Head, register.head)
         if head.manifest is None:
             return
-        found = Found(KeyPlace(ward.pool, request.bucket, request.key), head, (head.manifest,))
+        found = Found(KeyPlace(ward.pool, register.bucket, register.key), head, (head.manifest,))
         ailing = ailing_as_named(self._path, ward.partition, found, self._up, fresh=True)
         if ailing is not None:
             self._add(ailing)
@@ -261,6 +279,8 @@ class Healer:
             self._order.hasten()
             for ward in self._wards.values():
                 ward.look_again()
+            if self._level is not None:
+                self._level.look_again()
 
     def _take_wards(self, topology: Topology) -> None:
         """Stewardship follows who is up. What comes here is looked through: its last steward may have known more."""
@@ -429,7 +449,7 @@ class Healer:
                     partition=ward.partition,
                     blobs=blobs,
                     bytes=size,
-                    healed_epoch=ward.healed_epoch if ward.seen and not self._returned else 0,
+                    healed_epoch=ward.healed_epoch if self._knows(ward) else 0,
                     exceptions=count,
                     least_margin=margin,
                     passed_epoch=ward.healed_epoch,
@@ -437,6 +457,10 @@ class Healer:
                 )
             )
         return tuple(rows)
+
+    def _knows(self, ward: Ward) -> bool:
+        level = self._level is None or self._level.is_level(*ward.at)
+        return ward.seen and not self._returned and level
 
     def status(self) -> WorkerStatus:
         now_s = asyncio.get_running_loop().time()

@@ -19,11 +19,9 @@ from holdfast_node.core.errors import (
     BucketClosing,
     Evidence,
     HoldfastError,
-    IntegrityError,
     StaleGeneration,
     Unavailable,
 )
-from holdfast_node.core.head import Manifest
 from holdfast_node.core.ids import ID_BYTES, RESERVED_BUCKET, BucketId, Era, RequestId, StoreId
 from holdfast_node.core.map_changes import finish_learning, relearn
 from holdfast_node.core.messages import (
@@ -38,7 +36,7 @@ from holdfast_node.core.messages import (
     WorkerStatus,
 )
 from holdfast_node.core.operation import Operation, OperationKind
-from holdfast_node.core.records import BucketRecord, ManifestRecord, RegisterRecord
+from holdfast_node.core.records import BucketRecord, RegisterRecord
 from holdfast_node.core.topology import Topology
 from holdfast_node.ports import Failed
 from holdfast_node.services.acceptor import Learned
@@ -46,6 +44,7 @@ from holdfast_node.services.cartographer import Cartographer
 from holdfast_node.services.closed_doors import ClosedDoors, Doors
 from holdfast_node.services.fanout import gather, replies
 from holdfast_node.services.store import Entry
+from holdfast_node.services.versions import missing_manifests
 from holdfast_node.services.worker import Work, run_forever
 
 IDLE_S: Final = 1.0
@@ -375,10 +374,7 @@ class Learner:
         """Returns the keys that are not taken for a promise given here."""
         manifests: list[Entry] = []
         for copy in window.known:
-            for manifest in copy.manifests:
-                if not await self._has(copy, manifest):
-                    encoded = self._bodies.encode(manifest)
-                    manifests.append(Entry(ManifestRecord(copy.bucket, copy.key, encoded)))
+            manifests += await missing_manifests(self._store, self._bodies, copy)
             self._bytes += len(copy.head)
         if manifests:
             await self._store.append(manifests)
@@ -388,13 +384,6 @@ class Learner:
             for copy, what in zip(window.known, learned, strict=True)
             if what is Learned.PROMISED
         ]
-
-    async def _has(self, copy: RegisterCopy, manifest: Manifest) -> bool:
-        """Whether the manifest of a kept version is here, and whole: a broken one is learned like a missing one."""
-        try:
-            return await self._store.manifest(copy.bucket, copy.key, manifest.blob_id) is not None
-        except IntegrityError:
-            return False
 
     async def _close(self, current: _Pass) -> None:
         """After the last page: floors, era and closed buckets; then every partition of the pass is

@@ -33,7 +33,9 @@ from holdfast_node.services.eras import Eras
 from holdfast_node.services.events import Events
 from holdfast_node.services.expiry import Expiry
 from holdfast_node.services.explain import Explainer
+from holdfast_node.services.feed import Feed
 from holdfast_node.services.findings import Findings
+from holdfast_node.services.follower import Follower
 from holdfast_node.services.foreground import Foreground
 from holdfast_node.services.healer import Healer
 from holdfast_node.services.keeper import Keeper
@@ -224,6 +226,16 @@ class Node:
             repair=Budget("repair", settings.repair_bytes),
         )
         me = self.store.superblock.store
+        self.feed = Feed(store=self.store, standings=self.acceptor.standings)
+        self.follower = Follower(
+            path=self.path,
+            store=self.store,
+            bodies=ports.bodies,
+            home=self.acceptor,
+            foreground=self.foreground,
+            taken=self.healer.caught_up,
+        )
+        self.healer.heed(self.follower)
         broken = RegisterRestorer(
             me=me,
             store=self.store,
@@ -275,6 +287,7 @@ class Node:
             healer=self.healer,
             workers=(
                 self.learner.status,
+                self.follower.status,
                 self.healer.status,
                 self.scrubber.status,
                 self.compaction.status,
@@ -299,7 +312,7 @@ class Node:
         )
 
     def _dispatch(self) -> None:
-        for service in (self.cartographer, self.membership, self.scrubber, self.status):
+        for service in (self.cartographer, self.membership, self.scrubber, self.status, self.feed):
             self.dispatcher.add(service.handlers())
         for handlers in (self.keeper.handlers(), self.healer.watch(self.acceptor.handlers())):
             self.dispatcher.add(self.foreground.watch(handlers))
@@ -309,6 +322,7 @@ class Node:
         """Begin the background work. Peers and clients may be served before and after."""
         _ = self.tasks.spawn(self.membership.run(), "membership")
         _ = self.tasks.spawn(self.learner.run(), "learner")
+        _ = self.tasks.spawn(self.follower.run(), "follower")
         _ = self.tasks.spawn(self.healer.run(), "healer")
         _ = self.tasks.spawn(self.scrubber.run(), "scrubber")
         _ = self.tasks.spawn(self.compaction.run(), "compactor")

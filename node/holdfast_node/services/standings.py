@@ -79,6 +79,7 @@ class Standings:
             closing=self._closing(bucket) or self._store.bucket_closing(bucket),
             version_floor=record.version_floor,
             ballot_floor=record.ballot_floor,
+            moving=bool(topology.entry(scope.pool, scope.partition).moving),
         )
 
     def _voting_refusal(self, topology: Topology, scope: Scope, record: PartitionRecord) -> str:

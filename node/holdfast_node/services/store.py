@@ -21,6 +21,7 @@ from holdfast_node.core.index_keys import TYPE_OF, RecordBody
 from holdfast_node.core.index_rows import Logged, RegisterEntry
 from holdfast_node.core.log_format import Mark, Position
 from holdfast_node.core.messages import (
+    PartitionChanges,
     RegisterCopies,
     RegisterPage,
     ShardHeader,
@@ -28,6 +29,7 @@ from holdfast_node.core.messages import (
 )
 from holdfast_node.core.records import (
     DropRecord,
+    FollowedRecord,
     Hole,
     ManifestRecord,
     MapRecord,
@@ -395,6 +397,22 @@ class Store:
     ) -> RegisterCopies:
         """Whole accepted registers after (bucket, key), of all buckets, with the manifests of retained versions."""
         return await self._registers.copies(partitions, after_bucket, after_key, limit)
+
+    def changes(self, pool: int, partition: int, after: int, limit: int) -> PartitionChanges:
+        """The accepted registers of the partition that changed after this sequence, in the order in which they did."""
+        return self._registers.changes(pool, partition, after, limit)
+
+    def register_entry(self, bucket: BucketId, key: bytes) -> RegisterEntry | None:
+        """The ballots of a register, and whether its record is broken, from the index alone."""
+        return self._registers.entry(bucket, key)
+
+    async def copies_of(self, keys: Sequence[tuple[BucketId, bytes]]) -> RegisterCopies:
+        """Whole accepted registers of these keys, as many as an answer takes. Raises `NotVoting` for a broken one."""
+        return await self._registers.copies_of(keys)
+
+    def followed(self, store: StoreId) -> FollowedRecord:
+        """How far another store's feed has been followed."""
+        return self._indexer.tables.followed(store)
 
     def count(self, pool: int, partition: int) -> tuple[int, int]:
         """How many blobs are current in the partition as far as this store knows, and their bytes."""

@@ -5,18 +5,40 @@ Reads registers and manifests; touches no shard.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Protocol
 
 from holdfast_node.core.api import BlobInfo, VersionEntry
-from holdfast_node.core.errors import BlobNotFound, Evidence, Unavailable, VersionNotFound
+from holdfast_node.core.errors import BlobNotFound, Evidence, IntegrityError, Unavailable, VersionNotFound
 from holdfast_node.core.head import Head, HeadKind, Manifest, Retained
-from holdfast_node.core.ids import StoreId
-from holdfast_node.core.messages import ManifestReply, ReadManifest
-from holdfast_node.ports import Failed
+from holdfast_node.core.ids import BlobId, BucketId, StoreId
+from holdfast_node.core.messages import ManifestReply, ReadManifest, RegisterCopy
+from holdfast_node.core.records import ManifestRecord
+from holdfast_node.ports import Bodies, Failed
 from holdfast_node.services.datapath import DataPath, KeyPlace
 from holdfast_node.services.fanout import Answers, gather, replies
+from holdfast_node.services.store import Entry
 
 MANIFEST_TIMEOUT_S: Final = 5.0
+
+
+class ManifestStore(Protocol):
+    """What of the store is asked here; `services.store.Store` has it."""
+
+    async def manifest(self, bucket: BucketId, key: bytes, blob_id: BlobId) -> Manifest | None: ...
+
+
+async def missing_manifests(store: ManifestStore, bodies: Bodies, copy: RegisterCopy) -> list[Entry]:
+    """Of the versions a register copied from elsewhere keeps: what has to be written down before it. A broken one is
+    missing."""
+    missing: list[Entry] = []
+    for manifest in copy.manifests:
+        try:
+            known = await store.manifest(copy.bucket, copy.key, manifest.blob_id)
+        except IntegrityError:
+            known = None
+        if known is None:
+            missing.append(Entry(ManifestRecord(copy.bucket, copy.key, bodies.encode(manifest))))
+    return missing
 
 
 async def manifest_of(path: DataPath, place: KeyPlace, head: Head, version: int) -> Manifest:

@@ -66,6 +66,8 @@ class _FrameTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FrameType.V
     FRAME_TYPE_NAME_SEEDS: _FrameType.ValueType  # 40
     FRAME_TYPE_READ_SCRUB: _FrameType.ValueType  # 41
     FRAME_TYPE_READ_SUPERSEDED: _FrameType.ValueType  # 42
+    FRAME_TYPE_READ_CHANGES: _FrameType.ValueType  # 43
+    FRAME_TYPE_COPY_KEYS: _FrameType.ValueType  # 44
     FRAME_TYPE_REGISTER_VIEW: _FrameType.ValueType  # 144
     FRAME_TYPE_PREPARE_REPLY: _FrameType.ValueType  # 145
     FRAME_TYPE_ACCEPT_REPLY: _FrameType.ValueType  # 146
@@ -92,6 +94,7 @@ class _FrameTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FrameType.V
     FRAME_TYPE_SEED_NAMES: _FrameType.ValueType  # 167
     FRAME_TYPE_SCRUB_REPORT: _FrameType.ValueType  # 168
     FRAME_TYPE_SUPERSEDED_REPLY: _FrameType.ValueType  # 169
+    FRAME_TYPE_CHANGES: _FrameType.ValueType  # 170
 
 class FrameType(_FrameType, metaclass=_FrameTypeEnumTypeWrapper):
     """The `type` of a frame header. Numbers are wire format."""
@@ -131,6 +134,8 @@ FRAME_TYPE_READ_QUARANTINE: FrameType.ValueType  # 39
 FRAME_TYPE_NAME_SEEDS: FrameType.ValueType  # 40
 FRAME_TYPE_READ_SCRUB: FrameType.ValueType  # 41
 FRAME_TYPE_READ_SUPERSEDED: FrameType.ValueType  # 42
+FRAME_TYPE_READ_CHANGES: FrameType.ValueType  # 43
+FRAME_TYPE_COPY_KEYS: FrameType.ValueType  # 44
 FRAME_TYPE_REGISTER_VIEW: FrameType.ValueType  # 144
 FRAME_TYPE_PREPARE_REPLY: FrameType.ValueType  # 145
 FRAME_TYPE_ACCEPT_REPLY: FrameType.ValueType  # 146
@@ -157,6 +162,7 @@ FRAME_TYPE_QUARANTINE_REPLY: FrameType.ValueType  # 166
 FRAME_TYPE_SEED_NAMES: FrameType.ValueType  # 167
 FRAME_TYPE_SCRUB_REPORT: FrameType.ValueType  # 168
 FRAME_TYPE_SUPERSEDED_REPLY: FrameType.ValueType  # 169
+FRAME_TYPE_CHANGES: FrameType.ValueType  # 170
 Global___FrameType: _TypeAlias = FrameType  # noqa: Y015
 
 class _Role:
@@ -1422,6 +1428,185 @@ class SupersededReply(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SupersededReply: _TypeAlias = SupersededReply  # noqa: Y015
+
+@_typing.final
+class ReadChanges(_message.Message):
+    """What was accepted since?"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FOLLOWED_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    limit: _builtins.int
+    """keys in all"""
+    @_builtins.property
+    def followed(self) -> _containers.RepeatedCompositeFieldContainer[Global___FollowedScope]: ...
+    def __init__(
+        self,
+        *,
+        followed: _abc.Iterable[Global___FollowedScope] | None = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["followed", b"followed", "limit", b"limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadChanges: _TypeAlias = ReadChanges  # noqa: Y015
+
+@_typing.final
+class FollowedScope(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    after: _builtins.int
+    """everything up to this sequence of the answering store's log is known"""
+    @_builtins.property
+    def scope(self) -> Global___Scope: ...
+    def __init__(
+        self,
+        *,
+        scope: Global___Scope | None = ...,
+        after: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "scope", b"scope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FollowedScope: _TypeAlias = FollowedScope  # noqa: Y015
+
+@_typing.final
+class Changes(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTITIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartitionChanges]: ...
+    def __init__(
+        self,
+        *,
+        partitions: _abc.Iterable[Global___PartitionChanges] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["partitions", b"partitions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Changes: _TypeAlias = Changes  # noqa: Y015
+
+@_typing.final
+class PartitionChanges(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    PARTITION_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    THROUGH_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    pool: _builtins.int
+    partition: _builtins.int
+    through: _builtins.int
+    """all changes up to this sequence"""
+    complete: _builtins.bool
+    """and that is all there is"""
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChangedKey]: ...
+    def __init__(
+        self,
+        *,
+        pool: _builtins.int = ...,
+        partition: _builtins.int = ...,
+        keys: _abc.Iterable[Global___ChangedKey] | None = ...,
+        through: _builtins.int = ...,
+        complete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "keys", b"keys", "partition", b"partition", "pool", b"pool", "through", b"through"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PartitionChanges: _TypeAlias = PartitionChanges  # noqa: Y015
+
+@_typing.final
+class ChangedKey(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUCKET_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    bucket: _builtins.bytes
+    key: _builtins.bytes
+    sequence: _builtins.int
+    @_builtins.property
+    def accepted(self) -> _types_pb2.Ballot: ...
+    def __init__(
+        self,
+        *,
+        bucket: _builtins.bytes = ...,
+        key: _builtins.bytes = ...,
+        accepted: _types_pb2.Ballot | None = ...,
+        sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "bucket", b"bucket", "key", b"key", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangedKey: _TypeAlias = ChangedKey  # noqa: Y015
+
+@_typing.final
+class CopyKeys(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def scope(self) -> Global___Scope: ...
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyName]: ...
+    def __init__(
+        self,
+        *,
+        scope: Global___Scope | None = ...,
+        keys: _abc.Iterable[Global___KeyName] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "scope", b"scope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CopyKeys: _TypeAlias = CopyKeys  # noqa: Y015
+
+@_typing.final
+class KeyName(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUCKET_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    bucket: _builtins.bytes
+    key: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        bucket: _builtins.bytes = ...,
+        key: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyName: _TypeAlias = KeyName  # noqa: Y015
 
 @_typing.final
 class FindShards(_message.Message):

@@ -554,6 +554,61 @@ class ScrubRecord(_message.Message):
 Global___ScrubRecord: _TypeAlias = ScrubRecord  # noqa: Y015
 
 @_typing.final
+class FollowedRecord(_message.Message):
+    """How far another store's feed has been followed, in each partition."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORE_FIELD_NUMBER: _builtins.int
+    CURSORS_FIELD_NUMBER: _builtins.int
+    store: _builtins.bytes
+    @_builtins.property
+    def cursors(self) -> _containers.RepeatedCompositeFieldContainer[Global___FeedCursor]: ...
+    def __init__(
+        self,
+        *,
+        store: _builtins.bytes = ...,
+        cursors: _abc.Iterable[Global___FeedCursor] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursors", b"cursors", "store", b"store"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FollowedRecord: _TypeAlias = FollowedRecord  # noqa: Y015
+
+@_typing.final
+class FeedCursor(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    PARTITION_FIELD_NUMBER: _builtins.int
+    TENURE_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    pool: _builtins.int
+    partition: _builtins.int
+    tenure: _builtins.int
+    """the generation in which this store learned the partition"""
+    sequence: _builtins.int
+    """of the other store's log"""
+    def __init__(
+        self,
+        *,
+        pool: _builtins.int = ...,
+        partition: _builtins.int = ...,
+        tenure: _builtins.int = ...,
+        sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["partition", b"partition", "pool", b"pool", "sequence", b"sequence", "tenure", b"tenure"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FeedCursor: _TypeAlias = FeedCursor  # noqa: Y015
+
+@_typing.final
 class Superblock(_message.Message):
     """Outside the log: whose directory this is and how often it was started."""
 

@@ -45,6 +45,8 @@ FRAME_ROWS: Final[dict[int, Row]] = {
     FrameType.NAME_SEEDS: Row.LOOPBACK,
     FrameType.READ_SCRUB: Row.LOOPBACK,
     FrameType.READ_SUPERSEDED: Row.LOOPBACK,
+    FrameType.READ_CHANGES: Row.LOOPBACK,
+    FrameType.COPY_KEYS: Row.LOOPBACK,
 }
 
 

@@ -66,6 +66,8 @@ class FrameType(IntEnum):
     NAME_SEEDS = 40
     READ_SCRUB = 41
     READ_SUPERSEDED = 42
+    READ_CHANGES = 43
+    COPY_KEYS = 44
 
     REGISTER_VIEW = 144
     PREPARE_REPLY = 145
@@ -93,6 +95,7 @@ class FrameType(IntEnum):
     SEED_NAMES = 167
     SCRUB_REPORT = 168
     SUPERSEDED_REPLY = 169
+    CHANGES = 170
 
 
 def _type_of(cls: type) -> FrameType:

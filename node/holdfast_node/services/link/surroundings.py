@@ -8,11 +8,13 @@ from typing import TypeVar
 
 from holdfast_node.core.errors import HoldfastError, InternalError
 from holdfast_node.core.messages import (
+    CopyKeys,
     CopyRegisters,
     ListRegisters,
     MapPrepare,
     ReadCells,
     ReadCellsReply,
+    ReadChanges,
     ReadMap,
     ReadRegister,
     ReadStatus,
@@ -35,7 +37,16 @@ from holdfast_node.services.tasks import Tasks
 Handle = Callable[[Caller, Request], Awaitable[Reply]]
 M = TypeVar("M")
 
-LARGE_REPLIES = (ReadCells, CopyRegisters, ListRegisters, ReadMap, MapPrepare, ReadStatus)
+LARGE_REPLIES = (
+    ReadCells,
+    CopyRegisters,
+    CopyKeys,
+    ReadChanges,
+    ListRegisters,
+    ReadMap,
+    MapPrepare,
+    ReadStatus,
+)
 _ALWAYS_BULK = (*LARGE_REPLIES, StageCell, Seal)
 """A seal must not overtake its cells; the other replies may exceed a control frame."""
 _INLINE_BYTES_CONTROL_MAX = CONTROL_FRAME_BYTES_MAX // 2

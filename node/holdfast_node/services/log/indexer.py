@@ -24,7 +24,8 @@ from holdfast_node.core.index_keys import (
     RecordBody,
     SmallBody,
 )
-from holdfast_node.core.index_rows import Location, Logged, Rows
+from holdfast_node.core.index_overlay import Rows
+from holdfast_node.core.index_rows import Location, Logged
 from holdfast_node.core.log_format import Position, Record, decode_position, encode_position
 from holdfast_node.core.records import RegisterRecord
 from holdfast_node.ports import Bodies, Index, IndexBroken

@@ -39,6 +39,11 @@ class LogReader:
     def bodies(self) -> Bodies:
         return self._ports.bodies
 
+    @property
+    def durable_sequence(self) -> int:
+        """Every record up to it is in the index."""
+        return self._committer.durable_sequence
+
     def check(self) -> None:
         if self._committer.failure:
             raise StoreFailed(self._committer.failure)

@@ -6,7 +6,7 @@ Knows where they are and whether they are whole, not what a ballot or a head is 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from holdfast_node.core import index_keys, index_rows
@@ -14,13 +14,21 @@ from holdfast_node.core.errors import IntegrityError, NotVoting
 from holdfast_node.core.head import Head, HeadKind, Manifest
 from holdfast_node.core.ids import ID_BYTES, BlobId, BucketId
 from holdfast_node.core.index_rows import RegisterEntry
-from holdfast_node.core.messages import RegisterCopies, RegisterCopy, RegisterPage, RegisterRow
+from holdfast_node.core.messages import (
+    ChangedKey,
+    PartitionChanges,
+    RegisterCopies,
+    RegisterCopy,
+    RegisterPage,
+    RegisterRow,
+)
 from holdfast_node.core.records import ManifestRecord, RecordType, RegisterRecord
 from holdfast_node.services.log.reader import LogReader
 
 REGISTERS_CACHED_MAX: Final = 16384
 REGISTERS_CACHED_BYTES_MAX: Final = 24 * 1024 * 1024
 """1.5 KiB for each register on average: a head with a few retained versions."""
+SEQUENCE_BYTES: Final = 8
 COPIES_BYTES_MAX: Final = 2 * 1024 * 1024
 """Heads and manifests in one answer to a learner; with at least one register, whatever its size."""
 
@@ -115,6 +123,9 @@ class RegisterReader:
                 complete = False
                 break
             wanted.append(row_key[1:])
+        return await self._copies(wanted, complete=complete)
+
+    async def _copies(self, wanted: Sequence[bytes], *, complete: bool) -> RegisterCopies:
         copies: list[RegisterCopy] = []
         size = 0
         for record_key in wanted:
@@ -126,6 +137,38 @@ class RegisterReader:
                 return RegisterCopies(tuple(copies), complete=False)
             copies.append(copy)
         return RegisterCopies(tuple(copies), complete)
+
+    def changes(self, pool: int, partition: int, after: int, limit: int) -> PartitionChanges:
+        """The accepted registers of the partition that changed after this sequence, in the order in which they did. One
+        of which nothing is known any more is not among them."""
+        self._log.check()
+        through = self._log.durable_sequence
+        keys: list[ChangedKey] = []
+        first = index_keys.feed_row_key(pool, partition, after + 1)
+        end = index_keys.prefix_end(first[:-SEQUENCE_BYTES])
+        for row_key, record_key in self._log.scan(first, end) if after < through else ():
+            sequence = index_keys.feed_sequence(row_key)
+            row = self._log.get(index_keys.REGISTER_ROWS + record_key)
+            if row is None or index_rows.register_sequence(row) != sequence:
+                continue  # it was here before it became unreadable
+            entry = index_rows.decode_register_entry(row)
+            if entry.accepted is None:
+                continue
+            if len(keys) == limit:
+                through = keys[-1].sequence
+                return PartitionChanges(pool, partition, tuple(keys), through, complete=False)
+            keys.append(ChangedKey(*index_keys.register_of(record_key), entry.accepted, sequence))
+        return PartitionChanges(pool, partition, tuple(keys), through, complete=True)
+
+    def entry(self, bucket: BucketId, key: bytes) -> RegisterEntry | None:
+        """The ballots of a register, and whether its record is broken, from the index alone."""
+        row = self._log.get(index_keys.register_row_key(bucket, key))
+        return index_rows.decode_register_entry(row) if row is not None else None
+
+    async def copies_of(self, keys: Sequence[tuple[BucketId, bytes]]) -> RegisterCopies:
+        """Whole accepted registers of these keys, as many as an answer may hold. Raises `NotVoting` for one that is
+        broken."""
+        return await self._copies([bucket + key for bucket, key in keys], complete=True)
 
     async def manifest(self, bucket: BucketId, key: bytes, blob_id: BlobId) -> Manifest | None:
         """The manifest of a version this store accepted or learned. Raises `IntegrityError` if it is broken here."""
@@ -168,7 +211,7 @@ class RegisterReader:
 
     def count(self, pool: int, partition: int) -> tuple[int, int]:
         """Current blobs of the partition as this store knows them, and their bytes."""
-        return index_rows.decode_count(self._log.get(index_rows.count_row_key(pool, partition)))
+        return index_rows.decode_count(self._log.get(index_keys.count_row_key(pool, partition)))
 
     def _registers(
         self, start: bytes, end: bytes, partitions: frozenset[tuple[int, int]]

@@ -14,6 +14,7 @@ from holdfast_node.core.index_keys import SmallBody
 from holdfast_node.core.log_format import FLAG_ROT
 from holdfast_node.core.records import (
     BucketRecord,
+    FollowedRecord,
     KillRecord,
     MapRecord,
     MapVoteRecord,
@@ -49,6 +50,7 @@ class Tables:
                 StoreTimeRecord,
                 KillRecord,
                 ScrubRecord,
+                FollowedRecord,
             )
         }
 
@@ -89,6 +91,10 @@ class Tables:
 
     def peer(self, store: StoreId) -> PeerRecord | None:
         return self._find(PeerRecord, store)
+
+    def followed(self, store: StoreId) -> FollowedRecord:
+        """How far that store's feed has been followed; nowhere, if nothing is written down."""
+        return self._find(FollowedRecord, store) or FollowedRecord(store, ())
 
     def map(self) -> bytes:
         found = self._find(MapRecord, b"")

@@ -1,0 +1,278 @@
+"""A home follows the feeds of others, and catches up on what it missed: it was away, or a message was lost.
+
+Of every partition it follows as many other homes as it takes to meet each majority without it, so that whatever was
+decided without this store is in one of their feeds. What it missed it takes like an accept that comes late; only what
+is under a promise of its own has to be decided once more. How far it has come with each feed is written down: a store
+that returns reads what was written meanwhile, and nothing else (docs/adr/0089-homes-follow-each-others-feeds.md). Knows
+registers, not shards: those are heal's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from holdfast_node.core.acceptance import Late
+from holdfast_node.core.errors import BucketClosing, HoldfastError, Unavailable
+from holdfast_node.core.ids import StoreId
+from holdfast_node.core.messages import (
+    ChangedKey,
+    Changes,
+    CopyKeys,
+    FollowedScope,
+    KeyName,
+    PartitionChanges,
+    ReadChanges,
+    RegisterCopies,
+    RegisterCopy,
+    Scope,
+    WorkerStatus,
+)
+from holdfast_node.core.records import FeedCursor, FollowedRecord
+from holdfast_node.core.topology import Topology
+from holdfast_node.ports import Bodies
+from holdfast_node.services.datapath import DataPath
+from holdfast_node.services.fanout import call
+from holdfast_node.services.feed import CHANGES_MAX, COPIES_MAX, FOLLOWED_MAX
+from holdfast_node.services.foreground import Foreground
+from holdfast_node.services.store import Entry, Store
+from holdfast_node.services.versions import missing_manifests
+from holdfast_node.services.worker import Work, run_forever
+
+IDLE_S: Final = 5.0
+"""Between rounds while nobody is known to have missed anything."""
+ASK_TIMEOUT_S: Final = 5.0
+NOTED_S: Final = 30.0
+"""How old a cursor on the disk may be while changes come in: so much is read again after a start."""
+
+At = tuple[int, int]
+"""Pool and partition."""
+
+
+class Home(Protocol):
+    """This store's registers; `services.acceptor.Acceptor` has it."""
+
+    async def follow(self, copy: RegisterCopy, scope: Scope) -> Late: ...
+
+
+class Follower:
+    """Runs for as long as the node does. Numbers count since the process started. `taken` hears of every register that
+    was missed."""
+
+    name = "follower"
+
+    def __init__(
+        self,
+        *,
+        path: DataPath,
+        store: Store,
+        bodies: Bodies,
+        home: Home,
+        foreground: Foreground,
+        taken: Callable[[RegisterCopy], None],
+    ) -> None:
+        self._path: Final = path
+        self._store: Final = store
+        self._bodies: Final = bodies
+        self._home: Final = home
+        self._foreground: Final = foreground
+        self._taken: Final = taken
+        self._cursors: dict[StoreId, dict[At, FeedCursor]] = {}
+        self._noted_s: dict[StoreId, float] = {}
+        self._to_note: set[StoreId] = set()
+        self._round: dict[StoreId, list[At]] = {}
+        """Whose feeds are still to be followed, and in which partitions."""
+        self._followed: dict[At, set[StoreId]] = {}
+        """Whose feeds were followed to their ends since somebody came back last."""
+        self._looks = 0
+        """How often somebody came back: what was asked before that says nothing of now."""
+        self._read = 0
+        self._missed = 0
+        self._state = Work.IDLE
+        self._last_error = ""
+        self.wake: Final = asyncio.Event()
+
+    async def run(self) -> None:
+        await run_forever(self, self.wake, IDLE_S, events=self._path.events)
+
+    def look_again(self) -> None:
+        """Somebody came back, or this store did: what was accepted meanwhile may be news here."""
+        self._looks += 1
+        self._followed.clear()
+        self._round.clear()
+        self.wake.set()
+
+    def is_level(self, pool: int, partition: int) -> bool:
+        """Whether everything decided in the partition before somebody came back last is here."""
+        topology = self._path.maps.topology
+        if topology is None:
+            return False
+        return len(self._followed.get((pool, partition), ())) >= _needed(topology, pool)
+
+    # --- working --------------------------------------------------------------------------------------------
+
+    async def work_once(self) -> Work:
+        clock = asyncio.get_running_loop().time
+        began_s = clock()
+        try:
+            self._state = await self._work()
+            self._last_error = ""
+        except HoldfastError as error:
+            self._state, self._last_error = Work.IDLE, str(error)
+            raise
+        if self._state is Work.BUSY:
+            await asyncio.sleep(self._foreground.rest_s(clock() - began_s))
+        return self._state
+
+    async def _work(self) -> Work:
+        topology = self._path.maps.topology
+        if topology is None or self._path.me not in topology.active:
+            return Work.IDLE
+        if not self._round:
+            self._round = self._teachers(topology)
+        if not self._round:
+            return Work.IDLE
+        teacher = min(self._round)
+        try:
+            await self._follow(topology, teacher, self._round[teacher])
+        except BaseException:
+            self._round.pop(teacher, None)  # it is asked again in the next round
+            raise
+        return Work.BUSY if self._round else Work.IDLE
+
+    def _teachers(self, topology: Topology) -> dict[StoreId, list[At]]:
+        """Of every partition the homes that come next in order, of those that are up: every home has others."""
+        found: dict[StoreId, list[At]] = {}
+        for scope in topology.kept_by(self._path.me):
+            homes = topology.voting_homes(scope.pool, scope.partition)
+            if self._path.me not in homes:
+                continue
+            mine = homes.index(self._path.me)
+            others = [home for home in (*homes[mine + 1 :], *homes[:mine]) if self._path.links.is_up(home)]
+            for home in others[: _needed(topology, scope.pool)]:
+                found.setdefault(home, []).append((scope.pool, scope.partition))
+        return found
+
+    async def _follow(self, topology: Topology, teacher: StoreId, left: list[At]) -> None:
+        """One answer of one feed."""
+        asked, looks = left[:FOLLOWED_MAX], self._looks
+        tenures = {at: self._store.partition(*at).learned_generation for at in asked}
+        cursors = self._cursors_of(teacher)
+        followed = [
+            FollowedScope(topology.scope(*at), _sequence(cursors.get(at), tenures[at])) for at in asked
+        ]
+        request = ReadChanges(tuple(followed), CHANGES_MAX)
+        answer = await call(self._path.links, teacher, request, expect=Changes, timeout_s=ASK_TIMEOUT_S)
+        if not answer.partitions:
+            raise Unavailable(f"{self._path.name(teacher)} showed none of the partitions asked about")
+        for changes in answer.partitions:
+            at = (changes.pool, changes.partition)
+            if at not in tenures:
+                raise Unavailable(f"{self._path.name(teacher)} showed a partition that was not asked about")
+            await self._take_missed(topology.scope(*at), teacher, changes)
+            cursors[at] = FeedCursor(*at, tenures[at], changes.through)
+            if changes.complete and looks == self._looks:
+                self._end(teacher, at)
+        self._note(teacher, changed=any(changes.keys for changes in answer.partitions))
+
+    def _end(self, teacher: StoreId, at: At) -> None:
+        self._followed.setdefault(at, set()).add(teacher)
+        self._round[teacher].remove(at)
+        if not self._round[teacher]:
+            del self._round[teacher]
+
+    # --- catching up ----------------------------------------------------------------------------------------
+
+    async def _take_missed(self, scope: Scope, teacher: StoreId, changes: PartitionChanges) -> None:
+        missed = [change for change in changes.keys if self._is_missed(change)]
+        self._read += len(changes.keys)
+        for first in range(0, len(missed), COPIES_MAX):
+            await self._take(scope, teacher, missed[first : first + COPIES_MAX])
+
+    def _is_missed(self, change: ChangedKey) -> bool:
+        own = self._store.register_entry(change.bucket, change.key)
+        return own is None or own.rotten or own.accepted is None or own.accepted < change.accepted
+
+    async def _take(self, scope: Scope, teacher: StoreId, missed: Sequence[ChangedKey]) -> None:
+        left = {(change.bucket, change.key): change for change in missed}
+        while left:
+            request = CopyKeys(scope, tuple(KeyName(*at) for at in left))
+            answer = await call(
+                self._path.links, teacher, request, expect=RegisterCopies, timeout_s=ASK_TIMEOUT_S
+            )
+            copies = [copy for copy in answer.copies if left.pop((copy.bucket, copy.key), None)]
+            if not copies:
+                raise Unavailable(f"{self._path.name(teacher)} has {len(left)} registers no more")
+            entries = [
+                entry for copy in copies for entry in await missing_manifests(self._store, self._bodies, copy)
+            ]
+            if entries:
+                await self._store.append(entries)
+            await asyncio.gather(*(self._take_one(scope, copy) for copy in copies))
+
+    async def _take_one(self, scope: Scope, copy: RegisterCopy) -> None:
+        late = await self._home.follow(copy, scope)
+        if (above := late.again_above) is not None:
+            with contextlib.suppress(BucketClosing):  # then nothing is decided there any more
+                await self._path.registers.rewrite(scope.pool, copy.bucket, copy.key, above=above)
+        elif late.record is not None:
+            self._taken(copy)
+        else:
+            return
+        self._missed += 1
+        self._path.events.emit("register_caught_up", key=copy.key.hex(), again=above is not None)
+
+    # --- cursors --------------------------------------------------------------------------------------------
+
+    def _cursors_of(self, teacher: StoreId) -> dict[At, FeedCursor]:
+        known = self._cursors.get(teacher)
+        if known is None:
+            written = self._store.followed(teacher).cursors
+            known = self._cursors[teacher] = {(each.pool, each.partition): each for each in written}
+            self._noted_s[teacher] = asyncio.get_running_loop().time()
+        return known
+
+    def _note(self, teacher: StoreId, *, changed: bool) -> None:
+        """With whatever is written next: what is lost of it is read again."""
+        now_s = asyncio.get_running_loop().time()
+        if changed:
+            self._to_note.add(teacher)
+        if teacher in self._to_note and now_s >= self._noted_s[teacher] + NOTED_S:
+            self._to_note.remove(teacher)
+            self._noted_s[teacher] = now_s
+            cursors = tuple(cursor for _, cursor in sorted(self._cursors[teacher].items()))
+            self._store.piggyback(b"followed" + teacher, Entry(FollowedRecord(teacher, cursors)))
+
+    # --- telling --------------------------------------------------------------------------------------------
+
+    def status(self) -> WorkerStatus:
+        behind = self._behind()
+        told = [f"catching up in {behind} partitions" if behind else ""]
+        told.append(f"{self._missed} of {self._read} changes read were missed" if self._missed else "")
+        told.append(self._last_error)
+        return WorkerStatus(
+            name=self.name,
+            state=self._state.value,
+            detail="; ".join(each for each in told if each),
+            done=self._missed,
+            total=self._missed,
+            bytes_done=0,
+            rate_bytes_s=0.0,
+            eta_s=0.0,
+        )
+
+    def _behind(self) -> int:
+        topology = self._path.maps.topology
+        kept = topology.kept_by(self._path.me) if topology is not None else ()
+        return sum(not self.is_level(scope.pool, scope.partition) for scope in kept)
+
+
+def _needed(topology: Topology, pool: int) -> int:
+    """Other homes to follow: whatever a majority decided without this one, one of so many has accepted."""
+    return topology.code(pool).n - topology.quorum(pool)
+
+
+def _sequence(cursor: FeedCursor | None, tenure: int) -> int:
+    return cursor.sequence if cursor is not None and cursor.tenure == tenure else 0
