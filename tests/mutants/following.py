@@ -7,13 +7,16 @@ from typing import Final
 from tests.mutants.mutant import Edit, Mutant
 
 _ACCEPTANCE: Final = "node/holdfast_node/core/acceptance.py"
+_CURSORS: Final = "node/holdfast_node/services/cursors.py"
 _FEED: Final = "node/holdfast_node/services/feed.py"
 _FOLLOWER: Final = "node/holdfast_node/services/follower.py"
 _HEALER: Final = "node/holdfast_node/services/healer.py"
 _READER: Final = "node/holdfast_node/services/log/register_reader.py"
 _ROWS: Final = "node/holdfast_node/core/index_rows.py"
+_WARDS: Final = "node/holdfast_node/services/wards.py"
 
 _TEST: Final = "tests/unit/test_following.py"
+_TEST_WARDS: Final = "tests/unit/test_wards.py"
 _MODEL: Final = "tests/properties/test_register_model.py"
 
 MUTANTS: Final = (
@@ -71,9 +74,13 @@ MUTANTS: Final = (
         (
             Edit(
                 _FOLLOWER,
-                "            await self._take_missed(topology.scope(*at), teacher, changes)\n"
-                "            cursors[at] = FeedCursor(*at, tenures[at], changes.through)\n",
-                "            cursors[at] = FeedCursor(*at, tenures[at], changes.through)\n"
+                "            await self._take_missed(topology.scope(*at), teacher, changes)\n",
+                "",
+            ),
+            Edit(
+                _FOLLOWER,
+                "                self._end(teacher, at)\n",
+                "                self._end(teacher, at)\n"
                 "            await self._take_missed(topology.scope(*at), teacher, changes)\n",
             ),
         ),
@@ -84,8 +91,8 @@ MUTANTS: Final = (
         "a store that begins anew in a partition goes on where it was in the feeds",
         (
             Edit(
-                _FOLLOWER,
-                "if cursor is not None and cursor.tenure == tenure else 0",
+                _CURSORS,
+                "if cursor is not None and cursor.tenure == self.tenure(at) else 0",
                 "if cursor is not None else 0",
             ),
         ),
@@ -143,8 +150,44 @@ MUTANTS: Final = (
     Mutant(
         "healed-while-behind",
         "a steward calls healthy what it may have missed",
-        (Edit(_HEALER, "self._level is None or self._level.is_level(*ward.at)", "True"),),
+        (
+            Edit(
+                _HEALER,
+                "return ward.seen and not self._returned and self._level.is_level(*ward.at)",
+                "return ward.seen and not self._returned",
+            ),
+        ),
         _TEST,
+    ),
+    Mutant(
+        "settled-while-ailing",
+        "a steward starts over behind what still ails",
+        (
+            Edit(
+                _HEALER,
+                "            if ward.reviewed > ward.settled and ward.at not in ailing:\n",
+                "            if ward.reviewed > ward.settled:\n",
+            ),
+        ),
+        _TEST_WARDS,
+    ),
+    Mutant(
+        "settled-though-forgotten",
+        "a steward that had no room to remember what ails starts over behind it",
+        (Edit(_WARDS, "        if self._whole and not self.full:\n", "        if not self.full:\n"),),
+        _TEST_WARDS,
+    ),
+    Mutant(
+        "settled-nowhere",
+        "a steward that comes back looks at everything it has",
+        (Edit(_HEALER, "settled = self._cursors.sequence(self._path.me, at)", "settled = 0"),),
+        _TEST_WARDS,
+    ),
+    Mutant(
+        "settled-before-level",
+        "a steward looks through its own feed before it has caught up with the others",
+        (Edit(_WARDS, "        if not self._level.is_level(*ward.at):\n", "        if False:\n"),),
+        _TEST_WARDS,
     ),
     Mutant(
         "late-without-manifests",

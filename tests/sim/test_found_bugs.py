@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from holdfast_node.core.api import Condition
-from holdfast_node.core.messages import Commit, CopyRegisters, FindShards
+from holdfast_node.core.messages import Commit, CopyRegisters, FindShards, ReadChanges
 from holdfast_node.core.node_changes import AddNode
 from holdfast_node.core.report import ExplainReply, PlanReply
 from holdfast_node.core.seed import SeedNode
@@ -70,7 +70,7 @@ def test_a_steward_that_lost_its_memory_calls_nothing_healthy_before_it_has_look
         assert not ack.margin.full
         for machine in machines.values():
             stage.cluster.stop_at_once(machine)
-        stage.cluster.network.losing = lambda request: isinstance(request, CopyRegisters)
+        stage.cluster.network.losing = lambda request: isinstance(request, CopyRegisters | ReadChanges)
         async with asyncio.TaskGroup() as group:
             _ = [group.create_task(stage.cluster.boot(machine)) for machine in machines.values()]
         for _ in range(40):

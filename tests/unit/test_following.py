@@ -15,7 +15,7 @@ from holdfast_node.core.api import Call, Condition
 from holdfast_node.core.errors import BlobNotFound, InvalidArgument, NotVoting, Unavailable
 from holdfast_node.core.geometry import parse_code
 from holdfast_node.core.head import Head, HeadKind
-from holdfast_node.core.ids import NodeName
+from holdfast_node.core.ids import NodeName, StoreId
 from holdfast_node.core.messages import (
     Accept,
     CopyKeys,
@@ -31,15 +31,18 @@ from holdfast_node.core.messages import (
 from holdfast_node.core.records import FeedCursor, RegisterRecord
 from holdfast_node.core.topology import Topology
 from holdfast_node.services import follower
+from holdfast_node.services.cursors import NOTED_S, Cursors
 from holdfast_node.services.dispatcher import Caller
 from holdfast_node.services.feed import COPIES_MAX, FOLLOWED_MAX
 from holdfast_node.services.node import Node
-from holdfast_node.services.store import TIME_RECORD_EVERY_S
+from holdfast_node.services.store import TIME_RECORD_EVERY_S, Entry
 from tests.support import stores
 from tests.support.maps import cluster, nodes
 from tests.support.small_clusters import BUCKET, Serve, SmallCluster, pass_time, payload_of, run_story
+from tests.unit.test_store import run
 
 HOME = "n6"
+OTHER = StoreId(b"another store".ljust(16))
 KEYS = [b"key %d" % number for number in range(8)]
 SOON_S = 3 * follower.IDLE_S
 
@@ -147,7 +150,7 @@ def test_a_store_that_was_away_reads_what_was_written_meanwhile_and_nothing_else
     async def story(small: SmallCluster) -> None:
         for key in KEYS:
             _ = await small.put(key, payload_of(3000))
-        await pass_time(follower.NOTED_S + TIME_RECORD_EVERY_S + SOON_S)
+        await pass_time(NOTED_S + TIME_RECORD_EVERY_S + SOON_S)
         await small.cluster.stop(small.machine(HOME))
         _ = await small.put(KEYS[0], payload_of(4000))
         _ = await small.call("n1", lambda c: c.delete(BUCKET, KEYS[1], Condition(), Call()))
@@ -258,7 +261,7 @@ def test_a_broken_register_comes_back_from_any_home_that_has_it() -> None:
         assert node.store.rotten()
         for name in ("n4", "n5"):
             await small.cluster.stop(small.machine(name))
-        node.follower._cursors.clear()
+        node.follower.cursors._known[small.node("n1").store.superblock.store] = {}
         await pass_time(SOON_S)
         assert not node.store.rotten()
         assert (await accepted(small, HOME, KEYS[0])) == (await accepted(small, "n1", KEYS[0]))
@@ -320,10 +323,18 @@ def test_whatever_a_majority_decided_without_a_home_is_in_a_feed_it_follows(code
 
 
 def test_a_cursor_means_nothing_in_another_tenure() -> None:
-    cursor = FeedCursor(0, 1, tenure=3, sequence=90)
-    assert follower._sequence(cursor, 3) == 90
-    assert follower._sequence(cursor, 4) == 0
-    assert follower._sequence(None, 0) == 0
+    async def scenario() -> None:
+        bench = stores.Bench()
+        async with bench.store() as store:
+            cursors = Cursors(store)
+            await store.append([Entry(replace(stores.partition(1), learned_generation=3))])
+            cursors.advance(OTHER, (FeedCursor(0, 1, cursors.tenure((0, 1)), 90),), worth_noting=True)
+            assert cursors.sequence(OTHER, (0, 1)) == 90
+            assert cursors.sequence(OTHER, (0, 2)) == 0
+            await store.append([Entry(replace(stores.partition(1), learned_generation=5))])
+            assert cursors.sequence(OTHER, (0, 1)) == 0
+
+    run(scenario)
 
 
 async def _asked(caller: Caller, request: Request, node: Node) -> Reply:

@@ -30,25 +30,21 @@ from holdfast_node.core.messages import (
     Scope,
     WorkerStatus,
 )
-from holdfast_node.core.records import FeedCursor, FollowedRecord
+from holdfast_node.core.records import FeedCursor
 from holdfast_node.core.topology import Topology
 from holdfast_node.ports import Bodies
+from holdfast_node.services.cursors import At, Cursors
 from holdfast_node.services.datapath import DataPath
 from holdfast_node.services.fanout import call
 from holdfast_node.services.feed import CHANGES_MAX, COPIES_MAX, FOLLOWED_MAX
 from holdfast_node.services.foreground import Foreground
-from holdfast_node.services.store import Entry, Store
+from holdfast_node.services.store import Store
 from holdfast_node.services.versions import missing_manifests
 from holdfast_node.services.worker import Work, run_forever
 
 IDLE_S: Final = 5.0
 """Between rounds while nobody is known to have missed anything."""
 ASK_TIMEOUT_S: Final = 5.0
-NOTED_S: Final = 30.0
-"""How old a cursor on the disk may be while changes come in: so much is read again after a start."""
-
-At = tuple[int, int]
-"""Pool and partition."""
 
 
 class Home(Protocol):
@@ -58,8 +54,8 @@ class Home(Protocol):
 
 
 class Follower:
-    """Runs for as long as the node does. Numbers count since the process started. `taken` hears of every register that
-    was missed."""
+    """Runs for as long as the node does. Numbers count since the process started. `taken` may be set to hear of every
+    register that was missed."""
 
     name = "follower"
 
@@ -70,18 +66,16 @@ class Follower:
         store: Store,
         bodies: Bodies,
         home: Home,
+        cursors: Cursors,
         foreground: Foreground,
-        taken: Callable[[RegisterCopy], None],
     ) -> None:
         self._path: Final = path
         self._store: Final = store
         self._bodies: Final = bodies
         self._home: Final = home
         self._foreground: Final = foreground
-        self._taken: Final = taken
-        self._cursors: dict[StoreId, dict[At, FeedCursor]] = {}
-        self._noted_s: dict[StoreId, float] = {}
-        self._to_note: set[StoreId] = set()
+        self.taken: Callable[[RegisterCopy], None] = _nobody_hears
+        self.cursors: Final = cursors
         self._round: dict[StoreId, list[At]] = {}
         """Whose feeds are still to be followed, and in which partitions."""
         self._followed: dict[At, set[StoreId]] = {}
@@ -158,11 +152,8 @@ class Follower:
     async def _follow(self, topology: Topology, teacher: StoreId, left: list[At]) -> None:
         """One answer of one feed."""
         asked, looks = left[:FOLLOWED_MAX], self._looks
-        tenures = {at: self._store.partition(*at).learned_generation for at in asked}
-        cursors = self._cursors_of(teacher)
-        followed = [
-            FollowedScope(topology.scope(*at), _sequence(cursors.get(at), tenures[at])) for at in asked
-        ]
+        tenures = {at: self.cursors.tenure(at) for at in asked}
+        followed = [FollowedScope(topology.scope(*at), self.cursors.sequence(teacher, at)) for at in asked]
         request = ReadChanges(tuple(followed), CHANGES_MAX)
         answer = await call(self._path.links, teacher, request, expect=Changes, timeout_s=ASK_TIMEOUT_S)
         if not answer.partitions:
@@ -172,10 +163,10 @@ class Follower:
             if at not in tenures:
                 raise Unavailable(f"{self._path.name(teacher)} showed a partition that was not asked about")
             await self._take_missed(topology.scope(*at), teacher, changes)
-            cursors[at] = FeedCursor(*at, tenures[at], changes.through)
+            cursor = FeedCursor(*at, tenures[at], changes.through)
+            self.cursors.advance(teacher, (cursor,), worth_noting=bool(changes.keys))
             if changes.complete and looks == self._looks:
                 self._end(teacher, at)
-        self._note(teacher, changed=any(changes.keys for changes in answer.partitions))
 
     def _end(self, teacher: StoreId, at: At) -> None:
         self._followed.setdefault(at, set()).add(teacher)
@@ -218,32 +209,11 @@ class Follower:
             with contextlib.suppress(BucketClosing):  # then nothing is decided there any more
                 await self._path.registers.rewrite(scope.pool, copy.bucket, copy.key, above=above)
         elif late.record is not None:
-            self._taken(copy)
+            self.taken(copy)
         else:
             return
         self._missed += 1
         self._path.events.emit("register_caught_up", key=copy.key.hex(), again=above is not None)
-
-    # --- cursors --------------------------------------------------------------------------------------------
-
-    def _cursors_of(self, teacher: StoreId) -> dict[At, FeedCursor]:
-        known = self._cursors.get(teacher)
-        if known is None:
-            written = self._store.followed(teacher).cursors
-            known = self._cursors[teacher] = {(each.pool, each.partition): each for each in written}
-            self._noted_s[teacher] = asyncio.get_running_loop().time()
-        return known
-
-    def _note(self, teacher: StoreId, *, changed: bool) -> None:
-        """With whatever is written next: what is lost of it is read again."""
-        now_s = asyncio.get_running_loop().time()
-        if changed:
-            self._to_note.add(teacher)
-        if teacher in self._to_note and now_s >= self._noted_s[teacher] + NOTED_S:
-            self._to_note.remove(teacher)
-            self._noted_s[teacher] = now_s
-            cursors = tuple(cursor for _, cursor in sorted(self._cursors[teacher].items()))
-            self._store.piggyback(b"followed" + teacher, Entry(FollowedRecord(teacher, cursors)))
 
     # --- telling --------------------------------------------------------------------------------------------
 
@@ -274,5 +244,5 @@ def _needed(topology: Topology, pool: int) -> int:
     return topology.code(pool).n - topology.quorum(pool)
 
 
-def _sequence(cursor: FeedCursor | None, tenure: int) -> int:
-    return cursor.sequence if cursor is not None and cursor.tenure == tenure else 0
+def _nobody_hears(copy: RegisterCopy) -> None:
+    del copy

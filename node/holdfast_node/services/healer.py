@@ -15,16 +15,18 @@ from typing import Final, Protocol
 from holdfast_node.core.errors import BucketClosing, HoldfastError, NotVoting
 from holdfast_node.core.head import Ballot, Head, HeadKind
 from holdfast_node.core.heal_order import NO_MARGIN_KNOWN, Ailing, HealOrder
-from holdfast_node.core.ids import StoreId
+from holdfast_node.core.ids import BucketId, StoreId
 from holdfast_node.core.messages import (
     Accept,
     AcceptReply,
     NoteDegraded,
     NoteDegradedReply,
+    PartitionChanges,
     PartitionHealth,
     QuarantinedKey,
     QuarantineReply,
     ReadQuarantine,
+    RegisterCopies,
     RegisterCopy,
     Reply,
     Request,
@@ -32,12 +34,10 @@ from holdfast_node.core.messages import (
     ShardName,
     WorkerStatus,
 )
-from holdfast_node.core.records import PartitionRecord
+from holdfast_node.core.records import FeedCursor, PartitionRecord
 from holdfast_node.core.topology import Topology
 from holdfast_node.ports import Bodies
-from holdfast_node.services.bucket_book import BucketBook
 from holdfast_node.services.budget import Budget
-from holdfast_node.services.closed_doors import ClosedDoors
 from holdfast_node.services.datapath import DataPath, KeyPlace
 from holdfast_node.services.dispatcher import Caller, Handler, handler
 from holdfast_node.services.mending import Census, Mended, Mender, take_census
@@ -46,7 +46,9 @@ from holdfast_node.services.store import Entry
 from holdfast_node.services.versions import retained_manifest
 from holdfast_node.services.wards import (
     WAIT_S,
+    DeletedBuckets,
     Found,
+    Level,
     Looker,
     Ward,
     ailing_as_named,
@@ -92,13 +94,9 @@ class HealStore(Protocol):
 
     async def shard_header(self, name: ShardName) -> ShardHeader | None: ...
 
+    def changes(self, pool: int, partition: int, after: int, limit: int) -> PartitionChanges: ...
 
-class Level(Protocol):
-    """Whether this store knows all that was decided; `services.follower.Follower` does."""
-
-    def look_again(self) -> None: ...
-
-    def is_level(self, pool: int, partition: int) -> bool: ...
+    async def copies_of(self, keys: Sequence[tuple[BucketId, bytes]]) -> RegisterCopies: ...
 
 
 class Healer:
@@ -112,17 +110,18 @@ class Healer:
         path: DataPath,
         store: HealStore,
         bodies: Bodies,
-        closed: ClosedDoors,
-        book: BucketBook,
+        level: Level,
+        deleted: DeletedBuckets,
         repair: Budget,
     ) -> None:
         self._path: Final = path
         self._store: Final = store
         self._bodies: Final = bodies
-        self._closed: Final = closed
-        self._book: Final = book
-        self._level: Level | None = None
-        self._looker: Final = Looker(path, bodies, closed, book)
+        self._closed: Final = deleted.closed
+        self._book: Final = deleted.book
+        self._level: Final = level
+        self._cursors: Final = level.cursors
+        self._looker: Final = Looker(path, store, level, bodies, deleted)
         self._namer: Final = Namer(path, store)
         self._mender: Final = Mender(path, repair)
         self._order: Final = HealOrder()
@@ -159,10 +158,6 @@ class Healer:
         if len(self._damaged) < DAMAGED_SHARDS_MAX:
             self._damaged[name] = None
             self.wake.set()
-
-    def heed(self, level: Level) -> None:
-        """Claim nothing of a partition in which this store may have missed something."""
-        self._level = level
 
     def watch(self, handlers: Mapping[type[Request], Handler]) -> dict[type[Request], Handler]:
         """The acceptor's handlers, with an ear at what is accepted in partitions under stewardship, and doors for
@@ -217,8 +212,7 @@ class Healer:
         if self._order.add(ailing):
             self.wake.set()
         elif (ward := self._wards.get((ailing.pool, ailing.partition))) is not None:
-            ward.looked_epoch = 0
-            ward.next_look_s = 0.0
+            ward.forget()
 
     async def _watch_peers(self) -> None:
         """Beside the work, a piece of which may take longer than somebody is away. Who stood still itself was away."""
@@ -279,8 +273,7 @@ class Healer:
             self._order.hasten()
             for ward in self._wards.values():
                 ward.look_again()
-            if self._level is not None:
-                self._level.look_again()
+            self._level.look_again()
 
     def _take_wards(self, topology: Topology) -> None:
         """Stewardship follows who is up. What comes here is looked through: its last steward may have known more."""
@@ -294,12 +287,19 @@ class Healer:
             generation = topology.entry(*at).generation
             ward = self._wards.get(at)
             if ward is None or ward.generation != generation:
-                self._wards[at] = Ward(*at, generation, self._store.partition(*at).healed_epoch)
+                settled = self._cursors.sequence(self._path.me, at)
+                self._wards[at] = Ward(*at, generation, self._store.partition(*at).healed_epoch, settled)
 
     async def _conclude(self) -> None:
-        """A partition all of which was looked at, with nothing left to mend, is healed up to that epoch."""
+        """A partition all of which was looked at, with nothing left to mend, is healed up to that epoch, and settled up
+        to what was accepted last then."""
         ailing = self._order.per_partition()
+        self._cursors.note()
         for ward in self._wards.values():
+            if ward.reviewed > ward.settled and ward.at not in ailing:
+                ward.settled = ward.reviewed
+                cursor = FeedCursor(*ward.at, self._cursors.tenure(ward.at), ward.settled)
+                self._cursors.advance(self._path.me, (cursor,), worth_noting=True)
             if ward.looked_epoch > ward.healed_epoch and ward.at not in ailing:
                 record = replace(self._store.partition(*ward.at), healed_epoch=ward.looked_epoch)
                 await self._store.append([Entry(record)])
@@ -459,8 +459,8 @@ class Healer:
         return tuple(rows)
 
     def _knows(self, ward: Ward) -> bool:
-        level = self._level is None or self._level.is_level(*ward.at)
-        return ward.seen and not self._returned and level
+        """Nothing is claimed of a partition in which this store may have missed something."""
+        return ward.seen and not self._returned and self._level.is_level(*ward.at)
 
     def status(self) -> WorkerStatus:
         now_s = asyncio.get_running_loop().time()

@@ -27,6 +27,7 @@ from holdfast_node.services.collection import Collection
 from holdfast_node.services.collector import Collector
 from holdfast_node.services.compaction import Compaction
 from holdfast_node.services.coordinator import Coordinator
+from holdfast_node.services.cursors import Cursors
 from holdfast_node.services.datapath import DataPath
 from holdfast_node.services.dispatcher import Caller, Dispatcher
 from holdfast_node.services.eras import Eras
@@ -51,6 +52,7 @@ from holdfast_node.services.scrubber import Scrubber
 from holdfast_node.services.status import StatusService
 from holdfast_node.services.store import Store, StoreSettings
 from holdfast_node.services.tasks import Tasks
+from holdfast_node.services.wards import DeletedBuckets
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,25 +219,8 @@ class Node:
             settler=self.registers,
             doors=self.buckets,
         )
-        self.healer = Healer(
-            path=self.path,
-            store=self.store,
-            bodies=ports.bodies,
-            closed=self.closed_doors,
-            book=self.bucket_book,
-            repair=Budget("repair", settings.repair_bytes),
-        )
+        self._catch_up_and_heal(settings, ports)
         me = self.store.superblock.store
-        self.feed = Feed(store=self.store, standings=self.acceptor.standings)
-        self.follower = Follower(
-            path=self.path,
-            store=self.store,
-            bodies=ports.bodies,
-            home=self.acceptor,
-            foreground=self.foreground,
-            taken=self.healer.caught_up,
-        )
-        self.healer.heed(self.follower)
         broken = RegisterRestorer(
             me=me,
             store=self.store,
@@ -259,6 +244,26 @@ class Node:
         )
         self.compaction = Compaction(store=self.store, foreground=self.foreground)
         self._collect_garbage(ports)
+
+    def _catch_up_and_heal(self, settings: NodeSettings, ports: NodePorts) -> None:
+        self.feed = Feed(store=self.store, standings=self.acceptor.standings)
+        self.follower = Follower(
+            path=self.path,
+            store=self.store,
+            bodies=ports.bodies,
+            home=self.acceptor,
+            cursors=Cursors(self.store),
+            foreground=self.foreground,
+        )
+        self.healer = Healer(
+            path=self.path,
+            store=self.store,
+            bodies=ports.bodies,
+            level=self.follower,
+            deleted=DeletedBuckets(self.bucket_book, self.closed_doors),
+            repair=Budget("repair", settings.repair_bytes),
+        )
+        self.follower.taken = self.healer.caught_up
 
     def _collect_garbage(self, ports: NodePorts) -> None:
         path, store, book = self.path, self.store, self.bucket_book

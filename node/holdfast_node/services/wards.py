@@ -1,36 +1,40 @@
-"""The partitions this store is steward of, and how far it has looked through each: every blob of every key, page by
-page, merged over enough homes that none is missed.
+"""The partitions this store is steward of, and how far it has looked through each.
 
-Finds what ails. Mends nothing.
+A *full* look, after a change of the map, asks the stores what they hold of every blob of every key, page by page,
+merged over enough homes that none is missed. All others go through this store's own feed, from where everything was in
+order: what was written before that is not looked at again. Finds what ails. Mends nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from holdfast_node.core.catch_up import merge
-from holdfast_node.core.errors import BucketClosing, Unavailable
+from holdfast_node.core.errors import BucketClosing, NotVoting, Unavailable
 from holdfast_node.core.geometry import layout_of
-from holdfast_node.core.head import ABSENT_HEAD, Head, Manifest
+from holdfast_node.core.head import ABSENT_HEAD, Head, HeadKind, Manifest
 from holdfast_node.core.heal_order import Ailing
 from holdfast_node.core.ids import RESERVED_BUCKET, BucketId, StoreId
 from holdfast_node.core.margin import NODE_TAG, shard_survives
-from holdfast_node.core.messages import CopyRegisters, RegisterCopies, RegisterCopy
+from holdfast_node.core.messages import CopyRegisters, PartitionChanges, RegisterCopies, RegisterCopy
 from holdfast_node.core.topology import Topology
 from holdfast_node.ports import Bodies, Failed
 from holdfast_node.services.bucket_book import BucketBook
 from holdfast_node.services.closed_doors import ClosedDoors
+from holdfast_node.services.cursors import Cursors
 from holdfast_node.services.datapath import DataPath, KeyPlace, homes_without_shard
 from holdfast_node.services.fanout import gather, replies
 from holdfast_node.services.mending import plans_of, take_census
+from holdfast_node.services.versions import retained_manifest
 
 PAGE_ROWS: Final = 64
 PAGE_TIMEOUT_S: Final = 10.0
 RELOOK_S: Final = 300.0
-"""Between looks through a partition in which nothing happens: finds what a lost message kept from us."""
+"""Between looks through what was accepted lately, if nothing happens: it moves the point from which one starts over."""
 INCONCLUSIVE_S: Final = 5.0
 """After a look during which some store did not say what it holds."""
 INCONCLUSIVE_MAX_S: Final = 60.0
@@ -55,23 +59,30 @@ class Found:
 @dataclass(slots=True)
 class Ward:
     """One partition under stewardship. `healed_epoch`: every shard was at its home, of all stores that had joined by
-    then. `full` looks ask the stores; others only read manifests."""
+    then. `settled`: what this store had accepted up to this sequence of its log was in order then."""
 
     pool: int
     partition: int
     generation: int
     healed_epoch: int
+    settled: int = 0
+    reviewed: int = 0
+    """The sequence up to which the last look through the own feed went; settled once nothing ails any more."""
     looked_epoch: int = 0
     """The epoch up to which a full look has ended; healed once nothing it found ails any more."""
     looking: bool = False
     full: bool = False
     conclusive: bool = True
     cursor: tuple[BucketId, bytes] = _START
+    after: int = 0
+    """How far the look under way has come: in keys if it is full, else in the own feed."""
     next_look_s: float = 0.0
     seen: bool = False
     """Whether a look has ended since this store took the partition over, or since somebody it may not know of came
     back. Until then what is on record is what a steward knew once, and no news is not good news."""
     _target_epoch: int = 0
+    _whole: bool = True
+    """Whether everything the look under way has found is remembered."""
     _spent_s: float = 0.0
     _held_until_s: float = 0.0
 
@@ -88,13 +99,16 @@ class Ward:
         return max(self.healed_epoch, self.looked_epoch) < epoch and self.conclusive
 
     def begin(self, epoch: int) -> None:
-        self.looking, self.conclusive, self.cursor = True, True, _START
+        self.looking, self.conclusive, self._whole = True, True, True
+        self.cursor, self.after = _START, self.settled
         self.full = max(self.healed_epoch, self.looked_epoch) < epoch
         self._target_epoch, self._spent_s = epoch, 0.0
 
     def end(self, now_s: float) -> None:
         self.looking, self.seen = False, True
-        if self.full and self.conclusive:
+        if self._whole and not self.full:
+            self.reviewed = self.after
+        elif self._whole and self.conclusive:
             self.looked_epoch = self._target_epoch
         earned_s = LOOK_SHARE * self._spent_s
         if self.conclusive:
@@ -105,6 +119,11 @@ class Ward:
     def look_again(self) -> None:
         """Something may have been accepted that this store was not told of."""
         self.looking = self.seen = False
+        self.next_look_s = 0.0
+
+    def forget(self) -> None:
+        """There was no room to remember something that ails here: it has to be found once more."""
+        self._whole, self.looked_epoch, self.reviewed = False, 0, 0
         self.next_look_s = 0.0
 
     def spend(self, elapsed_s: float) -> None:
@@ -134,20 +153,94 @@ def stewarded(topology: Topology, path: DataPath) -> Iterator[tuple[int, int]]:
                 break
 
 
+class OwnRegisters(Protocol):
+    """What this store has accepted; `services.store.Store` has it."""
+
+    def changes(self, pool: int, partition: int, after: int, limit: int) -> PartitionChanges: ...
+
+    async def copies_of(self, keys: Sequence[tuple[BucketId, bytes]]) -> RegisterCopies: ...
+
+
+class Level(Protocol):
+    """Whether this store knows all that was decided; `services.follower.Follower` does."""
+
+    @property
+    def cursors(self) -> Cursors: ...
+
+    def look_again(self) -> None: ...
+
+    def is_level(self, pool: int, partition: int) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DeletedBuckets:
+    """Who knows whether a bucket is gone, and whether anything can be behind a closed door."""
+
+    book: BucketBook
+    closed: ClosedDoors
+
+
 class Looker:
     """Reads the keys of a ward, a page per call."""
 
-    def __init__(self, path: DataPath, bodies: Bodies, closed: ClosedDoors, book: BucketBook) -> None:
+    def __init__(
+        self,
+        path: DataPath,
+        own: OwnRegisters,
+        level: Level,
+        bodies: Bodies,
+        deleted: DeletedBuckets,
+    ) -> None:
         self._path: Final = path
+        self._own: Final = own
+        self._level: Final = level
         self._bodies: Final = bodies
-        self._closed: Final = closed
-        self._book: Final = book
+        self._closed: Final = deleted.closed
+        self._book: Final = deleted.book
 
     async def look(self, ward: Ward, up: frozenset[StoreId]) -> list[Ailing]:
         """The next page: which of its keys ail. Ends the look after the last. The return of a store that is not `up`
         will be noticed. Raises `ClusterError` to be repeated."""
         began_s = asyncio.get_running_loop().time()
         topology = self._path.topology
+        if ward.full:
+            ailing, at_end = await self._look_at_all(topology, ward)
+        else:
+            ailing, at_end = await self._look_at_own(topology, ward, up)
+        now_s = asyncio.get_running_loop().time()
+        ward.spend(now_s - began_s)
+        if at_end:
+            ward.end(now_s)
+        return ailing
+
+    async def _look_at_own(
+        self, topology: Topology, ward: Ward, up: frozenset[StoreId]
+    ) -> tuple[list[Ailing], bool]:
+        """What this store accepted since all was in order: it has missed nothing, or will hear of it."""
+        if not self._level.is_level(*ward.at):
+            raise Unavailable(f"partition {ward.partition}: catching up with the other homes first")
+        changes = self._own.changes(*ward.at, ward.after, PAGE_ROWS)
+        found = [
+            await self._found(KeyPlace(ward.pool, change.bucket, change.key))
+            for change in changes.keys
+            if not await self._book.is_gone(change.bucket)
+        ]
+        ailing = await self._ask_of_suspects(topology, ward, found, up)
+        ward.after = changes.through
+        return ailing, changes.complete
+
+    async def _found(self, place: KeyPlace) -> Found:
+        """From this store's own register; a broken one is read from the others, and scrub looks after it."""
+        with contextlib.suppress(NotVoting):
+            for copy in (await self._own.copies_of(((place.bucket, place.key),))).copies:
+                return await self._settled(place, copy, disputed=False)
+        head = (await self._path.registers.read(place.pool, place.bucket, place.key)).head
+        kept = [entry for entry in head.retained if entry.kind is HeadKind.BLOB]
+        older = [await retained_manifest(self._path, place, entry) for entry in kept]
+        return Found(place, head, (*((head.manifest,) if head.manifest is not None else ()), *older))
+
+    async def _look_at_all(self, topology: Topology, ward: Ward) -> tuple[list[Ailing], bool]:
+        """What every home shows, and what every store says it holds."""
         pages = await self._pages(topology, ward)
         window = merge(pages, ())
         disputed = frozenset(window.disputed)
@@ -157,17 +250,10 @@ class Looker:
                 continue  # what it kept for undo went with it
             place = KeyPlace(ward.pool, copy.bucket, copy.key)
             found.append(await self._settled(place, copy, disputed=(copy.bucket, copy.key) in disputed))
-        if ward.full:
-            ailing = await self._ask(topology, ward, found)
-        else:
-            ailing = await self._ask_of_suspects(topology, ward, found, up)
-        now_s = asyncio.get_running_loop().time()
-        ward.spend(now_s - began_s)
-        if window.end is None:
-            ward.end(now_s)
-        else:
+        ailing = await self._ask(topology, ward, found)
+        if window.end is not None:
             ward.cursor = window.end
-        return ailing
+        return ailing, window.end is None
 
     async def _pages(self, topology: Topology, ward: Ward) -> dict[StoreId, RegisterCopies]:
         scope = topology.scope(*ward.at)

@@ -1,0 +1,110 @@
+"""Stewards look through what was accepted since all was in order, and through nothing else."""
+
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+import pytest
+
+from holdfast_node.core.messages import CopyRegisters
+from holdfast_node.services import compaction, wards
+from holdfast_node.services.cursors import NOTED_S
+from holdfast_node.services.datapath import KeyPlace
+from holdfast_node.services.store import TIME_RECORD_EVERY_S
+from holdfast_node.services.wards import RELOOK_S, Found, Looker, Ward
+from tests.support.small_clusters import SmallCluster, pass_time, payload_of, run_story
+
+KEYS = [b"key %d" % number for number in range(12)]
+SETTLED_S = RELOOK_S + NOTED_S + TIME_RECORD_EVERY_S + 60
+
+
+def ward() -> Ward:
+    begun = Ward(0, 0, generation=1, healed_epoch=1, settled=40)
+    begun.begin(1)
+    return begun
+
+
+def test_a_look_goes_from_where_all_was_in_order_to_the_end() -> None:
+    looking = ward()
+    assert (looking.full, looking.after) == (False, 40)
+    looking.after = 90
+    looking.end(now_s=1.0)
+    assert (looking.reviewed, looking.settled) == (90, 40)
+
+
+def test_what_there_was_no_room_for_is_found_again() -> None:
+    looking = ward()
+    looking.forget()
+    looking.after = 90
+    looking.end(now_s=1.0)
+    assert looking.reviewed == 0
+    full = Ward(0, 0, generation=1, healed_epoch=0)
+    full.begin(3)
+    full.forget()
+    full.end(now_s=1.0)
+    assert (full.full, full.looked_epoch) == (True, 0)
+
+
+class Counted:
+    """Keys that stewards looked at in their own registers."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.keys: list[bytes] = []
+        usual = Looker._found
+
+        async def counted(looker: Looker, place: KeyPlace) -> Found:
+            self.keys.append(place.key)
+            return await usual(looker, place)
+
+        monkeypatch.setattr(wards.Looker, "_found", counted)
+
+
+def test_whoever_comes_back_is_no_reason_to_look_at_what_nobody_touched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counted = Counted(monkeypatch)
+    monkeypatch.setattr(compaction, "GARBAGE_MIN", 2.0)  # a copy is a new place in the feed
+
+    async def story(small: SmallCluster) -> None:
+        for key in KEYS:
+            _ = await small.put(key, payload_of(3000))
+        await pass_time(SETTLED_S)
+        assert set(counted.keys) >= set(KEYS), "each was looked at once"
+        for name in ("n1", "n4"):
+            await small.cluster.stop(small.machine(name))
+        await pass_time(5)
+        await pass_time(SETTLED_S)  # the others have taken over
+        changed = KEYS[:2]
+        for key in changed:
+            _ = await small.put(key, payload_of(4000), at="n2")
+        counted.keys.clear()
+        small.watch(CopyRegisters)
+        for name in ("n1", "n4"):
+            await small.cluster.boot(small.machine(name))
+        await pass_time(60)
+        assert (await small.at("n1", lambda node: node.admin.status())).healthy
+        assert set(counted.keys) <= set(changed)
+        assert set(counted.keys)
+        assert small.served[CopyRegisters] == 0, "no map has changed"
+
+    run_story(story)
+
+
+def test_what_ails_is_found_again_after_a_restart() -> None:
+    async def story(small: SmallCluster) -> None:
+        _ = await small.put(KEYS[0], payload_of(3000))
+        await pass_time(SETTLED_S)
+        for name in ("n5", "n6"):
+            await small.cluster.stop(small.machine(name))
+        await pass_time(5)
+        for key in KEYS:
+            _ = await small.put(key, payload_of(3000))
+        await pass_time(SETTLED_S)
+        for name in ("n1", "n2", "n3", "n4"):
+            await small.cluster.stop(small.machine(name))
+            await small.cluster.boot(small.machine(name))
+        await pass_time(60)
+        told = [small.node(name).healer.health() for name in ("n1", "n2", "n3", "n4")]
+        assert sum(row.exceptions for rows in told for row in rows) == len(KEYS)
+
+    run_story(story)
