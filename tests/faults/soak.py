@@ -20,6 +20,7 @@ from tests.faults.flips import flips
 from tests.faults.grow import grow
 from tests.faults.indexes import lose_indexes
 from tests.faults.poisoned import poisoned
+from tests.faults.rejoining import rejoin
 from tests.faults.scenarios import Report, kill_all, lose_san, two_dead
 from tests.faults.scrubbing import scrubbing
 
@@ -36,6 +37,7 @@ KINDS: Final = (
     "compacting",
     "filling",
     "poisoned",
+    "rejoin",
 )
 
 
@@ -50,7 +52,7 @@ def _arguments() -> argparse.Namespace:
         "--bits",
         type=int,
         default=10_000,
-        help="records hit by rot before one scrub; blobs beside the poisoned one",
+        help="records hit by rot before one scrub; blobs beside the poisoned one; writes while a node is away",
     )
     parser.add_argument("--volumes", type=int, default=6, help="that every node has to give back")
     parser.add_argument(
@@ -75,6 +77,7 @@ def main() -> int:
             root, seed=asked.seed, volumes=asked.volumes, kills=asked.kills
         ),
         "poisoned": lambda root: poisoned(root, seed=asked.seed, blobs=asked.bits),
+        "rejoin": lambda root: rejoin(root, seed=asked.seed, writes=asked.bits, deletes=asked.bits * 3 // 10),
         "filling": lambda root: filling(root, seed=asked.seed),
         "big": lambda root: big(root, seed=asked.seed, size=int(asked.gib * GIB)),
     }
