@@ -23,8 +23,8 @@ from holdfast_node.core.messages import (
 from holdfast_node.services.dispatcher import Caller, Handler, handler
 from holdfast_node.services.standings import Standings
 
-CHANGES_MAX: Final = 1024
-"""Keys in one answer: a MiB at most."""
+CHANGES_MAX: Final = 256
+"""Keys in one answer: a few milliseconds on either side, 300 KiB at most."""
 FOLLOWED_MAX: Final = 256
 """Partitions in one question: some ten milliseconds if nothing changed in any."""
 COPIES_MAX: Final = 64
