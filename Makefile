@@ -60,7 +60,7 @@ check-proto:
 	$(BIN)/python proto/generate.py --check
 
 test: venv check
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --durations=10 tests
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal --durations=10 tests
 
 sim: venv
 	$(BIN)/python -m tests.sim.run --seeds $(SEEDS) --workers 2

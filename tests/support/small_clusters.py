@@ -179,7 +179,7 @@ class SmallCluster:
     async def go_on_following(self) -> None:
         for machine in self.cluster.running():
             vars(self.node(machine.name).follower).pop("work_once", None)
-        await pass_time(2 * follower.IDLE_S)
+        await pass_time(2 * follower.ROUND_S)
 
     def memory_taken(self) -> int:
         """Bytes that budgets of running nodes have granted and not got back."""

@@ -44,7 +44,7 @@ from tests.unit.test_store import run
 HOME = "n6"
 OTHER = StoreId(b"another store".ljust(16))
 KEYS = [b"key %d" % number for number in range(8)]
-SOON_S = 3 * follower.IDLE_S
+SOON_S = 3 * follower.ROUND_S
 
 
 class Ear:

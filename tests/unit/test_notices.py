@@ -51,6 +51,7 @@ def test_a_degraded_write_is_known_to_its_steward_although_it_missed_the_accept(
 def test_a_steward_that_does_not_answer_is_told_until_it_has_taken_note() -> None:
     async def story(small: SmallCluster) -> None:
         steward, other = await with_a_home_down(small, b"k")
+        small.stop_following()
         small.twist(steward, Accept, is_full)
         deaf = True
 

@@ -42,8 +42,10 @@ from holdfast_node.services.store import Store
 from holdfast_node.services.versions import missing_manifests
 from holdfast_node.services.worker import Work, run_forever
 
-IDLE_S: Final = 5.0
-"""Between rounds while nobody is known to have missed anything."""
+IDLE_S: Final = 0.5
+"""Between rounds while something may have been missed."""
+ROUND_S: Final = 5.0
+"""Between rounds otherwise."""
 ASK_TIMEOUT_S: Final = 5.0
 
 
@@ -80,6 +82,7 @@ class Follower:
         """Whose feeds are still to be followed, and in which partitions."""
         self._followed: dict[At, set[StoreId]] = {}
         """Whose feeds were followed to their ends since somebody came back last."""
+        self._began_s = 0.0
         self._looks = 0
         """How often somebody came back: what was asked before that says nothing of now."""
         self._read = 0
@@ -124,7 +127,8 @@ class Follower:
         topology = self._path.maps.topology
         if topology is None or self._path.me not in topology.active:
             return Work.IDLE
-        if not self._round:
+        if not self._round and self._is_due():
+            self._began_s = asyncio.get_running_loop().time()
             self._round = self._teachers(topology)
         if not self._round:
             return Work.IDLE
@@ -135,6 +139,9 @@ class Follower:
             self._round.pop(teacher, None)  # it is asked again in the next round
             raise
         return Work.BUSY if self._round else Work.IDLE
+
+    def _is_due(self) -> bool:
+        return self._behind() > 0 or asyncio.get_running_loop().time() >= self._began_s + ROUND_S
 
     def _teachers(self, topology: Topology) -> dict[StoreId, list[At]]:
         """Of every partition the homes that come next in order, of those that are up: every home has others."""
