@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -46,6 +47,15 @@ def test_nothing_is_lost(tmp_path: Path) -> None:
     assert nodes_of(tmp_path) == []
 
 
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """What a shell starts in the background ignores Ctrl-C, and so does all that it starts itself."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
     with demo(tmp_path) as running:
