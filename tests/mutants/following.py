@@ -178,6 +178,12 @@ MUTANTS: Final = (
         _TEST_WARDS,
     ),
     Mutant(
+        "missed-version-passed-over",
+        "a steward passes over a kept version of which it has no manifest",
+        (Edit(_WARDS, "            if key.lacks_manifests\n", "            if False\n"),),
+        _TEST_WARDS,
+    ),
+    Mutant(
         "settled-nowhere",
         "a steward that comes back looks at everything it has",
         (Edit(_HEALER, "settled = self._cursors.sequence(self._path.me, at)", "settled = 0"),),
@@ -188,6 +194,18 @@ MUTANTS: Final = (
         "a steward looks through its own feed before it has caught up with the others",
         (Edit(_WARDS, "        if not self._level.is_level(*ward.at):\n", "        if False:\n"),),
         _TEST_WARDS,
+    ),
+    Mutant(
+        "late-unverified",
+        "a register that was missed is taken without a look at its hash",
+        (
+            Edit(
+                "node/holdfast_node/services/acceptor.py",
+                "if head_hash(copy.head) != copy.head_hash:",
+                "if False:",
+            ),
+        ),
+        _TEST,
     ),
     Mutant(
         "late-without-manifests",

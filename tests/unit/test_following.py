@@ -18,12 +18,14 @@ from holdfast_node.core.head import Head, HeadKind
 from holdfast_node.core.ids import NodeName, StoreId
 from holdfast_node.core.messages import (
     Accept,
+    Changes,
     CopyKeys,
     FollowedScope,
     KeyName,
     Prepare,
     PrepareReply,
     ReadChanges,
+    RegisterCopies,
     Reply,
     Request,
     Scope,
@@ -38,7 +40,7 @@ from holdfast_node.services.node import Node
 from holdfast_node.services.store import TIME_RECORD_EVERY_S, Entry
 from tests.support import stores
 from tests.support.maps import cluster, nodes
-from tests.support.small_clusters import BUCKET, Serve, SmallCluster, pass_time, payload_of, run_story
+from tests.support.small_clusters import BUCKET, Serve, SmallCluster, Twist, pass_time, payload_of, run_story
 from tests.unit.test_store import run
 
 HOME = "n6"
@@ -221,6 +223,42 @@ def test_what_could_not_be_taken_is_taken_later() -> None:
     run_story(story)
 
 
+async def _damaged(usual: Serve, caller: Caller, asked: Request) -> Reply:
+    answer = await usual(caller, asked)
+    assert isinstance(answer, RegisterCopies)
+    copies = [replace(copy, head=copy.head[:-1] + bytes((copy.head[-1] ^ 1,))) for copy in answer.copies]
+    return replace(answer, copies=tuple(copies))
+
+
+async def _said_twice(usual: Serve, caller: Caller, asked: Request) -> Reply:
+    answer = await usual(caller, asked)
+    assert isinstance(answer, Changes)
+    return Changes(answer.partitions * 2)
+
+
+@pytest.mark.parametrize(("request_type", "how"), [(CopyKeys, _damaged), (ReadChanges, _said_twice)])
+def test_what_others_show_is_checked_and_asked_for_again(request_type: type[Request], how: Twist) -> None:
+    """A damaged head is not written down, and no answer ends the follower."""
+
+    async def story(small: SmallCluster) -> None:
+        deaf = Ear(small, [HOME], Accept)
+        _ = await small.put(KEYS[0], payload_of(300))
+        deaf.shut = False
+        whole = {name: small.node(name).dispatcher._handlers[request_type] for name in names(small)}
+        for name in whole:
+            small.twist(name, request_type, how)
+        await pass_time(SOON_S)
+        if request_type is CopyKeys:
+            assert not await all_have_the_same(small, KEYS[0])
+        assert small.node(HOME).follower.status().detail
+        for name, handler in whole.items():
+            small.node(name).dispatcher._handlers[request_type] = handler
+        await pass_time(SOON_S)
+        assert await all_have_the_same(small, KEYS[0])
+
+    run_story(story)
+
+
 def test_a_promise_in_the_way_has_the_key_decided_once_more() -> None:
     async def story(small: SmallCluster) -> None:
         ear = Ear(small, [HOME], Accept)
@@ -328,7 +366,7 @@ def test_a_cursor_means_nothing_in_another_tenure() -> None:
         async with bench.store() as store:
             cursors = Cursors(store)
             await store.append([Entry(replace(stores.partition(1), learned_generation=3))])
-            cursors.advance(OTHER, (FeedCursor(0, 1, cursors.tenure((0, 1)), 90),), worth_noting=True)
+            cursors.advance(OTHER, FeedCursor(0, 1, cursors.tenure((0, 1)), 90), worth_noting=True)
             assert cursors.sequence(OTHER, (0, 1)) == 90
             assert cursors.sequence(OTHER, (0, 2)) == 0
             await store.append([Entry(replace(stores.partition(1), learned_generation=5))])

@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast_node.core.messages import CopyRegisters
+from holdfast_node.core.errors import Unavailable
+from holdfast_node.core.messages import Accept, CopyRegisters, Reply, Request
 from holdfast_node.services import compaction, wards
 from holdfast_node.services.cursors import NOTED_S
 from holdfast_node.services.datapath import KeyPlace
+from holdfast_node.services.dispatcher import Caller
 from holdfast_node.services.store import TIME_RECORD_EVERY_S
 from holdfast_node.services.wards import RELOOK_S, Found, Looker, Ward
-from tests.support.small_clusters import SmallCluster, pass_time, payload_of, run_story
+from tests.support.small_clusters import Serve, SmallCluster, pass_time, payload_of, run_story
 
 KEYS = [b"key %d" % number for number in range(12)]
 SETTLED_S = RELOOK_S + NOTED_S + TIME_RECORD_EVERY_S + 60
@@ -86,6 +88,38 @@ def test_whoever_comes_back_is_no_reason_to_look_at_what_nobody_touched(
         assert set(counted.keys) <= set(changed)
         assert set(counted.keys)
         assert small.served[CopyRegisters] == 0, "no map has changed"
+
+    run_story(story)
+
+
+def test_a_kept_version_that_the_steward_missed_is_not_passed_over() -> None:
+    """It accepted the next version, which keeps that one, and has no manifest of it: nobody knows whether it ails."""
+
+    async def story(small: SmallCluster) -> None:
+        await pass_time(10)
+        small.stop_following()
+        steward = (await small.homes(KEYS[0]))[0]
+        deaf = True
+
+        async def hears_later(usual: Serve, caller: Caller, asked: Request) -> Reply:
+            if deaf:
+                raise Unavailable("planted")
+            return await usual(caller, asked)
+
+        small.twist(steward, Accept, hears_later)
+        other = next(name for name in ("n1", "n2") if name != steward)
+        _ = await small.put(KEYS[0], payload_of(3000), at=other)
+        deaf = False
+        _ = await small.put(KEYS[0], payload_of(3000), at=other)
+        node = small.node(steward)
+        bucket, pool = await small.bucket()
+        topology = node.cartographer.require()
+        looking = Ward(pool, topology.key_partition(pool, bucket.id, KEYS[0]), generation=1, healed_epoch=9)
+        looking.begin(1)
+        ailing, _ = await small.at(
+            steward, lambda node: node.healer._looker._look_at_own(topology, looking, node.healer._up)
+        )
+        assert KEYS[0] in [each.key for each in ailing]
 
     run_story(story)
 

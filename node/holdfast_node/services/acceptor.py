@@ -26,7 +26,7 @@ from holdfast_node.core.acceptance import (
     view,
 )
 from holdfast_node.core.ages import aged, superseded_below
-from holdfast_node.core.errors import HoldfastError, InvalidArgument, NotVoting
+from holdfast_node.core.errors import ChecksumMismatch, HoldfastError, InvalidArgument, NotVoting
 from holdfast_node.core.geometry import is_inlinable
 from holdfast_node.core.head import Head, Manifest
 from holdfast_node.core.ids import BlobId, BucketId
@@ -60,7 +60,7 @@ from holdfast_node.core.messages import (
 )
 from holdfast_node.core.operation import Operation
 from holdfast_node.core.records import BucketRecord, PartitionRecord, RegisterRecord
-from holdfast_node.core.register import HeadCodec
+from holdfast_node.core.register import HeadCodec, head_hash
 from holdfast_node.services.ballots import Ballots
 from holdfast_node.services.dispatcher import Caller, Handler, handler
 from holdfast_node.services.standings import MapSource, Standings
@@ -296,9 +296,11 @@ class Acceptor:
 
     async def follow(self, copy: RegisterCopy, scope: Scope) -> Late:
         """As a home that votes, take what another one accepted in this generation or before, as if its accept came late
-        here. Durable on return."""
+        here. Durable on return. Raises `ChecksumMismatch` for a head that is not what it says."""
         key = (copy.bucket, copy.key)
-        theirs = RegisterRecord(*key, copy.pool, copy.partition, copy.accepted, copy.accepted, copy.head)
+        if head_hash(copy.head) != copy.head_hash:
+            raise ChecksumMismatch("the head of a register copied does not hash to what the message says")
+        theirs = RegisterRecord(*key, scope.pool, scope.partition, copy.accepted, copy.accepted, copy.head)
         async with self._turns.turn(key):
             own = await self._newest_to_accept(key)
             standing = self.standings.of(scope, copy.bucket)

@@ -6,7 +6,6 @@ Written down with other records, a little later: what is lost of it is followed 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Final, Protocol
 
 from holdfast_node.core.ids import StoreId
@@ -47,9 +46,9 @@ class Cursors:
         cursor = self._of(feed).get(at)
         return cursor.sequence if cursor is not None and cursor.tenure == self.tenure(at) else 0
 
-    def advance(self, feed: StoreId, cursors: Sequence[FeedCursor], *, worth_noting: bool) -> None:
+    def advance(self, feed: StoreId, cursor: FeedCursor, *, worth_noting: bool) -> None:
         """Not worth noting is that nothing changed."""
-        self._of(feed).update(((cursor.pool, cursor.partition), cursor) for cursor in cursors)
+        self._of(feed)[cursor.pool, cursor.partition] = cursor
         if worth_noting:
             self._to_note.add(feed)
 

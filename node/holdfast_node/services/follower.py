@@ -167,11 +167,14 @@ class Follower:
             raise Unavailable(f"{self._path.name(teacher)} showed none of the partitions asked about")
         for changes in answer.partitions:
             at = (changes.pool, changes.partition)
-            if at not in tenures:
-                raise Unavailable(f"{self._path.name(teacher)} showed a partition that was not asked about")
+            tenure = tenures.pop(at, None)
+            if tenure is None:
+                raise Unavailable(
+                    f"{self._path.name(teacher)} showed a partition twice, or one not asked about"
+                )
             await self._take_missed(topology.scope(*at), teacher, changes)
-            cursor = FeedCursor(*at, tenures[at], changes.through)
-            self.cursors.advance(teacher, (cursor,), worth_noting=bool(changes.keys))
+            cursor = FeedCursor(*at, tenure, changes.through)
+            self.cursors.advance(teacher, cursor, worth_noting=bool(changes.keys))
             if changes.complete and looks == self._looks:
                 self._end(teacher, at)
 

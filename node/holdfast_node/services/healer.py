@@ -299,7 +299,7 @@ class Healer:
             if ward.reviewed > ward.settled and ward.at not in ailing:
                 ward.settled = ward.reviewed
                 cursor = FeedCursor(*ward.at, self._cursors.tenure(ward.at), ward.settled)
-                self._cursors.advance(self._path.me, (cursor,), worth_noting=True)
+                self._cursors.advance(self._path.me, cursor, worth_noting=True)
             if ward.looked_epoch > ward.healed_epoch and ward.at not in ailing:
                 record = replace(self._store.partition(*ward.at), healed_epoch=ward.looked_epoch)
                 await self._store.append([Entry(record)])

@@ -29,7 +29,6 @@ from holdfast_node.services.cursors import Cursors
 from holdfast_node.services.datapath import DataPath, KeyPlace, homes_without_shard
 from holdfast_node.services.fanout import gather, replies
 from holdfast_node.services.mending import plans_of, take_census
-from holdfast_node.services.versions import retained_manifest
 
 PAGE_ROWS: Final = 64
 PAGE_TIMEOUT_S: Final = 10.0
@@ -54,6 +53,13 @@ class Found:
     place: KeyPlace
     head: Head
     manifests: tuple[Manifest, ...]
+
+    @property
+    def lacks_manifests(self) -> bool:
+        """Whether a version is kept of which it is not known where its shards are."""
+        known = {manifest.blob_id for manifest in self.manifests}
+        kept = (entry.blob_id for entry in self.head.retained if entry.kind is HeadKind.BLOB)
+        return not known.issuperset(kept)
 
 
 @dataclass(slots=True)
@@ -226,6 +232,12 @@ class Looker:
             if not await self._book.is_gone(change.bucket)
         ]
         ailing = await self._ask_of_suspects(topology, ward, found, up)
+        # A home that missed a version and then accepted the next has no manifest of it: heal asks the others for it.
+        ailing += [
+            ailing_of(ward.partition, key, named_margin(topology, self._path, key))
+            for key in found
+            if key.lacks_manifests
+        ]
         ward.after = changes.through
         return ailing, changes.complete
 
@@ -235,9 +247,7 @@ class Looker:
             for copy in (await self._own.copies_of(((place.bucket, place.key),))).copies:
                 return await self._settled(place, copy, disputed=False)
         head = (await self._path.registers.read(place.pool, place.bucket, place.key)).head
-        kept = [entry for entry in head.retained if entry.kind is HeadKind.BLOB]
-        older = [await retained_manifest(self._path, place, entry) for entry in kept]
-        return Found(place, head, (*((head.manifest,) if head.manifest is not None else ()), *older))
+        return Found(place, head, (head.manifest,) if head.manifest is not None else ())
 
     async def _look_at_all(self, topology: Topology, ward: Ward) -> tuple[list[Ailing], bool]:
         """What every home shows, and what every store says it holds."""
