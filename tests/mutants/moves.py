@@ -135,13 +135,25 @@ MUTANTS: Final = (
     Mutant(
         "needed-node-removed",
         "a node leaves the map while shards at it are needed",
-        (Edit(_REHOMING, 'if states[name] != "drained"', 'if states[name] == "up"'),),
+        (
+            Edit(
+                _REHOMING,
+                "for name in names if needed[name]]",
+                'for name in names if "is up" in needed[name]]',
+            ),
+        ),
         _TEST_WORLD,
     ),
     Mutant(
         "drained-unproven",
         "a node is called drained before heal has passed",
-        (Edit(_PICTURE, 'return "drained" if free and self.all_settled()', 'return "drained" if free'),),
+        (
+            Edit(
+                _PICTURE,
+                'return next((each for each in unsettled if each), "")',
+                'return "" if unsettled else ""',
+            ),
+        ),
         "tests/unit/test_picture.py",
     ),
     Mutant(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from holdfast_node.core.cluster_map import ClusterMap, PartitionEntry
+from holdfast_node.core.cluster_map import ClusterMap, PartitionEntry, StoreState
 from holdfast_node.core.heal_order import NO_MARGIN_KNOWN
 from holdfast_node.core.ids import Epoch, Generation, NodeName, StoreId
 from holdfast_node.core.map_changes import replace_lost
@@ -146,6 +146,10 @@ def moved() -> tuple[ClusterMap, ClusterMap]:
     return opened, closed
 
 
+def why_needed(current: ClusterMap, accounts: dict[StoreId, NodeStatus]) -> str:
+    return Picture(Topology(current), accounts).needed_because(current.nodes[0])
+
+
 def test_while_partitions_move_status_says_so_and_nobody_is_unproven_for_it() -> None:
     opened, _ = moved()
     status = draw(opened, accounts_of(opened))
@@ -159,11 +163,22 @@ def test_while_partitions_move_status_says_so_and_nobody_is_unproven_for_it() ->
 def test_a_node_is_drained_when_heal_has_passed_and_no_sooner() -> None:
     _, closed = moved()
     early = draw(closed, accounts_of(closed, healed=1))
+    assert "at epoch 1, not yet at 2" in why_needed(closed, accounts_of(closed, healed=1))
     assert [node.state for node in early.nodes if node.name == "n1"] == ["draining"]
     assert not early.healthy
     late = draw(closed, accounts_of(closed, healed=2))
+    assert not why_needed(closed, accounts_of(closed, healed=2))
     assert [node.state for node in late.nodes if node.name == "n1"] == ["drained"]
     assert late.healthy
+
+
+def test_a_node_that_cannot_be_removed_is_told_why() -> None:
+    opened, closed = moved()
+    homes = sum(1 for entry in opened.pools[0].partitions if opened.nodes[0].store in entry.homes)
+    assert why_needed(opened, accounts_of(opened)) == f"is a home of {homes} partitions"
+    assert "no steward of pool default partition 0 answers" in why_needed(closed, {})
+    staying = replace(closed, nodes=(replace(closed.nodes[0], state=StoreState.ACTIVE), *closed.nodes[1:]))
+    assert why_needed(staying, accounts_of(staying, healed=2)) == "is up, not drained"
 
 
 def test_what_is_still_where_it_was_is_lost_with_those_who_are_down_there() -> None:

@@ -132,17 +132,36 @@ class Picture:
     def _settled(self, pool: int) -> bool:
         """Whether heal has passed the last change of homes in all partitions of the pool. What was written since then
         is where it belongs, or among the exceptions."""
-        moved = self.topology.pool(pool).moved_epoch
-        count = len(self.topology.pool(pool).partitions)
-        rows = [self._health.get((pool, number)) for number in range(count)]
-        return moved == 0 or all(row is not None and row.passed_epoch >= moved for row in rows)
+        return not self._unsettled(pool)
+
+    def _unsettled(self, pool: int) -> str:
+        """Where heal is not known to have passed, and why, of one partition; empty if it has passed everywhere."""
+        meant = self.topology.pool(pool)
+        for number in range(len(meant.partitions)) if meant.moved_epoch else ():
+            row = self._health.get((pool, number))
+            where = f"pool {meant.name} partition {number}"
+            if row is None:
+                return f"no steward of {where} answers now"
+            if row.passed_epoch < meant.moved_epoch:
+                return f"heal has passed {where} at epoch {row.passed_epoch}, not yet at {meant.moved_epoch}"
+        return ""
+
+    def needed_because(self, node: NodeEntry) -> str:
+        """Why a node cannot be removed: others may hold what nobody else does. Empty if it can."""
+        if node.state is not StoreState.DRAINING:
+            return f"is {self.state(node)}, not drained"
+        if kept := len(self.topology.kept_by(node.store)):
+            return f"is a home of {kept} partitions"
+        if node.store in self.topology.map.voters:
+            return "is a voter of the map"
+        unsettled = [self._unsettled(pool) for pool in range(len(self.topology.map.pools))]
+        return next((each for each in unsettled if each), "")
 
     def state(self, node: NodeEntry) -> str:
         if node.state is StoreState.SUSPECT:
             return "suspect"
         if node.state is StoreState.DRAINING:
-            free = not self.topology.kept_by(node.store) and node.store not in self.topology.map.voters
-            return "drained" if free and self.all_settled() else "draining"
+            return "draining" if self.needed_because(node) else "drained"
         return "down" if node.store not in self._accounts else "up"
 
     def _node(self, node: NodeEntry) -> NodeReport:

@@ -128,8 +128,8 @@ def _word(kind: ChangeKind) -> str:
 
 def _refuse_needed(picture: Picture, names: Iterable[NodeName]) -> None:
     """What is at a node may be the only copy until heal has passed."""
-    states = {node.name: picture.state(node) for node in picture.topology.map.nodes}
-    wrong = [Evidence(name, f"is {states[name]}") for name in names if states[name] != "drained"]
+    needed = {node.name: picture.needed_because(node) for node in picture.topology.map.nodes}
+    wrong = [Evidence(name, needed[name]) for name in names if needed[name]]
     if wrong:
         raise Refused(
             "only drained nodes can be removed: others may hold what nobody else does",
