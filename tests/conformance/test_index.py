@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,6 +64,21 @@ def test_a_scan_sees_the_state_when_it_began(make: Make) -> None:
     index.close()
 
 
+def test_a_scan_ends_where_it_was_asked_to_whatever_becomes_of_that_key(make: Make) -> None:
+    """A library may keep a pointer to bytes that are gone when the second row is asked for (ADR 0090)."""
+    index = make()
+    rows = [(b"%c%03d" % (letter, number), b"") for letter in b"abcde" for number in range(100)]
+    index.write(rows)
+    for letter in b"abcd" * 25:
+        scan = index.scan(bytes((letter,)), bytes((letter, 0xFF)))
+        found = [next(scan)]
+        overwritten = [bytes((byte, byte)) for byte in range(256)]
+        found += scan
+        assert found == [row for row in rows if row[0][0] == letter]
+        del overwritten
+    index.close()
+
+
 def test_clear_forgets_everything(make: Make) -> None:
     index = make()
     index.write([(b"a", b"1")])
@@ -106,4 +122,19 @@ def test_a_database_that_does_not_open_is_thrown_away(tmp_path: Path) -> None:
     (tmp_path / "index" / "CURRENT").write_text("nonsense")
     again = RocksIndex(tmp_path / "index")
     assert again.get(b"a") is None
+    again.close()
+
+
+def test_a_scan_that_meets_a_rotten_block_is_no_short_scan(tmp_path: Path) -> None:
+    index = RocksIndex(tmp_path / "index")
+    index.write([(b"%05d" % number, random.Random(number).randbytes(100)) for number in range(2000)])
+    asyncio.run(index.flush())
+    index.close()
+    [table] = (tmp_path / "index").glob("*.sst")
+    content = bytearray(table.read_bytes())
+    content[len(content) // 2] ^= 1
+    table.write_bytes(content)
+    again = RocksIndex(tmp_path / "index")
+    with pytest.raises(IndexBroken):
+        _ = list(again.scan(b"0", b"9"))
     again.close()

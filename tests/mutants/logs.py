@@ -12,12 +12,14 @@ _FORMAT: Final = "node/holdfast_node/core/log_format.py"
 _OPENING: Final = "node/holdfast_node/services/log/opening.py"
 _REGISTER_READER: Final = "node/holdfast_node/services/log/register_reader.py"
 _REPLAY: Final = "node/holdfast_node/services/log/replay.py"
+_ROCKS: Final = "node/holdfast_node/adapters/rocks.py"
 _ROWS: Final = "node/holdfast_node/core/index_rows.py"
 _STORE: Final = "node/holdfast_node/services/store.py"
 _TABLES: Final = "node/holdfast_node/services/log/tables.py"
 
 _POWER_CUT: Final = "tests/faults/test_power_cut.py"
 _TEST_CRASHES: Final = "tests/unit/test_store_crashes.py"
+_TEST_INDEX: Final = "tests/conformance/test_index.py"
 _TEST_FORMAT: Final = "tests/unit/test_log_format.py"
 _TEST_OPENING: Final = "tests/unit/test_store_opening.py"
 _TEST_ROWS: Final = "tests/unit/test_index_rows.py"
@@ -33,6 +35,33 @@ _ANSWER: Final = (
 )
 
 _DURABILITY: Final = (
+    Mutant(
+        "scan-by-a-borrowed-bound",
+        "the library is told where a scan ends, by bytes that nobody keeps",
+        (
+            Edit(
+                _ROCKS,
+                "            rows = self._db.iter()\n",
+                "            from rocksdict import ReadOptions\n"
+                "            options = ReadOptions()\n"
+                "            options.set_iterate_upper_bound(end)\n"
+                "            rows = self._db.iter(options)\n"
+                "            del options\n",
+            ),
+            Edit(
+                _ROCKS,
+                "        return self._rows(rows, end)\n",
+                '        return self._rows(rows, b"\\xff" * 40)\n',
+            ),
+        ),
+        _TEST_INDEX,
+    ),
+    Mutant(
+        "scan-ends-at-rot",
+        "a scan that cannot go on is at its end",
+        (Edit(_ROCKS, "            rows.status()\n", ""),),
+        _TEST_INDEX,
+    ),
     Mutant(
         "no-fdatasync",
         "a commit returns without fdatasync",

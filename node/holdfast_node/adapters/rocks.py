@@ -19,7 +19,7 @@ from rocksdict import (
     DBCompressionType,
     Options,
     Rdict,
-    ReadOptions,
+    RdictIter,
     WriteBatch,
     WriteOptions,
 )
@@ -83,19 +83,26 @@ class RocksIndex:
             raise IndexBroken(str(error)) from error
 
     def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Without rocksdict's bound, which points to bytes it does not own, and its `items`, which end without a word
+        where a block cannot be read (ADR 0090)."""
         try:
-            options = ReadOptions()
-            options.set_iterate_upper_bound(end)
-            return self._rows(self._db.items(from_key=start, read_opt=options))
+            rows = self._db.iter()
+            rows.seek(start)
         except Exception as error:
             raise IndexBroken(str(error)) from error
+        return self._rows(rows, end)
 
-    def _rows(self, items: Iterator[tuple[object, object]]) -> Iterator[tuple[bytes, bytes]]:
+    def _rows(self, rows: RdictIter, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         try:
-            for key, value in items:
+            while rows.valid():
+                key, value = rows.key(), rows.value()
                 assert isinstance(key, bytes)
                 assert isinstance(value, bytes)
+                if key >= end:
+                    return
                 yield key, value
+                rows.next()
+            rows.status()
         except Exception as error:
             raise IndexBroken(str(error)) from error
 
