@@ -24,7 +24,7 @@ _TEST_NEWCOMERS: Final = "tests/unit/test_newcomers.py"
 _TEST_QUORUM: Final = "tests/unit/test_quorum.py"
 _TEST_WORLD: Final = "tests/sim/test_moves.py"
 
-_LOSSES: Final = Aim(("move", "wipe", "messages"), clients=6, keys=8, rounds=14, code="rs:2+1")
+_MISSED: Final = Aim(("move", "late", "unfollowed"), clients=6, keys=4, rounds=20, code="rs:2+1")
 _WORLDS: Final = Aim(("move", "messages", "crash", "partition"), clients=6, keys=2, rounds=14)
 
 MUTANTS: Final = (
@@ -39,7 +39,7 @@ MUTANTS: Final = (
             ),
         ),
         _TEST_QUORUM,
-        _LOSSES,
+        _MISSED,
     ),
     Mutant(
         "move-without-old-homes",

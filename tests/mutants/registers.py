@@ -22,8 +22,6 @@ _TEST_QUORUM: Final = "tests/unit/test_quorum.py"
 _MESSAGES: Final = Aim(("messages", "partition", "crash", "pause"))
 _SLOW_DISKS: Final = Aim(("power_cut", "messages"), clients=6, keys=1, rounds=20, disk_s=0.3)
 """A power cut finds something on its way to most disks."""
-_BLANK_STORES: Final = Aim(("wipe", "messages"), keys=8, rounds=40, disk_s=0.3, code="rs:2+1")
-"""A lost home of three, another that missed the last write, and learning that takes a while."""
 _NEW_GENERATIONS: Final = Aim(
     ("wipe", "messages"), clients=6, keys=2, rounds=8, disk_s=0.3, code="rs:2+1", partitions=1
 )
@@ -203,8 +201,7 @@ _QUORUM_RULES: Final = (
             ),
             Edit(_STANDINGS, "if self._me in entry.homes and self._me in entry.learners:", "if False:"),
         ),
-        "tests/unit/test_topology.py",
-        _BLANK_STORES,
+        "tests/sim/test_learners.py",
     ),
     Mutant(
         "learner-answers",

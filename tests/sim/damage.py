@@ -60,6 +60,19 @@ class Damage:
         if self._chooser.random() < 0.3:
             victims = victims[:1]
         self._note_loss("san")
+        await self._lose(victims)
+
+    async def lose_node_later(self) -> None:
+        """A while after the cluster was in health one node is wiped: what is acked survives that at any time."""
+        if not await self._settle():
+            return
+        await self._later(1.0, 6.0)
+        self._note_loss("node")
+        await self._lose(
+            [self._chooser.choice([m for m in self._cluster.machines.values() if not m.stranger])]
+        )
+
+    async def _lose(self, victims: list[Machine]) -> None:
         self._wipe(victims)
         await self._later(0.0, 5.0)
         if self._chooser.random() < 0.7:

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Final
 
 from holdfast_node.core.errors import HoldfastError
+from holdfast_node.core.messages import ReadChanges
 from holdfast_node.services.admin import Admin
 from tests.sim.client import ConnectionLost
 from tests.sim.cluster import Cluster, Machine
@@ -61,6 +62,8 @@ class Trouble:
     read_errors: bool = False
     move: bool = False
     """Nodes are added, drained, removed, and changes of homes cancelled."""
+    unfollowed: bool = False
+    """No home hears of the changes at another: what one of them misses is not mended behind its back."""
 
     @property
     def damages(self) -> bool:
@@ -70,7 +73,7 @@ class Trouble:
     @staticmethod
     def drawn(chooser: random.Random) -> Trouble:
         """Each kind in about every third world; one kind that destroys, at most."""
-        names = [name for name in Trouble.__dataclass_fields__ if name not in (*_DESTROYS, "move")]
+        names = [name for name in Trouble.__dataclass_fields__ if name not in (*_DESTROYS, *_DRAWN_APART)]
         drawn = {name: chooser.random() < (0.05 if name == "late" else 0.35) for name in names}
         destroys = chooser.choice((*_DESTROYS, "wipe", "wipe", "", ""))
         if destroys:
@@ -82,6 +85,7 @@ class Trouble:
 
 
 _DESTROYS: Final = ("wipe", "rollback", "clone", "rot", "lies", "read_errors")
+_DRAWN_APART: Final = ("move", "unfollowed")
 
 
 class Nemesis:
@@ -157,6 +161,8 @@ class Nemesis:
 
         if self._trouble.late:
             weather.loss, weather.stragglers, weather.straggle_s = 0.15, 0.25, 30.0
+        if self._trouble.unfollowed:
+            self._cluster.network.losing = lambda request: isinstance(request, ReadChanges)
 
     def _one(self) -> Machine | None:
         running = self._cluster.running()
@@ -303,7 +309,9 @@ class Nemesis:
 
     async def destroy(self) -> None:
         """Between two bursts of trouble, with the cluster in good health."""
-        if self._trouble.wipe:
+        if self._trouble.wipe and self._trouble.unfollowed:
+            await self._damage.lose_node_later()
+        elif self._trouble.wipe:
             await self._damage.lose_domain()
         if self._trouble.rollback:
             await self._damage.roll_back()
@@ -322,6 +330,8 @@ class Nemesis:
         """No more faults from outside: the weather clears, nobody is cut off, slow or paused."""
         network = self._cluster.network
         network.unblock_all()
+        if self._trouble.unfollowed:
+            network.losing = None
         weather = network.weather
         weather.loss = weather.duplicates = weather.stragglers = 0.0
         weather.slow.clear()

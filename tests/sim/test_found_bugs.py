@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Final
 
 from holdfast_node.core.api import Condition
 from holdfast_node.core.messages import Commit, CopyRegisters, FindShards, ReadChanges
@@ -21,13 +22,16 @@ from tests.sim.loop import SimLoop
 from tests.sim.nemesis import Nemesis, Trouble
 from tests.sim.world import BUCKET, small_numbers
 
+_SIX: Final = Topology("rs:4+2", (2, 2, 2))
+
 
 class Stage:
-    """Six healthy nodes on three SANs, one caller, and nothing that happens by chance but the order of things."""
+    """Healthy nodes, six on three SANs unless said otherwise, one caller, and nothing that happens by chance but the
+    order of things."""
 
-    def __init__(self, seed: int = 1) -> None:
+    def __init__(self, seed: int = 1, *, topology: Topology = _SIX) -> None:
         self.loop = SimLoop(seed)
-        self.cluster = Cluster(self.loop, Topology("rs:4+2", (2, 2, 2)), seed=seed, note=lambda _: None)
+        self.cluster = Cluster(self.loop, topology, seed=seed, note=lambda _: None)
         self.history = History()
         self.caller = SimClient("c0", self.cluster, self.history, chooser=random.Random(seed), bucket=BUCKET)
         self.nemesis = Nemesis(

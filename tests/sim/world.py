@@ -71,7 +71,11 @@ class Plan:
         scrub_cycle_s = random.Random(f"scrub {seed}").choice((10.0, 600.0, 600.0, 600.0))
         return Plan(
             topology=replace(chooser.choice(TOPOLOGIES), scrub_cycle_s=scrub_cycle_s),
-            trouble=replace(Trouble.drawn(chooser), move=random.Random(f"moves {seed}").random() < 0.25),
+            trouble=replace(
+                Trouble.drawn(chooser),
+                move=random.Random(f"moves {seed}").random() < 0.25,
+                unfollowed=random.Random(f"unfollowed {seed}").random() < 0.15,
+            ),
             clients=chooser.randint(2, 4),
             keys=chooser.randint(1, 6),
             rounds=chooser.randint(3, 9),
