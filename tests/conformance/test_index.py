@@ -135,6 +135,10 @@ def test_a_scan_that_meets_a_rotten_block_is_no_short_scan(tmp_path: Path) -> No
     content[len(content) // 2] ^= 1
     table.write_bytes(content)
     again = RocksIndex(tmp_path / "index")
-    with pytest.raises(IndexBroken):
+    with pytest.raises(IndexBroken) as broken:
         _ = list(again.scan(b"0", b"9"))
+    again.clear()
+    again.write([(b"0", b"")])
+    assert list(again.scan(b"0", b"9")) == [(b"0", b"")]
     again.close()
+    assert "checksum" in str(broken.value), "held until here, with all that the failed scan had open"

@@ -104,6 +104,9 @@ class RocksIndex:
                 rows.next()
             rows.status()
         except Exception as error:
+            del (
+                rows
+            )  # the traceback keeps this frame, and an iterator keeps the database open that is to be cleared
             raise IndexBroken(str(error)) from error
 
     async def flush(self) -> None:
