@@ -22,6 +22,16 @@ def records_of(machine: Machine) -> list[tuple[str, Record]]:
     return found
 
 
+def is_rotten(machine: Machine) -> bool:
+    """Whether any batch on the medium is not what was written."""
+    volumes = [memoryview(bytes(file.durable)) for file in machine.platter.files.values()]
+    return any(
+        not read_batch(volume[at : at + header.length], at, header)[1]
+        for volume in volumes
+        for at, header in batch_headers(volume, 0)
+    )
+
+
 def live(machine: Machine) -> list[tuple[str, Record]]:
     """Records that a row rests on; the node must run."""
     assert machine.node is not None
