@@ -329,6 +329,30 @@ def test_nothing_is_claimed_before_enough_feeds_were_followed() -> None:
     run_story(story)
 
 
+def test_a_look_at_everything_does_not_replace_what_was_missed() -> None:
+    """After a change of the map stewards read the registers of other homes: their own are as old as before."""
+
+    async def story(small: SmallCluster) -> None:
+        _ = await small.put(KEYS[0], payload_of(300))
+        await pass_time(SOON_S)
+        ear = Ear(small, names(small), ReadChanges)
+        before, lost = small.node("n1").cartographer.epoch, small.machine(HOME)
+        small.cluster.wipe(lost)
+        await small.cluster.boot(lost, format_if_empty=True)
+        _ = await small.cluster.admin(small.machine("n1"), lambda admin: admin.replace_lost(HOME))
+        await pass_time(60)
+        told = await small.at("n1", lambda node: node.admin.status())
+        assert all(
+            row.passed_epoch > before for name in names(small) for row in small.node(name).healer.health()
+        ), "all was looked at"
+        assert not told.healthy
+        ear.shut = False
+        await pass_time(SOON_S)
+        assert (await small.at("n1", lambda node: node.admin.status())).healthy
+
+    run_story(story)
+
+
 def test_an_answer_from_before_somebody_came_back_does_not_count() -> None:
     async def story(small: SmallCluster) -> None:
         await pass_time(SOON_S)
