@@ -190,12 +190,6 @@ MUTANTS: Final = (
         _TEST_WARDS,
     ),
     Mutant(
-        "settled-before-level",
-        "a steward looks through its own feed before it has caught up with the others",
-        (Edit(_WARDS, "        if not self._level.is_level(*ward.at):\n", "        if False:\n"),),
-        _TEST_WARDS,
-    ),
-    Mutant(
         "late-unverified",
         "a register that was missed is taken without a look at its hash",
         (

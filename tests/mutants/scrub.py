@@ -146,8 +146,8 @@ MUTANTS: Final = (
         (
             Edit(
                 _RESTORING,
-                "if not self._is_there(key, each.sequence)]",
-                "if each.due_s or not self._is_there(key, each.sequence)]",
+                "if not self._is_there(row_key, finding.sequence):",
+                "if finding.due_s or not self._is_there(row_key, finding.sequence):",
             ),
         ),
         _TEST_SCRUB,

@@ -1,4 +1,4 @@
-"""Bugs around shards: checksums of cells, ranges, placement, acks, healing, memory."""
+"""Bugs around shards: checksums of cells, ranges, placement, acks, memory."""
 
 from __future__ import annotations
 
@@ -12,12 +12,9 @@ _CHECKSUMS: Final = "node/holdfast_node/core/checksums.py"
 _FRAMES: Final = "node/holdfast_node/services/link/frames.py"
 _GEOMETRY: Final = "node/holdfast_node/core/geometry.py"
 _GET: Final = "node/holdfast_node/services/get.py"
-_HEALER: Final = "node/holdfast_node/services/healer.py"
-_HEAL_ORDER: Final = "node/holdfast_node/core/heal_order.py"
 _HOLDERS: Final = "node/holdfast_node/core/holders.py"
 _KEEPER: Final = "node/holdfast_node/services/keeper.py"
 _MARGIN: Final = "node/holdfast_node/core/margin.py"
-_MENDING: Final = "node/holdfast_node/services/mending.py"
 _PLACEMENT: Final = "node/holdfast_node/core/placement.py"
 _PUT: Final = "node/holdfast_node/services/put.py"
 _REBUILD: Final = "node/holdfast_node/services/rebuild.py"
@@ -28,7 +25,6 @@ _TRANSFER: Final = "client/holdfast/core/transfer.py"
 _UNDELETE: Final = "node/holdfast_node/services/undelete.py"
 
 _TEST_GEOMETRY: Final = "tests/properties/test_geometry.py"
-_TEST_HEAL: Final = "tests/unit/test_heal.py"
 _TEST_HOLDERS: Final = "tests/properties/test_holders.py"
 _TEST_KEEPER: Final = "tests/unit/test_keeper.py"
 _TEST_MARGIN: Final = "tests/properties/test_margin.py"
@@ -403,93 +399,4 @@ _PLACES: Final = (
     ),
 )
 
-_HEAL: Final = (
-    Mutant(
-        "home-not-read-back",
-        "a handoff is dropped before its home was read back",
-        (
-            Edit(
-                _MENDING,
-                "        if index in part.proven:\n            return True\n",
-                "        part.proven.add(index)\n        return True\n",
-            ),
-        ),
-        _TEST_HEAL,
-    ),
-    Mutant(
-        "unproven-shard-counts",
-        "a rebuilt shard counts although it did not read back",
-        (
-            Edit(
-                _MENDING,
-                "            if await self._proven(part, index, store):\n"
-                "                result.shards_made += 1",
-                "            if await self._proven(part, index, store) or True:\n"
-                "                result.shards_made += 1",
-            ),
-        ),
-        _TEST_HEAL,
-    ),
-    Mutant(
-        "proof-from-the-cache",
-        "a shard is read back from the page cache",
-        (Edit(_MENDING, "                    fresh=True,\n", ""),),
-        _TEST_HEAL,
-    ),
-    Mutant(
-        "drop-under-a-newer-map",
-        "a surplus copy is dropped although the map has changed",
-        (Edit(_MENDING, "if self._path.topology is not part.topology or not", "if not"),),
-        _TEST_MENDING,
-    ),
-    Mutant(
-        "healed-too-early",
-        "a partition counts as healed while something in it ails",
-        (
-            Edit(
-                _HEALER,
-                "if ward.looked_epoch > ward.healed_epoch and ward.at not in ailing:",
-                "if ward.looked_epoch > ward.healed_epoch:",
-            ),
-        ),
-        _TEST_MENDING,
-    ),
-    Mutant(
-        "healthy-without-looking",
-        "a steward claims what was on record before it has looked",
-        (
-            Edit(
-                _HEALER,
-                "healed_epoch=ward.healed_epoch if self._knows(ward) else 0",
-                "healed_epoch=ward.healed_epoch",
-            ),
-        ),
-        "tests/sim/test_found_bugs.py",
-    ),
-    Mutant(
-        "silent-store-is-empty",
-        "a store that did not say what it holds is taken to hold nothing",
-        (
-            Edit(
-                _MENDING,
-                "return Census(found, frozenset(stores) - heard)",
-                "return Census(found, frozenset())",
-            ),
-        ),
-        _TEST_MENDING,
-    ),
-    Mutant(
-        "gravest-last",
-        "the largest margin is healed first",
-        (
-            Edit(
-                _HEAL_ORDER,
-                "return heapq.nsmallest(count, due, key=lambda ailing: (ailing.margin,",
-                "return heapq.nsmallest(count, due, key=lambda ailing: (-ailing.margin,",
-            ),
-        ),
-        _TEST_HEAL,
-    ),
-)
-
-MUTANTS: Final = (*_RIGHT_BYTES, *_PLACES, *_HEAL)
+MUTANTS: Final = (*_RIGHT_BYTES, *_PLACES)

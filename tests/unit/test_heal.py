@@ -24,6 +24,7 @@ from holdfast_node.core.messages import (
 )
 from holdfast_node.services.closed_doors import CLOSED_PATIENCE_S, ClosedDoors
 from holdfast_node.services.dispatcher import Caller
+from holdfast_node.services.foreground import HEAL_REST, HEAL_REST_MAX_S, QUIET_S
 from holdfast_node.services.mending import take_census
 from holdfast_node.services.wards import INCONCLUSIVE_MAX_S, WAIT_S, Ward
 from tests.support.small_clusters import TWELVE, Serve, SmallCluster, pass_time, payload_of, run_story
@@ -398,6 +399,46 @@ def test_replaced_nodes_get_their_shards_back_and_status_is_truthful() -> None:
         await pass_time(5)
         versions = [entry.version for entry in kept if entry.size == len(older)]
         assert await small.get(b"300", at="n3", version=versions[-1]) == older, "kept versions are healed too"
+
+    run_story(story)
+
+
+@pytest.mark.parametrize(("lost", "paced"), [(("n6",), True), (("n5", "n6"), False)])
+def test_callers_go_before_heal_unless_one_more_loss_would_take_something(
+    lost: tuple[str, ...], paced: bool
+) -> None:
+    rests: list[float] = []
+
+    def rest_s(took_s: float) -> float:
+        rests.append(took_s)
+        return 0.0
+
+    async def story(small: SmallCluster) -> None:
+        for number in range(12):
+            _ = await small.put(b"key %d" % number, payload_of(9000))
+        await until_healthy(small)
+        for machine in small.cluster.running():
+            vars(small.node(machine.name).foreground)["heal_rest_s"] = rest_s
+        for name in lost:
+            small.cluster.wipe(small.machine(name))
+            await small.cluster.boot(small.machine(name), format_if_empty=True)
+        for name in lost:
+            _ = await small.cluster.admin(small.machine("n1"), lambda admin, n=name: admin.replace_lost(n))  # type: ignore[misc]
+        await until_healthy(small)
+        assert bool(rests) == paced
+
+    run_story(story)
+
+
+def test_the_rest_of_heal_is_in_proportion_and_bounded() -> None:
+    async def story(small: SmallCluster) -> None:
+        foreground = small.node("n1").foreground
+        await pass_time(2 * QUIET_S)
+        assert foreground.heal_rest_s(0.1) == 0.0, "nobody waits"
+        await small.put(b"key", payload_of(100))
+        await pass_time(QUIET_S / 2)
+        assert foreground.heal_rest_s(0.1) == HEAL_REST * 0.1
+        assert foreground.heal_rest_s(60.0) == HEAL_REST_MAX_S
 
     run_story(story)
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from holdfast_node.core.messages import Prepare, ReadRegister, Reply, Request, StageWhole
+from holdfast_node.services.budget import Budget
 from holdfast_node.services.dispatcher import Caller, Handler
 
 QUIET_S: Final = 1.0
 """After the last request that a caller waits for, the background has the machine to itself."""
 BUSY_REST: Final = 10.0
 """Rest after a piece of work, times its length: each node of what may be one machine works a tenth of the time."""
+HEAL_REST: Final = 3.0
+"""The same for heal of what one more loss does not take: it matters more than other work, and less than callers."""
+HEAL_REST_MAX_S: Final = 1.0
 
 
 class Foreground:
@@ -30,6 +35,10 @@ class Foreground:
         """As long as the work took; much longer while callers wait."""
         return took_s * (BUSY_REST if self.busy else 1.0)
 
+    def heal_rest_s(self, took_s: float) -> float:
+        """None if nobody waits."""
+        return min(HEAL_REST * took_s, HEAL_REST_MAX_S) if self.busy else 0.0
+
     def watch(self, handlers: Mapping[type[Request], Handler]) -> dict[type[Request], Handler]:
         """The same handlers, with an ear at those that callers wait for."""
         return {cls: self._heard(serve) if cls in _LOUD else serve for cls, serve in handlers.items()}
@@ -41,6 +50,14 @@ class Foreground:
             return await serve(caller, request)
 
         return heard
+
+
+@dataclass(frozen=True, slots=True)
+class HealBounds:
+    """What heal may take: memory of its own, and the time that callers leave it."""
+
+    repair: Budget
+    foreground: Foreground
 
 
 _LOUD: Final = frozenset({ReadRegister, Prepare, StageWhole})

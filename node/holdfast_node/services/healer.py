@@ -37,9 +37,9 @@ from holdfast_node.core.messages import (
 from holdfast_node.core.records import FeedCursor, PartitionRecord
 from holdfast_node.core.topology import Topology
 from holdfast_node.ports import Bodies
-from holdfast_node.services.budget import Budget
 from holdfast_node.services.datapath import DataPath, KeyPlace
 from holdfast_node.services.dispatcher import Caller, Handler, handler
+from holdfast_node.services.foreground import HealBounds
 from holdfast_node.services.mending import Census, Mended, Mender, take_census
 from holdfast_node.services.naming import Namer
 from holdfast_node.services.store import Entry
@@ -60,6 +60,8 @@ from holdfast_node.services.worker import Work, run_forever
 IDLE_S: Final = 1.0
 BATCH: Final = 16
 """Keys mended at once; the repair budget bounds their bytes."""
+PACED_BATCH: Final = 2
+"""The same while callers wait, unless one more loss would take something."""
 AILING_ENOUGH: Final = 5_000
 """With this many known, mending goes before looking for more."""
 TRIES_MAX: Final = 8
@@ -112,9 +114,10 @@ class Healer:
         bodies: Bodies,
         level: Level,
         deleted: DeletedBuckets,
-        repair: Budget,
+        bounds: HealBounds,
     ) -> None:
         self._path: Final = path
+        self._foreground: Final = bounds.foreground
         self._store: Final = store
         self._bodies: Final = bodies
         self._closed: Final = deleted.closed
@@ -123,7 +126,7 @@ class Healer:
         self._cursors: Final = level.cursors
         self._looker: Final = Looker(path, store, level, bodies, deleted)
         self._namer: Final = Namer(path, store)
-        self._mender: Final = Mender(path, repair)
+        self._mender: Final = Mender(path, bounds.repair)
         self._order: Final = HealOrder()
         self._wards: dict[tuple[int, int], Ward] = {}
         self._damaged: dict[ShardName, None] = {}
@@ -255,12 +258,16 @@ class Healer:
         await self._name_damaged(topology)
         urgent = self._order.most_urgent(now_s, BATCH)
         grave = bool(urgent) and urgent[0].margin <= 0
+        if not grave and self._foreground.busy:
+            urgent = urgent[:PACED_BATCH]
         ward = self._next_ward(topology, now_s)
         if ward is not None and not grave and len(self._order) < AILING_ENOUGH:
             await self._look(topology, ward)
             return Work.BUSY
         if urgent:
             await self._mend(urgent)
+            if not grave:
+                await asyncio.sleep(self._foreground.heal_rest_s(asyncio.get_running_loop().time() - now_s))
             return Work.BUSY
         return Work.THROTTLED if len(self._order) else Work.IDLE
 

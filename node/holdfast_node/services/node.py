@@ -37,7 +37,7 @@ from holdfast_node.services.explain import Explainer
 from holdfast_node.services.feed import Feed
 from holdfast_node.services.findings import Findings
 from holdfast_node.services.follower import Follower
-from holdfast_node.services.foreground import Foreground
+from holdfast_node.services.foreground import Foreground, HealBounds
 from holdfast_node.services.healer import Healer
 from holdfast_node.services.keeper import Keeper
 from holdfast_node.services.learner import Learner
@@ -261,7 +261,7 @@ class Node:
             bodies=ports.bodies,
             level=self.follower,
             deleted=DeletedBuckets(self.bucket_book, self.closed_doors),
-            repair=Budget("repair", settings.repair_bytes),
+            bounds=HealBounds(Budget("repair", settings.repair_bytes), self.foreground),
         )
         self.follower.taken = self.healer.caught_up
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, Protocol
 
 from holdfast_node.core import index_keys, rot
@@ -38,6 +39,10 @@ from holdfast_node.services.turns import KeyId
 from holdfast_node.services.versions import retained_manifest
 
 RETRY_S: Final = 5.0
+LISTEN_S: Final = 1.0
+"""Between looks at what readers have found."""
+CHECKED_PER_DUE: Final = 64
+"""Findings that are looked at again for each that may be dealt with."""
 """Before a finding that was dealt with, and is still there, is dealt with again: a big blob takes its time."""
 TOLD_MAX: Final = 20
 FINDINGS_MAX: Final = 100_000
@@ -144,6 +149,7 @@ class Restorer:
         """How many open findings rest on one broken record."""
         self._lives: dict[int, int] = {}
         self._dead: list[int] = []
+        self._listen_s = 0.0
         self._namer: Final = Namer(path, store)
         self.found = 0
         self.healed = 0
@@ -176,23 +182,34 @@ class Restorer:
 
     def waiting(self) -> tuple[str, ...]:
         """Some of what is not healed yet, and why."""
-        some = list(self._open.items())[:TOLD_MAX]
+        some = islice(self._open.items(), TOLD_MAX)
         return tuple(f"{told(row_key)}: {each.why or 'being healed'}" for row_key, each in some)
 
     async def work(self, *, at_once: int) -> bool:
         """Deal with some of what is due. Whether anything was done. Raises `StoreFailed`."""
-        self._hear_of_readers()
-        for row_key in [key for key, each in self._open.items() if not self._is_there(key, each.sequence)]:
-            self.healed += self._close(row_key)
-            self._events.emit("rot_healed", what=told(row_key))
+        now_s = asyncio.get_running_loop().time()
+        if now_s >= self._listen_s:
+            self._hear_of_readers()
+            self._listen_s = now_s + LISTEN_S
+        due = [row_key for row_key, each in self._open.items() if each.due_s <= now_s][:at_once]
+        self._see_what_is_healed(due)
+        self._see_what_is_healed(list(islice(self._open, CHECKED_PER_DUE * at_once)))
         await self._bury()
         topology = self._path.maps.topology
-        now_s = asyncio.get_running_loop().time()
-        due = [row_key for row_key, each in self._open.items() if each.due_s <= now_s][:at_once]
+        due = [row_key for row_key in due if row_key in self._open]
         if topology is None or not due:
             return False
         await asyncio.gather(*(self._deal_with(topology, row_key) for row_key in due))
         return True
+
+    def _see_what_is_healed(self, some: Sequence[bytes]) -> None:
+        """Those that are not go to the end: a store may have thousands, and others want the loop too."""
+        for row_key in some:
+            finding = self._open.pop(row_key)
+            self._open[row_key] = finding
+            if not self._is_there(row_key, finding.sequence):
+                self.healed += self._close(row_key)
+                self._events.emit("rot_healed", what=told(row_key))
 
     async def _bury(self) -> None:
         """Write down which broken records nothing rests on any more: who reads the whole log again, because the index

@@ -1,0 +1,116 @@
+"""Bugs in heal: what ails and is not found, what is dropped too early, who goes first."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.mutant import Edit, Mutant
+
+_FOREGROUND: Final = "node/holdfast_node/services/foreground.py"
+_HEALER: Final = "node/holdfast_node/services/healer.py"
+_HEAL_ORDER: Final = "node/holdfast_node/core/heal_order.py"
+_MENDING: Final = "node/holdfast_node/services/mending.py"
+
+_TEST_HEAL: Final = "tests/unit/test_heal.py"
+_TEST_MENDING: Final = "tests/unit/test_mending.py"
+
+MUTANTS: Final = (
+    Mutant(
+        "home-not-read-back",
+        "a handoff is dropped before its home was read back",
+        (
+            Edit(
+                _MENDING,
+                "        if index in part.proven:\n            return True\n",
+                "        part.proven.add(index)\n        return True\n",
+            ),
+        ),
+        _TEST_HEAL,
+    ),
+    Mutant(
+        "unproven-shard-counts",
+        "a rebuilt shard counts although it did not read back",
+        (
+            Edit(
+                _MENDING,
+                "            if await self._proven(part, index, store):\n"
+                "                result.shards_made += 1",
+                "            if await self._proven(part, index, store) or True:\n"
+                "                result.shards_made += 1",
+            ),
+        ),
+        _TEST_HEAL,
+    ),
+    Mutant(
+        "proof-from-the-cache",
+        "a shard is read back from the page cache",
+        (Edit(_MENDING, "                    fresh=True,\n", ""),),
+        _TEST_HEAL,
+    ),
+    Mutant(
+        "drop-under-a-newer-map",
+        "a surplus copy is dropped although the map has changed",
+        (Edit(_MENDING, "if self._path.topology is not part.topology or not", "if not"),),
+        _TEST_MENDING,
+    ),
+    Mutant(
+        "healed-too-early",
+        "a partition counts as healed while something in it ails",
+        (
+            Edit(
+                _HEALER,
+                "if ward.looked_epoch > ward.healed_epoch and ward.at not in ailing:",
+                "if ward.looked_epoch > ward.healed_epoch:",
+            ),
+        ),
+        _TEST_MENDING,
+    ),
+    Mutant(
+        "healthy-without-looking",
+        "a steward claims what was on record before it has looked",
+        (
+            Edit(
+                _HEALER,
+                "healed_epoch=ward.healed_epoch if self._knows(ward) else 0",
+                "healed_epoch=ward.healed_epoch",
+            ),
+        ),
+        "tests/sim/test_found_bugs.py",
+    ),
+    Mutant(
+        "silent-store-is-empty",
+        "a store that did not say what it holds is taken to hold nothing",
+        (
+            Edit(
+                _MENDING,
+                "return Census(found, frozenset(stores) - heard)",
+                "return Census(found, frozenset())",
+            ),
+        ),
+        _TEST_MENDING,
+    ),
+    Mutant(
+        "gravest-last",
+        "the largest margin is healed first",
+        (
+            Edit(
+                _HEAL_ORDER,
+                "return heapq.nsmallest(count, due, key=lambda ailing: (ailing.margin,",
+                "return heapq.nsmallest(count, due, key=lambda ailing: (-ailing.margin,",
+            ),
+        ),
+        _TEST_HEAL,
+    ),
+    Mutant(
+        "grave-waits",
+        "callers go before heal whatever one more loss would take",
+        (Edit(_HEALER, "            if not grave:\n", "            if grave:\n"),),
+        _TEST_HEAL,
+    ),
+    Mutant(
+        "heal-goes-first",
+        "heal never rests for callers",
+        (Edit(_FOREGROUND, "if self.busy else 0.0", "if False else 0.0"),),
+        _TEST_HEAL,
+    ),
+)
