@@ -103,7 +103,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "grave-waits",
-        "callers go before heal whatever one more loss would take",
+        "callers go before heal whatever the loss of one more node would take",
         (Edit(_HEALER, "            if not grave:\n", "            if grave:\n"),),
         _TEST_HEAL,
     ),

@@ -404,7 +404,7 @@ def test_replaced_nodes_get_their_shards_back_and_status_is_truthful() -> None:
 
 
 @pytest.mark.parametrize(("lost", "paced"), [(("n6",), True), (("n5", "n6"), False)])
-def test_callers_go_before_heal_unless_one_more_loss_would_take_something(
+def test_callers_go_before_heal_unless_one_more_node_would_take_something(
     lost: tuple[str, ...], paced: bool
 ) -> None:
     rests: list[float] = []

@@ -104,9 +104,8 @@ class RocksIndex:
                 rows.next()
             rows.status()
         except Exception as error:
-            del (
-                rows
-            )  # the traceback keeps this frame, and an iterator keeps the database open that is to be cleared
+            # The traceback keeps this frame, and an iterator keeps the database open that is to be cleared.
+            del rows
             raise IndexBroken(str(error)) from error
 
     async def flush(self) -> None:

@@ -61,7 +61,7 @@ IDLE_S: Final = 1.0
 BATCH: Final = 16
 """Keys mended at once; the repair budget bounds their bytes."""
 PACED_BATCH: Final = 2
-"""The same while callers wait, unless one more loss would take something."""
+"""The same while callers wait, unless the loss of one more node would take something."""
 AILING_ENOUGH: Final = 5_000
 """With this many known, mending goes before looking for more."""
 TRIES_MAX: Final = 8

@@ -39,11 +39,11 @@ from holdfast_node.services.turns import KeyId
 from holdfast_node.services.versions import retained_manifest
 
 RETRY_S: Final = 5.0
+"""Before a finding that was dealt with, and is still there, is dealt with again: a big blob takes its time."""
 LISTEN_S: Final = 1.0
 """Between looks at what readers have found."""
 CHECKED_PER_DUE: Final = 64
 """Findings that are looked at again for each that may be dealt with."""
-"""Before a finding that was dealt with, and is still there, is dealt with again: a big blob takes its time."""
 TOLD_MAX: Final = 20
 FINDINGS_MAX: Final = 100_000
 """Some 20 MB. What is beyond is found again by the next cycle: nothing of it is buried."""
