@@ -20,7 +20,7 @@ from asyncio import base_events
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
-from typing import Any, Final, Protocol, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -46,13 +46,13 @@ class Life:
         self.paused_since = 0.0
         self.context = contextvars.copy_context()
         self.context.run(_LIFE.set, self)
-        self._held: list[object] = []
+        self._held: list[_Due] = []
         self._when_dead: list[Callable[[], None]] = []
 
-    def hold(self, handle: object) -> None:
-        self._held.append(handle)
+    def hold(self, due: _Due) -> None:
+        self._held.append(due)
 
-    def release(self) -> list[object]:
+    def release(self) -> list[_Due]:
         held, self._held = self._held, []
         return held
 
@@ -135,23 +135,32 @@ class SimFuture(asyncio.Future[T]):
         return self is other
 
 
-class _Handle(Protocol):
-    """What the base loop keeps in its queues, and its typed face does not show."""
+class _Due(float):
+    """What runs, and from when on: a number, so that a heap of them is kept in order without a line of Python.
+    asyncio's own handles compare in Python."""
 
-    _when: float
-    _scheduled: bool
-    _cancelled: bool
-    _context: contextvars.Context
+    __slots__ = ("args", "callback", "cancelled", "context")
 
-    def _run(self) -> None: ...
-    def __lt__(self, other: object) -> bool: ...
+    callback: Callable[..., object]
+    args: tuple[Any, ...]
+    context: contextvars.Context
+    cancelled: bool
+
+    def cancel(self) -> None:
+        """What it was to run is let go of at once, as asyncio does."""
+        self.cancelled = True
+        self.callback, self.args = _nothing, ()
+
+
+def _nothing() -> None:
+    pass
 
 
 class SimLoop(base_events.BaseEventLoop):
     """`orderly` keeps the order in which callbacks became ready, as the real loop does; otherwise any may go next."""
 
-    _ready: deque[_Handle]
-    _scheduled: list[_Handle]
+    _ready: deque[_Due]
+    _scheduled: list[_Due]
     _stopping: bool
 
     def __init__(self, seed: int, *, orderly: bool = False) -> None:
@@ -204,44 +213,86 @@ class SimLoop(base_events.BaseEventLoop):
     def _note_problem(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self.problems.append(f"{context.get('message')}: {context.get('exception')!r}")
 
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> Any:
+        due = _Due(self._now)
+        due.callback, due.args, due.cancelled = callback, args, False
+        due.context = contextvars.copy_context() if context is None else context
+        self._ready.append(due)
+        return due
+
+    call_soon_threadsafe = call_soon  # type: ignore[assignment]
+    """There is one thread. asyncio comes this way to close generators that were left half read."""
+
+    def call_at(  # type: ignore[override]
+        self,
+        when: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> Any:
+        due = _Due(when)
+        due.callback, due.args, due.cancelled = callback, args, False
+        due.context = contextvars.copy_context() if context is None else context
+        heapq.heappush(self._scheduled, due)
+        return due
+
+    def call_later(  # type: ignore[override]
+        self,
+        delay: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> Any:
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
     def _run_once(self) -> None:
-        """One step: the due timers become ready, one ready callback runs, or time jumps to the next timer."""
-        scheduled, ready = self._scheduled, self._ready
-        while scheduled and (scheduled[0]._cancelled or scheduled[0]._when <= self._now):
-            handle = heapq.heappop(scheduled)
-            handle._scheduled = False
-            if not handle._cancelled:
-                ready.append(handle)
-        if ready:
-            self._step()
-        elif scheduled:
-            self._now = scheduled[0]._when
-            self._steps_now = 0
-        elif not self._stopping:
-            raise Deadlock(f"nothing is ready and no timer is set at {self._now:.3f} s")
+        """Until someone stops it: the due timers become ready, one ready callback runs, or time jumps to the next
+        timer."""
+        scheduled, ready, pop = self._scheduled, self._ready, heapq.heappop
+        while True:
+            now = self._now
+            while scheduled and (scheduled[0] <= now or scheduled[0].cancelled):
+                due = pop(scheduled)
+                if not due.cancelled:
+                    ready.append(due)
+            if ready:
+                self._step()
+            elif scheduled:
+                self._now = float(scheduled[0])
+                self._steps_now = 0
+            elif not self._stopping:
+                raise Deadlock(f"nothing is ready and no timer is set at {now:.3f} s")
+            if self._stopping:
+                return
 
     def _step(self) -> None:
         self.steps += 1
         self._steps_now += 1
-        if self._steps_now > STEPS_PER_INSTANT_MAX:
-            raise Livelock(f"{self._steps_now} steps at {self._now:.3f} s; last {self._ready[0]!r}")
         ready = self._ready
+        if self._steps_now > STEPS_PER_INSTANT_MAX:
+            raise Livelock(f"{self._steps_now} steps at {self._now:.3f} s; last {ready[0].callback!r}")
         if not self._orderly and len(ready) > 1:
             ready.rotate(-self._random.randrange(len(ready)))
-        handle = ready.popleft()
-        if handle._cancelled:
+        due = ready.popleft()
+        if due.cancelled:
             return
-        life = handle._context.get(_LIFE)
-        if life is None:
-            handle._run()
-        elif life.dead:
-            return
-        elif life.paused:
-            life.hold(handle)
-        else:
-            handle._run()
-            if self._ambush_in:
-                self._count_down(life)
+        life = due.context.get(_LIFE)
+        if life is not None:
+            if life.dead:
+                return
+            if life.paused:
+                life.hold(due)
+                return
+        try:
+            due.context.run(due.callback, *due.args)
+        except Exception as error:  # noqa: BLE001 - a callback's bug is a finding, and the others go on
+            self.call_exception_handler(
+                {"message": f"Exception in callback {due.callback!r}", "exception": error}
+            )
+        if self._ambush_in and life is not None:
+            self._count_down(life)
 
     def ambush(self, steps: int, strike: Callable[[Life], bool]) -> None:
         """From the `steps`-th step of any life on, ask `strike` right after each whether this was the one it waited
@@ -262,7 +313,7 @@ class SimLoop(base_events.BaseEventLoop):
 
     def resume(self, life: Life) -> None:
         life.paused = False
-        self._ready.extend(cast("list[_Handle]", life.release()))
+        self._ready.extend(life.release())
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         """Run `main` to its end, then leave everything else where it stands."""
