@@ -9,9 +9,12 @@ from tests.mutants.mutant import Edit, Mutant
 _FOREGROUND: Final = "node/holdfast_node/services/foreground.py"
 _HEALER: Final = "node/holdfast_node/services/healer.py"
 _HEAL_ORDER: Final = "node/holdfast_node/core/heal_order.py"
+_PICTURE: Final = "node/holdfast_node/core/picture.py"
 _MENDING: Final = "node/holdfast_node/services/mending.py"
 
 _TEST_HEAL: Final = "tests/unit/test_heal.py"
+_TEST_PICTURE: Final = "tests/unit/test_picture.py"
+_TEST_ORDER: Final = "tests/unit/test_heal_order.py"
 _TEST_MENDING: Final = "tests/unit/test_mending.py"
 
 MUTANTS: Final = (
@@ -92,20 +95,32 @@ MUTANTS: Final = (
     Mutant(
         "gravest-last",
         "the largest margin is healed first",
-        (
-            Edit(
-                _HEAL_ORDER,
-                "return heapq.nsmallest(count, due, key=lambda ailing: (ailing.margin,",
-                "return heapq.nsmallest(count, due, key=lambda ailing: (-ailing.margin,",
-            ),
-        ),
-        _TEST_HEAL,
+        (Edit(_HEAL_ORDER, "return heapq.nsmallest(count, due,", "return heapq.nlargest(count, due,"),),
+        _TEST_ORDER,
     ),
     Mutant(
         "grave-waits",
-        "callers go before heal whatever the loss of one more node would take",
+        "callers go before heal whatever one more loss would take",
         (Edit(_HEALER, "            if not grave:\n", "            if grave:\n"),),
         _TEST_HEAL,
+    ),
+    Mutant(
+        "grave-by-the-node",
+        "what a whole rack or SAN would take, and no single node, is not taken for grave",
+        (Edit(_HEAL_ORDER, "min(gravity(self.margin), default=0)", "max(gravity(self.margin), default=0)"),),
+        _TEST_ORDER,
+    ),
+    Mutant(
+        "ailing-in-nodes",
+        "what ails lowers what the cluster is said to survive in nodes, and in nothing else",
+        (
+            Edit(
+                _PICTURE,
+                "margin = least((margin, Margin(row.survives, full=False)))",
+                "margin = least((margin, Margin(row.survives[:1], full=False)))",
+            ),
+        ),
+        _TEST_PICTURE,
     ),
     Mutant(
         "heal-goes-first",

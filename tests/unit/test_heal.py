@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from holdfast_node.core.errors import Unavailable
-from holdfast_node.core.heal_order import NO_MARGIN_KNOWN, Ailing, HealOrder
+from holdfast_node.core.heal_order import NO_MARGIN_KNOWN
 from holdfast_node.core.ids import RESERVED_BUCKET, BlobId, BucketId
 from holdfast_node.core.messages import (
     Accept,
@@ -27,68 +25,11 @@ from holdfast_node.services.dispatcher import Caller
 from holdfast_node.services.foreground import HEAL_REST, HEAL_REST_MAX_S, QUIET_S
 from holdfast_node.services.mending import take_census
 from holdfast_node.services.wards import INCONCLUSIVE_MAX_S, WAIT_S, Ward
-from tests.support.small_clusters import TWELVE, Serve, SmallCluster, pass_time, payload_of, run_story
+from tests.sim.cluster import Topology
+from tests.support.small_clusters import SIX, TWELVE, Serve, SmallCluster, pass_time, payload_of, run_story
 
 SIZES = (300, 8000, 50_000)
-
-
-def ailing(key: bytes, margin: int, since: int = 0) -> Ailing:
-    return Ailing(0, 1, RESERVED_BUCKET, key, margin, since)
-
-
-@given(st.lists(st.tuples(st.integers(-1, 3), st.integers(0, 5)), max_size=30))
-def test_the_smallest_margin_goes_first_then_the_oldest(drawn: list[tuple[int, int]]) -> None:
-    order = HealOrder()
-    for number, (margin, since) in enumerate(drawn):
-        assert order.add(ailing(b"%d" % number, margin, since))
-    found = [(each.margin, each.since) for each in order.most_urgent(0.0, 100)]
-    assert found == sorted(drawn)
-
-
-def test_a_report_that_came_meanwhile_is_not_lost() -> None:
-    order = HealOrder()
-    order.add(ailing(b"k", 1))
-    (taken,) = order.most_urgent(0.0, 1)
-    order.add(ailing(b"k", 1))
-    order.remove(taken)
-    assert len(order) == 1
-
-
-def test_reports_do_not_hurry_what_has_just_failed() -> None:
-    """A key was in quarantine after three seconds of read errors, for its own mending reported it again and again."""
-    order = HealOrder()
-    order.add(ailing(b"k", 1))
-    (taken,) = order.most_urgent(0.0, 1)
-    order.add(ailing(b"k", 0))
-    order.put_off(taken, margin=0, due_s=4.0, tries=1)
-    order.add(ailing(b"k", 0))
-    assert not order.most_urgent(3.9, 1)
-    (again,) = order.most_urgent(4.0, 1)
-    assert again.tries == 1
-    order.hasten()
-    assert order.most_urgent(0.0, 1), "unless somebody is back"
-
-
-def test_what_was_put_off_waits_until_somebody_is_back() -> None:
-    order = HealOrder()
-    order.add(ailing(b"k", 1))
-    (taken,) = order.most_urgent(0.0, 1)
-    order.put_off(taken, margin=0, due_s=60.0, tries=9)
-    assert order.most_urgent(59.0, 1) == []
-    assert len(order.hopeless(8)) == 1
-    assert order.per_partition() == {(0, 1): (1, 0)}
-    order.hasten()
-    assert order.most_urgent(0.0, 1)
-
-
-def test_the_order_is_bounded_and_says_so() -> None:
-    order = HealOrder(limit=2)
-    assert order.add(ailing(b"a", 1))
-    assert order.add(ailing(b"b", 1))
-    assert not order.add(ailing(b"c", 0))
-    assert order.add(ailing(b"a", 0)), "known keys may get worse"
-    order.forget({(0, 1)})
-    assert len(order) == 0
+FIVE = Topology("rs:3+2", (1, 1, 1, 1, 1))
 
 
 def test_a_look_that_waited_long_for_the_silent_is_repeated_soon() -> None:
@@ -198,6 +139,32 @@ def test_degraded_writes_come_home_when_the_nodes_are_back() -> None:
             await small.cluster.boot(small.machine(name))
         await until_healthy(small)
         await everything_is_home(small)
+
+    run_story(story)
+
+
+def test_a_blob_that_no_san_may_take_is_told_as_such_though_every_node_is_up() -> None:
+    """What ailed was counted in nodes alone: a blob that any node could be taken from, and no SAN, did not lower what
+    the cluster was said to survive in SANs."""
+
+    async def story(small: SmallCluster) -> None:
+        async def refuse(usual: Serve, caller: Caller, request: Request) -> Reply:
+            raise Unavailable("not now")
+
+        away = ("n5", "n6")
+        for name in away:
+            small.cluster.stop_at_once(small.machine(name))
+        await pass_time(5)
+        await small.put(b"8000", payload_of(8000))
+        for name in away:
+            await small.cluster.boot(small.machine(name))
+            for staging in (StageCell, StageWhole):
+                small.twist(name, staging, refuse)
+        await pass_time(20)
+        status = await small.cluster.admin(small.machine("n1"), lambda admin: admin.status())
+        assert all(node.voting for node in status.nodes)
+        assert status.exceptions == 1
+        assert dict(status.least_margin.entries) == {"node": 1, "host": 1, "san": 0}
 
     run_story(story)
 
@@ -403,9 +370,13 @@ def test_replaced_nodes_get_their_shards_back_and_status_is_truthful() -> None:
     run_story(story)
 
 
-@pytest.mark.parametrize(("lost", "paced"), [(("n6",), True), (("n5", "n6"), False)])
-def test_callers_go_before_heal_unless_one_more_node_would_take_something(
-    lost: tuple[str, ...], paced: bool
+@pytest.mark.parametrize(
+    ("topology", "lost", "paced"),
+    [(FIVE, ("n5",), True), (FIVE, ("n4", "n5"), False), (SIX, ("n6",), False)],
+    ids=["nothing-at-stake", "a-node", "a-san"],
+)
+def test_callers_go_before_heal_unless_one_more_loss_would_take_something(
+    topology: Topology, lost: tuple[str, ...], paced: bool
 ) -> None:
     rests: list[float] = []
 
@@ -427,7 +398,7 @@ def test_callers_go_before_heal_unless_one_more_node_would_take_something(
         await until_healthy(small)
         assert bool(rests) == paced
 
-    run_story(story)
+    run_story(story, topology=topology)
 
 
 def test_the_rest_of_heal_is_in_proportion_and_bounded() -> None:

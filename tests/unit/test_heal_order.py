@@ -7,8 +7,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast_node.core.heal_order import away_from_home, may_go
-from holdfast_node.core.ids import Epoch, Generation, StoreId
+from holdfast_node.core.api import Margin
+from holdfast_node.core.heal_order import Ailing, HealOrder, away_from_home, may_go
+from holdfast_node.core.ids import RESERVED_BUCKET, Epoch, Generation, StoreId
 from holdfast_node.core.margin import shard_survives
 from holdfast_node.core.topology import Topology
 from tests.support.maps import cluster, nodes, store_id
@@ -64,3 +65,76 @@ def test_a_holder_that_has_left_the_map_counts_as_away_only_in_what_was_accepted
     named = [store_id(number) for number in (1, 2, 3, 4, 99, 8)]
     assert away_from_home(topology, 0, 0, named) == {5}
     assert away_from_home(topology, 0, 0, named, fresh=True) == {4, 5}
+
+
+def survives(spare: int, sans: int) -> Margin:
+    return Margin((("node", spare), ("san", sans)), full=False)
+
+
+def ailing(key: bytes, spare: int, since: int = 0, *, sans: int | None = None) -> Ailing:
+    return Ailing(0, 1, RESERVED_BUCKET, key, survives(spare, spare if sans is None else sans), since)
+
+
+@given(st.lists(st.tuples(st.integers(-1, 3), st.integers(0, 5)), max_size=30))
+def test_the_smallest_margin_goes_first_then_the_oldest(drawn: list[tuple[int, int]]) -> None:
+    order = HealOrder()
+    for number, (margin, since) in enumerate(drawn):
+        assert order.add(ailing(b"%d" % number, margin, since))
+    found = [(dict(each.margin.entries)["node"], each.since) for each in order.most_urgent(0.0, 100)]
+    assert found == sorted(drawn)
+
+
+def test_what_a_whole_san_would_take_is_grave_and_what_a_node_would_take_as_well_is_graver() -> None:
+    order = HealOrder()
+    for name, among, sans in ((b"no node", 0, 0), (b"none", 2, 1), (b"no san", 1, 0), (b"gone", -1, -1)):
+        assert order.add(ailing(name, among, sans=sans))
+    found = order.most_urgent(0.0, 100)
+    assert [each.key for each in found] == [b"gone", b"no node", b"no san", b"none"]
+    assert [each.grave for each in found] == [True, True, True, False]
+    assert order.per_partition() == {(0, 1): (4, survives(-1, -1))}
+
+
+def test_a_report_that_came_meanwhile_is_not_lost() -> None:
+    order = HealOrder()
+    order.add(ailing(b"k", 1))
+    (taken,) = order.most_urgent(0.0, 1)
+    order.add(ailing(b"k", 1))
+    order.remove(taken)
+    assert len(order) == 1
+
+
+def test_reports_do_not_hurry_what_has_just_failed() -> None:
+    """A key was in quarantine after three seconds of read errors, for its own mending reported it again and again."""
+    order = HealOrder()
+    order.add(ailing(b"k", 1))
+    (taken,) = order.most_urgent(0.0, 1)
+    order.add(ailing(b"k", 0))
+    order.put_off(taken, margin=survives(0, 0), due_s=4.0, tries=1)
+    order.add(ailing(b"k", 0))
+    assert not order.most_urgent(3.9, 1)
+    (again,) = order.most_urgent(4.0, 1)
+    assert again.tries == 1
+    order.hasten()
+    assert order.most_urgent(0.0, 1), "unless somebody is back"
+
+
+def test_what_was_put_off_waits_until_somebody_is_back() -> None:
+    order = HealOrder()
+    order.add(ailing(b"k", 1))
+    (taken,) = order.most_urgent(0.0, 1)
+    order.put_off(taken, margin=survives(0, 0), due_s=60.0, tries=9)
+    assert order.most_urgent(59.0, 1) == []
+    assert len(order.hopeless(8)) == 1
+    assert order.per_partition() == {(0, 1): (1, survives(0, 0))}
+    order.hasten()
+    assert order.most_urgent(0.0, 1)
+
+
+def test_the_order_is_bounded_and_says_so() -> None:
+    order = HealOrder(limit=2)
+    assert order.add(ailing(b"a", 1))
+    assert order.add(ailing(b"b", 1))
+    assert not order.add(ailing(b"c", 0))
+    assert order.add(ailing(b"a", 0)), "known keys may get worse"
+    order.forget({(0, 1)})
+    assert len(order) == 0

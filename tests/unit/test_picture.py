@@ -113,12 +113,13 @@ def test_a_blob_away_from_home_lowers_the_margin_to_its_own() -> None:
     steward = current.pools[0].partitions[0].homes[0]
     first, *rest = accounts[steward].stewarded
     accounts[steward] = replace(
-        accounts[steward], stewarded=(replace(first, exceptions=3, least_margin=0), *rest)
+        accounts[steward],
+        stewarded=(replace(first, exceptions=3, survives=(("node", 1), ("san", 0))), *rest),
     )
     status = draw(current, accounts)
     assert not status.healthy
     assert status.exceptions == 3
-    assert survives(status)["san"] == 0
+    assert survives(status) == {"node": 1, "host": 2, "san": 0}
 
 
 def test_a_store_that_does_not_vote_says_why() -> None:

@@ -11,14 +11,17 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from holdfast_node.core.api import Margin
 from holdfast_node.core.ids import BucketId, StoreId
-from holdfast_node.core.margin import NODE_TAG, shard_survives
+from holdfast_node.core.margin import gravity, least, shard_survives, shards_survive
 from holdfast_node.core.topology import Topology
 
 AILING_MAX: Final = 10_000
 """Keys remembered as not in order: some 300 bytes each."""
 NO_MARGIN_KNOWN: Final = 1_000_000
 """Larger than any margin: what a partition without exceptions reports."""
+NONE_AILING: Final = (0, Margin((), full=True))
+"""What `HealOrder.per_partition` does not list."""
 
 Held = Mapping[int, Sequence[StoreId]]
 """Shard index -> the stores that said they hold it."""
@@ -26,7 +29,8 @@ Held = Mapping[int, Sequence[StoreId]]
 
 @dataclass(frozen=True, slots=True)
 class Ailing:
-    """A key some shard of which is not where it belongs. `margin` is in nodes, -1: cannot be read now.
+    """A key some shard of which is not where it belongs. `margin` is what its shards survive, per protected tag; -1:
+    it cannot be read now.
 
     `deep`: somebody met damage, so that what stores say they hold is not enough. `since` orders equal margins.
     `report` numbers the reports: one that came while the key was being mended is not lost.
@@ -36,7 +40,7 @@ class Ailing:
     partition: int
     bucket: BucketId
     key: bytes
-    margin: int
+    margin: Margin
     since: int
     deep: bool = False
     tries: int = 0
@@ -48,6 +52,16 @@ class Ailing:
     @property
     def name(self) -> tuple[int, BucketId, bytes]:
         return self.pool, self.bucket, self.key
+
+    @property
+    def grave(self) -> bool:
+        """One more loss of something that the pool protects against would take it."""
+        return min(gravity(self.margin), default=0) <= 0
+
+    @property
+    def urgency(self) -> tuple[tuple[int, ...], int, tuple[int, BucketId, bytes]]:
+        """The smallest is next: margin, then age."""
+        return gravity(self.margin), self.since, self.name
 
 
 class HealOrder:
@@ -70,7 +84,7 @@ class HealOrder:
         if known is not None:
             ailing = replace(
                 ailing,
-                margin=min(known.margin, ailing.margin),
+                margin=least((known.margin, ailing.margin)),
                 since=min(known.since, ailing.since),
                 deep=known.deep or ailing.deep,
                 tries=max(known.tries, ailing.tries),
@@ -85,9 +99,9 @@ class HealOrder:
     def most_urgent(self, now_s: float, count: int) -> list[Ailing]:
         """The next to be mended, gravest first, without those to be left alone for now."""
         due = (ailing for ailing in self._items.values() if ailing.due_s <= now_s)
-        return heapq.nsmallest(count, due, key=lambda ailing: (ailing.margin, ailing.since, ailing.name))
+        return heapq.nsmallest(count, due, key=lambda ailing: ailing.urgency)
 
-    def put_off(self, ailing: Ailing, *, margin: int, due_s: float, tries: int, why: str = "") -> None:
+    def put_off(self, ailing: Ailing, *, margin: Margin, due_s: float, tries: int, why: str = "") -> None:
         """It was tried and is not in order yet, reported meanwhile or not: its own mending may have reported it."""
         known = self._items.get(ailing.name)
         if known is not None:
@@ -111,19 +125,19 @@ class HealOrder:
             if (ailing.pool, ailing.partition) not in partitions
         }
 
-    def per_partition(self) -> dict[tuple[int, int], tuple[int, int]]:
+    def per_partition(self) -> dict[tuple[int, int], tuple[int, Margin]]:
         """(pool, partition) -> how many keys ail, and the least margin among them."""
-        counts: dict[tuple[int, int], tuple[int, int]] = {}
+        counts: dict[tuple[int, int], tuple[int, Margin]] = {}
         for ailing in self._items.values():
             at = (ailing.pool, ailing.partition)
-            count, margin = counts.get(at, (0, NO_MARGIN_KNOWN))
-            counts[at] = (count + 1, min(margin, ailing.margin))
+            count, margin = counts.get(at, NONE_AILING)
+            counts[at] = (count + 1, least((margin, ailing.margin)))
         return counts
 
     def hopeless(self, tries: int) -> list[Ailing]:
         """The keys that were tried so often in vain, gravest first."""
         found = (ailing for ailing in self._items.values() if ailing.tries >= tries)
-        return sorted(found, key=lambda ailing: (ailing.margin, ailing.since, ailing.name))
+        return sorted(found, key=lambda ailing: ailing.urgency)
 
     def try_again(self, tries: int) -> None:
         """Whatever was tried so often in vain is due now, as if for the first time."""
@@ -142,7 +156,7 @@ class PartPlan:
     surplus: tuple[tuple[int, StoreId], ...]
     waiting: tuple[int, ...]
     elsewhere: frozenset[int]
-    margin: int
+    margin: Margin
 
     @property
     def in_order(self) -> bool:
@@ -165,7 +179,7 @@ def plan_part(
             waiting.append(index)
         else:
             missing.append((index, home))
-    margin = shard_survives(held, k, topology.domain_by_store(NODE_TAG))
+    margin = shards_survive(topology, pool, held, k)
     elsewhere = frozenset(index for index in waiting if held.get(index))
     return PartPlan(tuple(missing), tuple(surplus), tuple(waiting), elsewhere, margin)
 

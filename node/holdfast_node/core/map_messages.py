@@ -112,11 +112,13 @@ class PartitionHealth:
     healed_epoch: int
     exceptions: int
     least_margin: int
-    """Of its exception rows, in nodes; -1 when a blob cannot be decoded now; a large number when there are none."""
+    """The least of `survives`; -1 when a blob cannot be decoded now; a large number when there are no exceptions."""
     passed_epoch: int = 0
     """Up to which heal has passed some time, whatever may have been written since; `healed_epoch` claims more."""
     quarantined: int = 0
     """Of the exceptions, those that could not be mended after many tries."""
+    survives: tuple[tuple[str, int], ...] = ()
+    """How many domains the shards of any of the exceptions survive, per protected tag. Empty when there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ class ReadQuarantine:
 
 @dataclass(frozen=True, slots=True)
 class QuarantinedKey:
-    """`margin` in nodes; -1: it cannot be read now. `why`: what went wrong the last time."""
+    """`margin`: the least of all protected tags; -1: it cannot be read now. `why`: what went wrong the last time."""
 
     pool: int
     bucket: BucketId

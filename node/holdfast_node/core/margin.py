@@ -19,12 +19,15 @@ from holdfast_node.core.topology import NODE_TAG, Topology
 __all__ = [
     "NODE_TAG",
     "Holders",
+    "gravity",
     "least",
     "majority_survives",
     "margin_of",
+    "nothing_to_spare",
     "partition_margin",
     "register_survives",
     "shard_survives",
+    "shards_survive",
     "voters_survive",
 ]
 
@@ -52,6 +55,26 @@ def shard_survives(holders: Holders, k: int, domains: Mapping[StoreId, str]) -> 
             if sum(spread.issubset(lost) for spread in where) > spare:
                 return gone - 1
     raise AssertionError("the loss of every domain leaves nothing, and k is at least 1")
+
+
+def shards_survive(topology: Topology, pool: int, holders: Holders, k: int) -> Margin:
+    """The shards' part of a margin alone, per protected tag: what heal goes by, which can do nothing about a register
+    or about voters. Never full."""
+    tags = topology.protected_tags(pool)
+    return Margin(
+        tuple((tag, shard_survives(holders, k, topology.domain_by_store(tag))) for tag in tags), full=False
+    )
+
+
+def nothing_to_spare(topology: Topology, pool: int) -> Margin:
+    """What is assumed of a version of which it is only known that something is wrong."""
+    return Margin(tuple((tag, 0) for tag in topology.protected_tags(pool)), full=False)
+
+
+def gravity(margin: Margin) -> tuple[int, ...]:
+    """Orders margins: the one that survives less of any tag is graver; of equal ones, the one that survives less of
+    the next. A pool on three SANs whose blob lacks one shard may lose a node, and no SAN; without two, neither."""
+    return tuple(sorted(count for _, count in margin.entries))
 
 
 def majority_survives(

@@ -86,8 +86,7 @@ class Picture:
                 if row is None:
                     unreported += 1
                 elif row.exceptions:
-                    capped = tuple((tag, min(count, row.least_margin)) for tag, count in margin.entries)
-                    margin = Margin(capped, full=False)
+                    margin = least((margin, Margin(row.survives, full=False)))
                 elif not row.healed_epoch:
                     margin = Margin(margin.entries, full=False)
                 margins.append(margin)

@@ -126,12 +126,14 @@ class DropShardsReply:
 
 @dataclass(frozen=True, slots=True)
 class DegradedKey:
-    """`margin` in nodes, as the writer of its head sees it; `lacking` are the homes without their shard."""
+    """`survives` per protected tag, and `margin` the least of them, as the writer of its head sees it; `lacking` are
+    the homes without their shard."""
 
     bucket: BucketId
     key: bytes
     margin: int
     lacking: tuple[StoreId, ...]
+    survives: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from holdfast_node.core.head import Manifest
-from holdfast_node.core.margin import NODE_TAG
 from holdfast_node.core.messages import DegradedKey
 from holdfast_node.core.operation import Operation
 from holdfast_node.services.datapath import DataPath, KeyPlace, homes_without_shard
@@ -36,5 +35,6 @@ def _degraded(path: DataPath, place: KeyPlace, manifest: Manifest) -> DegradedKe
     lacking = dict.fromkeys(homes_without_shard(path.topology, place, manifest, fresh=True))
     if not lacking:
         return None
-    margin = dict(manifest_margin(path, place, manifest).entries)[NODE_TAG]
-    return DegradedKey(place.bucket, place.key, margin, tuple(lacking))
+    survives = manifest_margin(path, place, manifest).entries
+    least = min(count for _, count in survives)
+    return DegradedKey(place.bucket, place.key, least, tuple(lacking), survives)

@@ -16,8 +16,7 @@ QUIET_S: Final = 1.0
 BUSY_REST: Final = 10.0
 """Rest after a piece of work, times its length: each node of what may be one machine works a tenth of the time."""
 HEAL_REST: Final = 3.0
-"""The same for heal of what the loss of one more node does not take: it matters more than other work, and less than
-callers."""
+"""The same for heal of what one more loss does not take: it matters more than other work, and less than callers."""
 HEAL_REST_MAX_S: Final = 1.0
 """What becomes grave meanwhile waits so long."""
 

@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final, Protocol
 
+from holdfast_node.core.api import Margin
 from holdfast_node.core.errors import BucketClosing, HoldfastError, NotVoting
 from holdfast_node.core.head import Ballot, Head, HeadKind
-from holdfast_node.core.heal_order import NO_MARGIN_KNOWN, Ailing, HealOrder
+from holdfast_node.core.heal_order import NO_MARGIN_KNOWN, NONE_AILING, Ailing, HealOrder
 from holdfast_node.core.ids import BucketId, StoreId
+from holdfast_node.core.margin import gravity, least
 from holdfast_node.core.messages import (
     Accept,
     AcceptReply,
@@ -52,6 +54,7 @@ from holdfast_node.services.wards import (
     Looker,
     Ward,
     ailing_as_named,
+    ailing_as_reported,
     stewarded,
     unsettled_epoch,
 )
@@ -61,7 +64,7 @@ IDLE_S: Final = 1.0
 BATCH: Final = 16
 """Keys mended at once; the repair budget bounds their bytes."""
 PACED_BATCH: Final = 2
-"""The same while callers wait, unless the loss of one more node would take something."""
+"""The same while callers wait, unless one more loss would take something."""
 AILING_ENOUGH: Final = 5_000
 """With this many known, mending goes before looking for more."""
 TRIES_MAX: Final = 8
@@ -153,8 +156,7 @@ class Healer:
         """A reader met a shard of this key that is not intact, or not where it should be."""
         topology = self._path.maps.topology
         if topology is not None:
-            partition = topology.key_partition(place.pool, place.bucket, place.key)
-            self._add(Ailing(place.pool, partition, place.bucket, place.key, margin=0, since=0, deep=True))
+            self._add(ailing_as_reported(topology, place))
 
     def report_shard(self, name: ShardName) -> None:
         """The keeper found a shard of its own broken."""
@@ -201,7 +203,8 @@ class Healer:
         later_s = asyncio.get_running_loop().time() + WAIT_S
         for key in notice.keys:
             due_s = later_s if self._up.isdisjoint(key.lacking) else 0.0
-            self._add(Ailing(*ward.at, key.bucket, key.key, key.margin, since=0, due_s=due_s))
+            margin = Margin(key.survives, full=False)
+            self._add(Ailing(*ward.at, key.bucket, key.key, margin, since=0, due_s=due_s))
         if notice.more:
             ward.look_again()
             self.wake.set()
@@ -257,7 +260,7 @@ class Healer:
         await self._conclude()
         await self._name_damaged(topology)
         urgent = self._order.most_urgent(now_s, BATCH)
-        grave = bool(urgent) and urgent[0].margin <= 0
+        grave = bool(urgent) and urgent[0].grave
         if not grave and self._foreground.busy:
             urgent = urgent[:PACED_BATCH]
         ward = self._next_ward(topology, now_s)
@@ -388,7 +391,7 @@ class Healer:
             except HoldfastError as error:
                 results.append(Mended(failed=str(error), margin=ailing.margin))
         written = sum(result.bytes_written for result in results)
-        margin = min((result.margin for result in results), default=NO_MARGIN_KNOWN)
+        margin = least(result.margin for result in results)
         if failure := next((result.failed for result in results if result.failed), ""):
             self._failed(ailing, failure, margin)
         elif waiting := {store for result in results for store in result.waiting}:
@@ -400,7 +403,7 @@ class Healer:
             del self._mended_at[:-RECENT_MAX]
         self._count(written)
 
-    def _wait(self, ailing: Ailing, waiting: set[StoreId], margin: int) -> None:
+    def _wait(self, ailing: Ailing, waiting: set[StoreId], margin: Margin) -> None:
         """For a store that is down: its return is noticed. One that is up missed a question, or the map changed before
         a copy was dropped there: that is tried again soon."""
         if waiting <= self._up:
@@ -410,7 +413,7 @@ class Healer:
             due_s = asyncio.get_running_loop().time() + WAIT_S
             self._order.put_off(ailing, margin=margin, due_s=due_s, tries=ailing.tries)
 
-    def _failed(self, ailing: Ailing, why: str, margin: int) -> None:
+    def _failed(self, ailing: Ailing, why: str, margin: Margin) -> None:
         tries = ailing.tries + 1
         pause_s = QUARANTINE_S if tries >= TRIES_MAX else BACKOFF_S * 2**tries
         due_s = asyncio.get_running_loop().time() + pause_s
@@ -434,7 +437,7 @@ class Healer:
         del caller
         found = self._order.hopeless(TRIES_MAX)
         keys = tuple(
-            QuarantinedKey(each.pool, each.bucket, each.key, each.tries, each.margin, each.why)
+            QuarantinedKey(*each.name, each.tries, min(gravity(each.margin), default=0), each.why)
             for each in found[:QUARANTINED_MAX]
         )
         if request.retry and found:
@@ -448,19 +451,17 @@ class Healer:
         hopeless = Counter((each.pool, each.partition) for each in self._order.hopeless(TRIES_MAX))
         rows: list[PartitionHealth] = []
         for ward in self._wards.values():
-            count, margin = ailing.get(ward.at, (0, NO_MARGIN_KNOWN))
-            blobs, size = self._store.count(*ward.at)
+            count, margin = ailing.get(ward.at, NONE_AILING)
             rows.append(
                 PartitionHealth(
-                    pool=ward.pool,
-                    partition=ward.partition,
-                    blobs=blobs,
-                    bytes=size,
+                    *ward.at,
+                    *self._store.count(*ward.at),
                     healed_epoch=ward.healed_epoch if self._knows(ward) else 0,
                     exceptions=count,
-                    least_margin=margin,
+                    least_margin=min(gravity(margin), default=NO_MARGIN_KNOWN),
                     passed_epoch=ward.healed_epoch,
                     quarantined=hopeless[ward.at],
+                    survives=margin.entries,
                 )
             )
         return tuple(rows)

@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from holdfast_node.core.api import Margin
 from holdfast_node.core.errors import HoldfastError
 from holdfast_node.core.geometry import layout_of
 from holdfast_node.core.head import Ballot, Manifest
 from holdfast_node.core.heal_order import PartPlan, may_go, plan_part
 from holdfast_node.core.ids import BlobId, StoreId
+from holdfast_node.core.margin import least
 from holdfast_node.core.messages import DropShards, DropShardsReply, FindShards, Holdings, ShardName
 from holdfast_node.core.topology import Topology
 from holdfast_node.services.budget import Budget
@@ -46,7 +48,7 @@ class Mended:
 
     waiting: set[StoreId] = field(default_factory=set[StoreId])
     failed: str = ""
-    margin: int = 0
+    margin: Margin = Margin((), full=True)
     bytes_written: int = 0
     shards_made: int = 0
     copies_dropped: int = 0
@@ -125,7 +127,7 @@ class Mender:
         topology = self._path.topology
         result = Mended()
         plans = plans_of(topology, place, manifest, census)
-        result.margin = min((plan.margin for plan in plans), default=0)
+        result.margin = least(plan.margin for plan in plans)
         for number, plan in enumerate(plans):
             result.waiting |= _waited_for(topology, place, manifest, number, plan=plan)
             if plan.in_order and not deep:

@@ -13,13 +13,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from holdfast_node.core.api import Margin
 from holdfast_node.core.catch_up import merge
 from holdfast_node.core.errors import BucketClosing, NotVoting, Unavailable
 from holdfast_node.core.geometry import layout_of
 from holdfast_node.core.head import ABSENT_HEAD, Head, HeadKind, Manifest
 from holdfast_node.core.heal_order import Ailing
 from holdfast_node.core.ids import RESERVED_BUCKET, BucketId, StoreId
-from holdfast_node.core.margin import NODE_TAG, shard_survives
+from holdfast_node.core.margin import least, nothing_to_spare, shards_survive
 from holdfast_node.core.messages import CopyRegisters, PartitionChanges, RegisterCopies, RegisterCopy
 from holdfast_node.core.topology import Topology
 from holdfast_node.ports import Bodies, Failed
@@ -336,15 +337,22 @@ class Looker:
             if any(plan.waiting for plan in plans):
                 ward.conclusive = False
             if any(not plan.in_order for plan in plans):
-                ailing.append(ailing_of(ward.partition, key, min(plan.margin for plan in plans)))
+                ailing.append(ailing_of(ward.partition, key, least(plan.margin for plan in plans)))
         return ailing
 
 
-def ailing_of(partition: int, key: Found, margin: int, due_s: float = 0.0) -> Ailing:
+def ailing_of(partition: int, key: Found, margin: Margin, due_s: float = 0.0) -> Ailing:
     place = key.place
     return Ailing(
         place.pool, partition, place.bucket, place.key, margin, since=key.head.created_ms, due_s=due_s
     )
+
+
+def ailing_as_reported(topology: Topology, place: KeyPlace) -> Ailing:
+    """Something of it is not intact, or not where it should be, and nobody has looked yet how much is left."""
+    partition = topology.key_partition(place.pool, place.bucket, place.key)
+    margin = nothing_to_spare(topology, place.pool)
+    return Ailing(place.pool, partition, place.bucket, place.key, margin, since=0, deep=True)
 
 
 def ailing_as_named(
@@ -364,20 +372,19 @@ def ailing_as_named(
     return ailing_of(partition, key, named_margin(topology, path, key), due_s)
 
 
-def named_margin(topology: Topology, path: DataPath, key: Found) -> int:
-    """The least margin in nodes, if the holders named are up and hold what they sealed."""
-    domains = topology.domain_by_store(NODE_TAG)
-    margins = [
-        shard_survives(
+def named_margin(topology: Topology, path: DataPath, key: Found) -> Margin:
+    """The least margin, if the holders named are up and hold what they sealed."""
+    return least(
+        shards_survive(
+            topology,
+            key.place.pool,
             {
                 index: (store,)
                 for index, store in enumerate(part.holders)
                 if store and path.links.is_up(store)
             },
             layout_of(manifest).code.k,
-            domains,
         )
         for manifest in key.manifests
         for part in manifest.parts
-    ]
-    return min(margins, default=0)
+    )

@@ -12,6 +12,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from holdfastpb.v1 import blob_pb2 as _blob_pb2
 from holdfastpb.v1 import records_pb2 as _records_pb2
 from holdfastpb.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
@@ -1196,14 +1197,17 @@ class DegradedKey(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     MARGIN_FIELD_NUMBER: _builtins.int
     LACKING_FIELD_NUMBER: _builtins.int
+    SURVIVES_FIELD_NUMBER: _builtins.int
     bucket: _builtins.bytes
     key: _builtins.bytes
     margin: _builtins.int
-    """in nodes, as its writer sees it"""
+    """the least of what it survives, as its writer sees it"""
     @_builtins.property
     def lacking(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """the homes that lack a shard"""
 
+    @_builtins.property
+    def survives(self) -> _containers.RepeatedCompositeFieldContainer[_blob_pb2.Margin.Entry]: ...
     def __init__(
         self,
         *,
@@ -1211,10 +1215,11 @@ class DegradedKey(_message.Message):
         key: _builtins.bytes = ...,
         margin: _builtins.int = ...,
         lacking: _abc.Iterable[_builtins.bytes] | None = ...,
+        survives: _abc.Iterable[_blob_pb2.Margin.Entry] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "key", b"key", "lacking", b"lacking", "margin", b"margin"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "key", b"key", "lacking", b"lacking", "margin", b"margin", "survives", b"survives"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1957,6 +1962,7 @@ class PartitionHealth(_message.Message):
     LEAST_MARGIN_FIELD_NUMBER: _builtins.int
     PASSED_EPOCH_FIELD_NUMBER: _builtins.int
     QUARANTINED_FIELD_NUMBER: _builtins.int
+    SURVIVES_FIELD_NUMBER: _builtins.int
     pool: _builtins.int
     partition: _builtins.int
     blobs: _builtins.int
@@ -1966,6 +1972,10 @@ class PartitionHealth(_message.Message):
     least_margin: _builtins.int
     passed_epoch: _builtins.int
     quarantined: _builtins.int
+    @_builtins.property
+    def survives(self) -> _containers.RepeatedCompositeFieldContainer[_blob_pb2.Margin.Entry]:
+        """of the exceptions"""
+
     def __init__(
         self,
         *,
@@ -1978,10 +1988,11 @@ class PartitionHealth(_message.Message):
         least_margin: _builtins.int = ...,
         passed_epoch: _builtins.int = ...,
         quarantined: _builtins.int = ...,
+        survives: _abc.Iterable[_blob_pb2.Margin.Entry] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "bytes", b"bytes", "exceptions", b"exceptions", "healed_epoch", b"healed_epoch", "least_margin", b"least_margin", "partition", b"partition", "passed_epoch", b"passed_epoch", "pool", b"pool", "quarantined", b"quarantined"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "bytes", b"bytes", "exceptions", b"exceptions", "healed_epoch", b"healed_epoch", "least_margin", b"least_margin", "partition", b"partition", "passed_epoch", b"passed_epoch", "pool", b"pool", "quarantined", b"quarantined", "survives", b"survives"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
