@@ -10,7 +10,8 @@ from typing import Final
 
 from holdfast_node.adapters.erasure import EclibCodec, tune_allocator
 from holdfast_node.core.checksums import cell_checksum
-from holdfast_node.core.geometry import KIB, MIB, parse_code
+from holdfast_node.core.codes import parse_code
+from holdfast_node.core.geometry import KIB, MIB
 from holdfast_node.core.ids import BlobId
 from holdfast_node.services.striping import check_encoding, encode_stripe
 

@@ -130,14 +130,14 @@ class IndexBroken(Exception):
 
 
 class Codec(Protocol):
-    """Erasure code over equal cells of one stripe; `code` is `rs:K+M` or `copy:N`. Raw cells, no headers."""
+    """Erasure code over equal cells of one stripe; `code` is one of `core.codes`. Raw cells, no headers."""
 
     def encode(self, code: str, data: Sequence[Buffer]) -> list[bytes]:
         """Parity cells for k data cells of equal length, in index order."""
         ...
 
     def decode(self, code: str, cells: Mapping[int, Buffer], wanted: Sequence[int]) -> list[bytes]:
-        """Rebuild the cells at `wanted` (data or parity) from any k cells, each verified by the caller."""
+        """Rebuild the cells at `wanted` (data or parity) from cells that give them, each verified by the caller."""
         ...
 
 

@@ -9,10 +9,10 @@ import pytest
 
 import holdfast
 from holdfast.testing import LocalCluster
-from holdfast_node.core import geometry
+from holdfast_node.core import codes, geometry
 from tests.faults.workload import MIB, Content, content_blocks
 
-CODE = geometry.parse_code("rs:4+2")
+CODE = codes.parse_code("rs:4+2")
 KEY_BYTES_MAX = 1024
 
 

@@ -20,7 +20,7 @@ import xxhash
 from holdfast_node.adapters.rpc.carrier import unwrap, wrap
 from holdfast_node.config.loading import load
 from holdfast_node.config.mistakes import ConfigError
-from holdfast_node.core import cluster_map, geometry, index_rows, listing, log_format, records
+from holdfast_node.core import cluster_map, codes, index_rows, listing, log_format, records
 from holdfast_node.core.api import Bucket
 from holdfast_node.core.errors import IntegrityError, InvalidArgument, StoreRefused
 from holdfast_node.core.head import Head, Manifest
@@ -319,7 +319,7 @@ def _text_parsers() -> list[Parser]:
         ),
         Parser(
             "code",
-            lambda data: geometry.parse_code(data.decode("latin-1")),
+            lambda data: codes.parse_code(data.decode("latin-1")),
             (InvalidArgument,),
             [b"rs:4+2", b"copy:3"],
             again=lambda code: str(code).encode(),

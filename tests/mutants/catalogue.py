@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tests.mutants import (
+    codes,
     collection,
     compaction,
     following,
@@ -25,6 +26,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *operations.MUTANTS,
     *logs.MUTANTS,
     *shards.MUTANTS,
+    *codes.MUTANTS,
     *heal.MUTANTS,
     *maps.MUTANTS,
     *moves.MUTANTS,

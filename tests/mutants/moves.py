@@ -183,7 +183,7 @@ MUTANTS: Final = (
     Mutant(
         "copies-go-early",
         "a copy is dropped while the part is crowded into one domain without it",
-        (Edit(_HEAL_ORDER, "if shard_survives(after, k, domains) < least:", "if False:"),),
+        (Edit(_HEAL_ORDER, "if shard_survives(after, code, domains) < least:", "if False:"),),
         "tests/unit/test_heal_order.py",
     ),
 )

@@ -12,6 +12,7 @@ _CHECKSUMS: Final = "node/holdfast_node/core/checksums.py"
 _FRAMES: Final = "node/holdfast_node/services/link/frames.py"
 _GEOMETRY: Final = "node/holdfast_node/core/geometry.py"
 _GET: Final = "node/holdfast_node/services/get.py"
+_CODES: Final = "node/holdfast_node/core/codes.py"
 _HOLDERS: Final = "node/holdfast_node/core/holders.py"
 _KEEPER: Final = "node/holdfast_node/services/keeper.py"
 _MARGIN: Final = "node/holdfast_node/core/margin.py"
@@ -119,9 +120,9 @@ _RIGHT_BYTES: Final = (
         "the check of an encoding leaves out the last parity cell",
         (
             Edit(
-                _STRIPING,
-                "parity = range(first, min(first + code.k, code.n))",
-                "parity = range(first, max(first + 1, min(first + code.k, code.n) - 1))",
+                _CODES,
+                "range(first, min(first + code.k, code.n))",
+                "range(first, max(first + 1, min(first + code.k, code.n) - 1))",
             ),
         ),
         "tests/properties/test_codec.py",
@@ -241,8 +242,8 @@ _PLACES: Final = (
         (
             Edit(
                 _HOLDERS,
-                "if at.total() - max(at.values(), default=0) < needed:",
-                "if at.total() < needed:",
+                'for lost in set(at.values()) or {""}:',
+                'for lost in {""}:',
             ),
         ),
         _TEST_HOLDERS,

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from holdfast_node.core.codes import parse_code
 from holdfast_node.core.errors import Unavailable
 from holdfast_node.core.holders import ack_allowed, choose, replacement
 from holdfast_node.core.ids import StoreId
@@ -97,9 +98,26 @@ def test_an_ack_survives_the_loss_its_floor_names(
 
 def test_whole_copies_need_two_nodes_to_survive_one() -> None:
     topology = build(list("aabbcc"))
-    assert not ack_allowed(topology, 0, {0: store_id(1)}, k=1)
-    assert ack_allowed(topology, 0, {0: store_id(1), 1: store_id(2)}, k=1)
-    assert not ack_allowed(topology, 0, {0: store_id(1), 1: store_id(1)}, k=1)
+    copies = parse_code("copy:6")
+    assert not ack_allowed(topology, 0, {0: store_id(1)}, copies)
+    assert ack_allowed(topology, 0, {0: store_id(1), 1: store_id(2)}, copies)
+    assert not ack_allowed(topology, 0, {0: store_id(1), 1: store_id(1)}, copies)
+
+
+@given(st.frozensets(st.integers(0, 11), min_size=8), st.lists(st.integers(1, 12), min_size=12, max_size=12))
+def test_an_ack_of_a_code_with_groups_looks_at_which_shards_are_left(
+    sealed: frozenset[int], numbers: list[int]
+) -> None:
+    code = parse_code("lrc:8+4/2")
+    topology = Topology(cluster(nodes(12, 4), partitions=1, protected=("san",), code=str(code)))
+    holders = {index: store_id(numbers[index]) for index in sealed}
+
+    def left(lost: StoreId | None) -> list[int]:
+        return [index for index, store in holders.items() if store != lost]
+
+    assert ack_allowed(topology, 0, holders) == all(
+        code.decodes(left(lost)) for lost in (None, *topology.stores)
+    )
 
 
 def test_a_failed_holder_is_replaced_by_its_home_then_a_spare_then_a_double() -> None:

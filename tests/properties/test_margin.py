@@ -7,6 +7,7 @@ from itertools import combinations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast_node.core.codes import Code, parse_code
 from holdfast_node.core.ids import StoreId
 from holdfast_node.core.margin import (
     least,
@@ -35,19 +36,34 @@ def survives(good_without: dict[frozenset[str], bool], values: list[str]) -> int
     return best
 
 
-@given(holders_by_index, st.integers(1, 4), domains_of_stores)
+CODES = [parse_code(text) for text in ("copy:6", "rs:2+4", "rs:3+3", "rs:4+2", "lrc:4+3/2")]
+
+
+@given(st.data(), st.sampled_from(CODES), domains_of_stores)
 def test_shards_survive_what_brute_force_says(
-    holders: dict[int, list[StoreId]], k: int, domains: dict[StoreId, str]
+    data: st.DataObject, code: Code, domains: dict[StoreId, str]
 ) -> None:
+    stores = st.lists(st.sampled_from(STORES), min_size=0, max_size=3)
+    holders = data.draw(st.dictionaries(st.integers(0, code.n - 1), stores))
     values = sorted(set(domains.values()))
 
-    def left(lost: frozenset[str]) -> int:
-        return sum(any(s in domains and domains[s] not in lost for s in at) for at in holders.values())
+    def left(lost: frozenset[str]) -> list[int]:
+        return [i for i, at in holders.items() if any(s in domains and domains[s] not in lost for s in at)]
 
     good = {
-        frozenset(c): left(frozenset(c)) >= k for j in range(len(values) + 1) for c in combinations(values, j)
+        frozenset(c): code.decodes(left(frozenset(c)))
+        for j in range(len(values) + 1)
+        for c in combinations(values, j)
     }
-    assert shard_survives(holders, k, domains) == survives(good, values)
+    assert shard_survives(holders, code, domains) == survives(good, values)
+
+
+def test_a_code_with_groups_survives_what_its_worst_loss_leaves() -> None:
+    code = parse_code("lrc:8+4/2")
+    holders = {index: (store_id(index),) for index in range(code.n)}
+    assert shard_survives(holders, code, {store_id(i): f"n{i}" for i in range(code.n)}) == 3, "not any four"
+    in_twos = {store_id(i): f"rack {i // 2}" for i in range(code.n)}
+    assert shard_survives(holders, code, in_twos) == 1, "not two of a group and both global parities"
 
 
 @given(st.frozensets(st.sampled_from(STORES)), st.integers(1, 7), domains_of_stores)
@@ -132,7 +148,12 @@ def test_copies_decode_from_one() -> None:
     topology = Topology(cluster([node(number) for number in range(1, 8)]))
     holders = {0: (store_id(1),), 1: (store_id(2),)}
     assert dict(margin_of(topology, 0, [0], [holders], lambda _: True).entries)["node"] == -1
-    assert dict(margin_of(topology, 0, [0], [holders], lambda _: True, k=1).entries)["node"] == 1
+    assert (
+        dict(margin_of(topology, 0, [0], [holders], lambda _: True, code=parse_code("copy:6")).entries)[
+            "node"
+        ]
+        == 1
+    )
 
 
 def test_the_least_of_margins_is_the_least_of_each_entry() -> None:

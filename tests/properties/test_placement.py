@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast_node.core.cluster_map import NodeEntry
+from holdfast_node.core.codes import Code, parse_code
 from holdfast_node.core.conflict import in_words, minimal_conflict, most_that_fit
 from holdfast_node.core.errors import Refused
-from holdfast_node.core.geometry import Code, parse_code
 from holdfast_node.core.ids import StoreId
 from holdfast_node.core.placement import choose_voters, domains_of, homes_per_domain, place, water_fill
 from holdfast_node.core.placement_search import Domain, Search, Verdict

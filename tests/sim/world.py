@@ -50,6 +50,8 @@ TOPOLOGIES: Final = (
     Topology("rs:2+1", (1, 1, 1, 1)),
     Topology("rs:4+2", (3, 3, 3, 3)),
 )
+GROUPED: Final = Topology("lrc:8+4/2", (3, 3, 3, 3), partitions=2)
+GROUPED_SHARE: Final = 0.06
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,11 @@ class Plan:
     def drawn(seed: int) -> Plan:
         chooser = random.Random(f"plan {seed}")
         scrub_cycle_s = random.Random(f"scrub {seed}").choice((10.0, 600.0, 600.0, 600.0))
+        topology = chooser.choice(TOPOLOGIES)
+        if random.Random(f"groups {seed}").random() < GROUPED_SHARE:
+            topology = GROUPED
         return Plan(
-            topology=replace(chooser.choice(TOPOLOGIES), scrub_cycle_s=scrub_cycle_s),
+            topology=replace(topology, scrub_cycle_s=scrub_cycle_s),
             trouble=replace(
                 Trouble.drawn(chooser),
                 move=random.Random(f"moves {seed}").random() < 0.25,

@@ -15,7 +15,7 @@ import pytest
 
 from holdfast_node.core import acceptance, holders, proposal, quorum, register
 from holdfast_node.core.acceptance import Standing
-from holdfast_node.core.geometry import Code
+from holdfast_node.core.codes import Code
 from holdfast_node.core.head import Ballot, Head
 from holdfast_node.core.operation import Operation
 from holdfast_node.core.topology import Topology

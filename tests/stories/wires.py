@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from holdfast_node.adapters.erasure import EclibCodec
+from holdfast_node.core.codes import parse_code
 from holdfast_node.core.errors import DeadlineExceeded
-from holdfast_node.core.geometry import parse_code
 from holdfast_node.core.ids import RESERVED_BUCKET, StoreId
 from holdfast_node.core.messages import Accept, Commit, Prepare, Reply, Request, StageWhole
 from holdfast_node.ports import Answer, Answered, Buffer, Failed, Links

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from holdfast_node.core.cluster_map import ClusterMap, NodeEntry, PartitionEntry, Pool
-from holdfast_node.core.geometry import parse_code
+from holdfast_node.core.codes import parse_code
 from holdfast_node.core.ids import ClusterId, Epoch, Era, Generation, NodeName, StoreId
 from holdfast_node.core.seed import Seed, SeedNode, SeedPool
 

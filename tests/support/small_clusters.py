@@ -186,6 +186,20 @@ class SmallCluster:
         return sum(m.node.path.coordinate.used_bytes for m in self.cluster.machines.values() if m.node)
 
 
+async def until_healthy(small: SmallCluster, patience_s: float = 120.0) -> None:
+    """Until status says so, asked of the first node that runs."""
+    deadline = small.cluster.loop.time() + patience_s
+    machine = small.cluster.running()[0]
+    problems: tuple[str, ...] = ("nobody was asked",)
+    while small.cluster.loop.time() < deadline:
+        status = await small.cluster.admin(machine, lambda admin: admin.status())
+        if status.healthy:
+            return
+        problems = status.problems
+        await pass_time(1)
+    raise AssertionError(f"not healthy after {patience_s} s: {problems}")
+
+
 def run_story(
     story: Callable[[SmallCluster], Awaitable[None]],
     *,

@@ -20,6 +20,7 @@ from holdfast_node.config.schema import (
     UndoConfig,
 )
 from holdfast_node.config.values import duration_s, duration_text, size_bytes, size_text, split_address
+from holdfast_node.core.codes import OFFERED
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "cluster.example.toml"
 
@@ -185,16 +186,19 @@ streams = true
             f"{tmp_path}/cluster.toml has 3 mistakes:\n"
             '  there is no [cluster]; write [cluster] and under it name = "..."\n'
             '  line 1: clusters: is unknown; did you mean "cluster"?\n'
-            '  line 5: pool[main].code: "rs:0+1" has 0 data shards: 1 to 32 are possible; write code = "rs:4+2"'
+            '  line 5: pool[main].code: "rs:0+1" is not a code that is offered: '
+            f'{OFFERED}; write code = "rs:4+2"'
         )
 
     @pytest.mark.parametrize(
         ("old", "new", "line", "key", "says"),
         [
             ('name = "c"', "name = 3", 2, "cluster.name", "3 is not a name"),
-            ("rs:2+1", "rs:17+16", 5, "pool[main].code", "33 shards in all"),
-            ("rs:2+1", "rs:2+17", 5, "pool[main].code", "17 parity shards"),
-            ("rs:2+1", "lrc:8+4/2", 5, "pool[main].code", 'is not a code of the form "rs:K+M"'),
+            ("rs:2+1", "rs:11+6", 5, "pool[main].code", "is not a code that is offered"),
+            ("rs:2+1", "rs:2+7", 5, "pool[main].code", "is not a code that is offered"),
+            ("rs:2+1", "rs:2+0", 5, "pool[main].code", "is not a code that is offered"),
+            ("rs:2+1", "copy:3", 5, "pool[main].code", "is not a code that is offered"),
+            ("rs:2+1", "lrc:8+4/3", 5, "pool[main].code", "lrc:K+M/L with L groups of equal size"),
             ("127.0.0.1:7101", "127.0.0.1", 8, "node[n1].address", "is not an address"),
             ("127.0.0.1:7101", "127.0.0.1:0", 8, "node[n1].address", "no port from 1 to 65535"),
             ("127.0.0.1:7101", "::1:7101", 8, "node[n1].address", "is not an address"),

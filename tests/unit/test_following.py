@@ -12,8 +12,8 @@ import pytest
 
 from holdfast_node.core.acceptance import Late, Standing, late
 from holdfast_node.core.api import Call, Condition
+from holdfast_node.core.codes import parse_code
 from holdfast_node.core.errors import BlobNotFound, InvalidArgument, NotVoting, Unavailable
-from holdfast_node.core.geometry import parse_code
 from holdfast_node.core.head import Head, HeadKind
 from holdfast_node.core.ids import NodeName, StoreId
 from holdfast_node.core.messages import (

@@ -26,7 +26,16 @@ from holdfast_node.services.foreground import HEAL_REST, HEAL_REST_MAX_S, QUIET_
 from holdfast_node.services.mending import take_census
 from holdfast_node.services.wards import INCONCLUSIVE_MAX_S, WAIT_S, Ward
 from tests.sim.cluster import Topology
-from tests.support.small_clusters import SIX, TWELVE, Serve, SmallCluster, pass_time, payload_of, run_story
+from tests.support.small_clusters import (
+    SIX,
+    TWELVE,
+    Serve,
+    SmallCluster,
+    pass_time,
+    payload_of,
+    run_story,
+    until_healthy,
+)
 
 SIZES = (300, 8000, 50_000)
 FIVE = Topology("rs:3+2", (1, 1, 1, 1, 1))
@@ -73,19 +82,6 @@ def test_a_deletion_that_nobody_goes_on_with_is_undone_after_a_while(gone: bool)
         assert doors.reopened == (not gone)
 
     run_story(story)
-
-
-async def until_healthy(small: SmallCluster, patience_s: float = 120.0) -> None:
-    deadline = small.cluster.loop.time() + patience_s
-    machine = small.cluster.running()[0]
-    problems: tuple[str, ...] = ("nobody was asked",)
-    while small.cluster.loop.time() < deadline:
-        status = await small.cluster.admin(machine, lambda admin: admin.status())
-        if status.healthy:
-            return
-        problems = status.problems
-        await pass_time(1)
-    pytest.fail(f"not healthy after {patience_s} s: {problems}")
 
 
 async def everything_is_home(small: SmallCluster) -> None:

@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast_node.core.api import Margin
+from holdfast_node.core.codes import parse_code
 from holdfast_node.core.heal_order import Ailing, HealOrder, away_from_home, may_go
 from holdfast_node.core.ids import RESERVED_BUCKET, Epoch, Generation, StoreId
 from holdfast_node.core.margin import shard_survives
 from holdfast_node.core.topology import Topology
 from tests.support.maps import cluster, nodes, store_id
 
-K = 4
+CODE = parse_code("rs:4+2")
 TWELVE = cluster(nodes(12, 6), partitions=1, protected=("san",))
 """rs:4+2 at home on n1 to n6, that is on SANs s0, s1 and s2, two of each."""
 
@@ -25,7 +26,7 @@ def held(*stores: tuple[int, ...]) -> dict[int, list[StoreId]]:
 
 
 def may(topology: Topology, who: dict[int, list[StoreId]], index: int, number: int) -> bool:
-    return may_go(topology, (0, 0), who, (index, store_id(number)), k=K)
+    return may_go(topology, (0, 0), who, (index, store_id(number)), code=CODE)
 
 
 def test_a_copy_beside_the_one_at_home_may_go() -> None:
@@ -57,7 +58,7 @@ def test_copies_go_one_by_one_until_only_those_at_home_are_left(elsewhere: list[
         for number in numbers:
             assert may(topology, who, index, number)
             who[index].remove(store_id(number))
-            assert shard_survives(who, K, domains) >= 1
+            assert shard_survives(who, CODE, domains) >= 1
 
 
 def test_a_holder_that_has_left_the_map_counts_as_away_only_in_what_was_accepted_just_now() -> None:

@@ -74,7 +74,8 @@ def values_for(cls: type, name: str, hint: object) -> st.SearchStrategy[object]:
     if typing.get_origin(hint) is tuple:
         item = typing.get_args(hint)[0]
         if typing.get_origin(item) is tuple:
-            return st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3).map(
+            second = st.integers(-9, 9) if typing.get_args(item)[1] is int else st.text(max_size=5)
+            return st.dictionaries(st.text(max_size=5), second, max_size=3).map(
                 lambda pairs: tuple(sorted(pairs.items()))
             )
         return st.lists(values_for(cls, name, item), max_size=3).map(tuple)

@@ -13,12 +13,15 @@ from typing import Final
 
 from pyeclib.ec_iface import VALID_EC_TYPES, ECDriver, ECDriverError
 
+from holdfast_node.core.codes import Code, parse_code
 from holdfast_node.core.errors import InternalError
-from holdfast_node.core.geometry import CELL_ALIGN_BYTES, Code, parse_code
+from holdfast_node.core.geometry import CELL_ALIGN_BYTES
 from holdfast_node.ports import Buffer
 
 BACKEND: Final = "isa_l_rs_cauchy"
 """Maximum distance separable for every k and m offered; `isa_l_rs_vand` is not (ADR 0040)."""
+LOCAL_BACKEND: Final = "isa_l_rs_lrc"
+"""Mends every loss that its parities could mend, for every code offered (ADR 0091)."""
 _HEADER_BYTES: Final = 80
 _HEADERS_KEPT_MAX: Final = 4096
 """Per (code, cell length): about n x 113 bytes each, so 4096 of rs:4+2 take under 3 MiB."""
@@ -52,9 +55,9 @@ class EclibCodec:
     """
 
     def __init__(self) -> None:
-        if BACKEND not in VALID_EC_TYPES:
+        if lacking := {BACKEND, LOCAL_BACKEND}.difference(VALID_EC_TYPES):
             raise InternalError(
-                f"this pyeclib has no {BACKEND}",
+                f"this pyeclib has no {' and no '.join(sorted(lacking))}",
                 hint="install the pyeclib wheel, which carries ISA-L; other back ends write other parity",
             )
         self._codes: dict[str, Code] = {}
@@ -77,9 +80,9 @@ class EclibCodec:
         return [fragment[_HEADER_BYTES:] for fragment in fragments[spec.k :]]
 
     def decode(self, code: str, cells: Mapping[int, Buffer], wanted: Sequence[int]) -> list[bytes]:
-        """The cells at `wanted` from any k cells, each verified by the caller."""
+        """The cells at `wanted` from cells that give them, each verified by the caller."""
         spec = self._code(code)
-        assert len(cells) >= spec.k, f"{len(cells)} cells are too few for {code}"
+        assert spec.gives(cells, wanted), f"cells {sorted(cells)} of {code} do not give {list(wanted)}"
         lengths = {len(cell) for cell in cells.values()}
         assert len(lengths) == 1, f"cells of one stripe have one length, not {sorted(lengths)}"
         length = lengths.pop()
@@ -88,6 +91,8 @@ class EclibCodec:
             return [cell for _ in wanted]
         if all(index in cells for index in wanted):
             return [bytes(cells[index]) for index in wanted]
+        if spec.groups:
+            return self._mended(spec, cells, wanted, length=length)
         stripe = self._data(spec, cells, length)
         parity: list[bytes] = []
         if any(index >= spec.k for index in wanted):
@@ -96,6 +101,39 @@ class EclibCodec:
             stripe[index * length : (index + 1) * length] if index < spec.k else parity[index - spec.k]
             for index in wanted
         ]
+
+    def _mended(
+        self, code: Code, cells: Mapping[int, Buffer], wanted: Sequence[int], *, length: int
+    ) -> list[bytes]:
+        """Of a code with groups: each missing cell from its group if that is whole, the others from everything."""
+        found = {index: bytes(cells[index]) for index in wanted if index in cells}
+        far: list[int] = []
+        for index in wanted:
+            group = code.group_of(index)
+            if index in found:
+                continue
+            if group and group.issubset(cells):
+                found |= self._reconstruct(code, {at: cells[at] for at in group}, [index], length)
+            else:
+                far.append(index)
+        if far:
+            found |= self._reconstruct(code, cells, far, length)
+        return [found[index] for index in wanted]
+
+    def _reconstruct(
+        self, code: Code, cells: Mapping[int, Buffer], wanted: list[int], length: int
+    ) -> dict[int, bytes]:
+        headers = self._headers_of(code, length)
+        fragments = [b"".join((headers[index], cells[index])) for index in sorted(cells)]
+        try:
+            made = self._driver(code).reconstruct(fragments, wanted)
+        except ECDriverError as error:
+            raise InternalError(
+                f"{code} does not give {wanted} from cells {sorted(cells)}: {error}"
+            ) from error
+        if [len(each) for each in made] != [_HEADER_BYTES + length] * len(wanted):
+            raise InternalError(f"{code} made {[len(each) for each in made]} bytes, not cells of {length}")
+        return {index: each[_HEADER_BYTES:] for index, each in zip(wanted, made, strict=True)}
 
     def _data(self, code: Code, cells: Mapping[int, Buffer], length: int) -> bytes:
         """All data cells end to end."""
@@ -136,7 +174,9 @@ class EclibCodec:
     def _driver(self, code: Code) -> ECDriver:
         driver = self._drivers.get(code)
         if driver is None:
-            driver = self._drivers[code] = ECDriver(k=code.k, m=code.m, ec_type=BACKEND)
+            backend = LOCAL_BACKEND if code.groups else BACKEND
+            driver = ECDriver(k=code.k, m=code.m, ec_type=backend, local_parity=code.groups)
+            self._drivers[code] = driver
         return driver
 
     def _code(self, text: str) -> Code:

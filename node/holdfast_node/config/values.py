@@ -6,21 +6,18 @@ import ipaddress
 import re
 from typing import Final, cast
 
+from holdfast_node.core import codes
+from holdfast_node.core.errors import InvalidArgument
+
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 GIB: Final = 1024 * MIB
 TIB: Final = 1024 * GIB
 
-K_MAX: Final = 32
-M_MAX: Final = 16
-N_MAX: Final = 32
-"""Shards of one blob: what the coder takes, and more nodes than a blob should ask at once."""
-
 _SIZE_UNITS: Final = {"": 1, "B": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB, "TiB": TIB}
 _TIME_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZE: Final = re.compile(r"(\d+)\s*([A-Za-z]*)")
 _DURATION: Final = re.compile(r"(?:\d+[smhd])+")
-_CODE: Final = re.compile(r"rs:(\d{1,3})\+(\d{1,3})")
 
 
 def as_table(raw: object) -> dict[str, object] | None:
@@ -103,15 +100,11 @@ def is_loopback(host: str) -> bool:
 
 
 def code(raw: object) -> str:
-    """An erasure code such as `"rs:4+2"`: 4 data shards, 2 parity shards."""
-    found = _CODE.fullmatch(raw) if isinstance(raw, str) else None
-    if not found:
-        raise ValueError('is not a code of the form "rs:K+M"')
-    k, m = int(found[1]), int(found[2])
-    if not 1 <= k <= K_MAX:
-        raise ValueError(f"has {k} data shards: 1 to {K_MAX} are possible")
-    if not 1 <= m <= M_MAX:
-        raise ValueError(f"has {m} parity shards: 1 to {M_MAX} are possible")
-    if k + m > N_MAX:
-        raise ValueError(f"has {k + m} shards in all: at most {N_MAX} are possible")
-    return f"rs:{k}+{m}"
+    """An erasure code such as `"rs:4+2"`: 4 data shards, 2 parity shards. One without parity survives nothing."""
+    try:
+        found = codes.parse_code(raw) if isinstance(raw, str) else None
+    except InvalidArgument:
+        found = None
+    if found is None or found.kind == "copy" or not found.m:
+        raise ValueError(f"is not a code that is offered: {codes.OFFERED}")
+    return str(found)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
+from holdfast_node.core.codes import Code, parse_code, tiny_code
 from holdfast_node.core.errors import InvalidArgument
 from holdfast_node.core.head import Manifest
 
@@ -27,59 +28,6 @@ PART_LIST_BYTES_MAX: Final = 32 * KIB
 BLOB_BYTES_MAX: Final = 5 * 1024 * 1024 * MIB
 CELL_ALIGN_BYTES: Final = 16
 """The codec returns data cells as plain slices of its input when every cell is a multiple of this."""
-DATA_CELLS_MAX: Final = 10
-PARITY_CELLS_MAX: Final = 6
-
-
-@dataclass(frozen=True, slots=True)
-class Code:
-    """`rs:K+M`: any k of n = k + m cells give the stripe back. `copy:N`: every cell is the whole stripe."""
-
-    kind: Literal["rs", "copy"]
-    k: int
-    m: int
-
-    @property
-    def n(self) -> int:
-        return self.k + self.m
-
-    def __str__(self) -> str:
-        return f"copy:{self.n}" if self.kind == "copy" else f"rs:{self.k}+{self.m}"
-
-
-def parse_code(text: str) -> Code:
-    """The code a pool or manifest names. Raises `InvalidArgument`, saying what is offered."""
-    code = _parse_copy(text) if text.startswith("copy:") else _parse_rs(text)
-    if code is None or str(code) != text:
-        raise InvalidArgument(
-            f"unknown code {text!r}",
-            hint=f"rs:K+M with K 1..{DATA_CELLS_MAX} and M 0..{PARITY_CELLS_MAX}, such as rs:4+2; or copy:N",
-        )
-    return code
-
-
-def _parse_copy(text: str) -> Code | None:
-    count = _number(text.removeprefix("copy:"))
-    if not 1 <= count <= DATA_CELLS_MAX + PARITY_CELLS_MAX:
-        return None
-    return Code("copy", 1, count - 1)
-
-
-def _parse_rs(text: str) -> Code | None:
-    k_text, plus, m_text = text.removeprefix("rs:").partition("+")
-    k, m = _number(k_text), _number(m_text)
-    if not plus or not 1 <= k <= DATA_CELLS_MAX or not 0 <= m <= PARITY_CELLS_MAX:
-        return None
-    return Code("rs", k, m)
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 3 else -1
-
-
-def tiny_code(code: Code) -> Code:
-    """The code that blobs too small to be worth coding use in a pool of `code`."""
-    return Code("copy", 1, code.n - 1)
 
 
 def tiny_bytes_max(code: Code) -> int:

@@ -34,8 +34,8 @@ class Manifest:
     """How to find and prove the bytes of one version.
 
     `blob_id` belongs to the attempt that wrote this head. `seed_id` names the shards and seeds their checksums:
-    equal to `blob_id` except after an undelete, which links existing shards under a new blob id. `code` is
-    `rs:K+M`, or `copy:N` for a tiny blob whose every shard is the whole payload. All parts but the last hold
+    equal to `blob_id` except after an undelete, which links existing shards under a new blob id. `code` is the
+    pool's, or `copy:N` for a tiny blob whose every shard is the whole payload. All parts but the last hold
     `part_bytes`; all stripes of a part but its last hold `stripe_bytes`.
     """
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from holdfast_node.core.api import Margin
+from holdfast_node.core.codes import Code
 from holdfast_node.core.ids import BucketId, StoreId
 from holdfast_node.core.margin import gravity, least, shard_survives, shards_survive
 from holdfast_node.core.topology import Topology
@@ -165,7 +166,7 @@ class PartPlan:
 
 
 def plan_part(
-    topology: Topology, pool: int, partition: int, *, held: Held, silent: Collection[StoreId], k: int
+    topology: Topology, pool: int, partition: int, *, held: Held, silent: Collection[StoreId], code: Code
 ) -> PartPlan:
     """Compare who holds a part's shards with the homes of its partition. `silent` stores did not say."""
     missing: list[tuple[int, StoreId]] = []
@@ -179,13 +180,13 @@ def plan_part(
             waiting.append(index)
         else:
             missing.append((index, home))
-    margin = shards_survive(topology, pool, held, k)
+    margin = shards_survive(topology, pool, held, code)
     elsewhere = frozenset(index for index in waiting if held.get(index))
     return PartPlan(tuple(missing), tuple(surplus), tuple(waiting), elsewhere, margin)
 
 
 def may_go(
-    topology: Topology, where: tuple[int, int], held: Held, copy: tuple[int, StoreId], *, k: int
+    topology: Topology, where: tuple[int, int], held: Held, copy: tuple[int, StoreId], *, code: Code
 ) -> bool:
     """Whether a copy (index, store) whose shard is proven at home may be dropped, given who holds the part's shards.
 
@@ -197,8 +198,8 @@ def may_go(
     goal = {at: (home,) for at, home in enumerate(topology.shard_homes(*where))}
     for tag in topology.protected_tags(where[0]):
         domains = topology.domain_by_store(tag)
-        least = min(shard_survives(held, k, domains), shard_survives(goal, k, domains))
-        if shard_survives(after, k, domains) < least:
+        least = min(shard_survives(held, code, domains), shard_survives(goal, code, domains))
+        if shard_survives(after, code, domains) < least:
             return False
     return True
 

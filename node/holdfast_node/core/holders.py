@@ -12,6 +12,7 @@ from typing import Final
 
 from xxhash import xxh3_64_intdigest
 
+from holdfast_node.core.codes import Code
 from holdfast_node.core.errors import Evidence, Unavailable
 from holdfast_node.core.ids import StoreId
 from holdfast_node.core.topology import Topology
@@ -33,9 +34,9 @@ def choose(
 ) -> tuple[StoreId, ...]:
     """A store for every shard index of one part.
 
-    A home that is up keeps its own shard. The others' shards go to stores that hold none, as long as no
-    domain of a protected tag gets more than m; where no such stores are left, to the ones that then hold
-    least. Raises `Unavailable` only if no store is up at all: whether the outcome may be acked is
+    A home that is up keeps its own shard. The others' shards go to stores that hold none, as long as no domain of a
+    protected tag gets more shards than the code can lose whichever they are; where no such stores are left, to the
+    ones that then hold least. Raises `Unavailable` only if no store is up at all: whether the outcome may be acked is
     `ack_allowed`'s question.
     """
     homes = topology.shard_homes(pool, partition)
@@ -84,22 +85,25 @@ def replacement(
     return plan.holders[index]
 
 
-def ack_allowed(topology: Topology, pool: int, holders: Mapping[int, StoreId], k: int | None = None) -> bool:
+def ack_allowed(
+    topology: Topology, pool: int, holders: Mapping[int, StoreId], code: Code | None = None
+) -> bool:
     """Whether a part with these sealed shards (index -> store; absent ones are missing) may be acked.
 
-    The pool's floor: the loss of any one node, or of any one domain of a protected tag, leaves k shards. `k`
-    is the pool's unless given (1 where every shard is the whole payload).
+    The pool's floor: the loss of any one node, or of any one domain of a protected tag, leaves shards that decode.
+    `code` is the pool's unless given.
     """
-    needed = topology.code(pool).k if k is None else k
+    code = code or topology.code(pool)
     tags = topology.protected_tags(pool)
     if topology.pool(pool).ack_floor != ANY_DOMAIN:
         tags = tags[:1]
     for tag in tags:
         domains = topology.domain_by_store(tag)
-        at = Counter(domains[store] for store in holders.values() if store in domains)
-        if at.total() - max(at.values(), default=0) < needed:
-            return False
-    return bool(holders)
+        at = {index: domains[store] for index, store in holders.items() if store in domains}
+        for lost in set(at.values()) or {""}:
+            if not code.decodes([index for index, value in at.items() if value != lost]):
+                return False
+    return True
 
 
 class _Plan:
@@ -107,7 +111,7 @@ class _Plan:
 
     def __init__(self, topology: Topology, pool: int, partition: int) -> None:
         self.holders: dict[int, StoreId] = {}
-        self._m = topology.code(pool).m
+        self._most = topology.code(pool).losses_survived
         self._domains = [topology.domain_by_store(tag) for tag in topology.protected_tags(pool)]
         self._counts: list[Counter[str]] = [Counter() for _ in self._domains]
         self._salt = b"%d.%d." % (pool, partition)
@@ -124,11 +128,11 @@ class _Plan:
             counts[domains.get(store, "")] -= 1
 
     def fits(self, store: StoreId) -> bool:
-        """Whether the store holds nothing yet and one more shard there keeps every domain within m."""
+        """Whether the store holds nothing yet and one more shard there keeps every domain within its limit."""
         if store in self.holders.values():
             return False
         return all(
-            counts[domains[store]] < self._m
+            counts[domains[store]] < self._most
             for domains, counts in zip(self._domains, self._counts, strict=True)
         )
 
@@ -138,7 +142,7 @@ class _Plan:
         after = [
             counts[domains[store]] + 1 for domains, counts in zip(self._domains, self._counts, strict=True)
         ]
-        over = sum(max(0, count - self._m) for count in after)
+        over = sum(max(0, count - self._most) for count in after)
         crowd = sum(count * count for count in after[1:])
         return over, after[0], crowd, xxh3_64_intdigest(self._salt + b"%d." % index + store)
 

@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Final
 
 from holdfast_node.core.cluster_map import ClusterMap, NodeEntry, PartitionEntry, Pool, StoreState
+from holdfast_node.core.codes import parse_code
 from holdfast_node.core.errors import Evidence, HoldfastError, IntegrityError, MapConflict, Refused
-from holdfast_node.core.geometry import parse_code
 from holdfast_node.core.holders import ACK_FLOORS
 from holdfast_node.core.ids import ID_BYTES, Epoch, Era, Generation, StoreId
 from holdfast_node.core.quorum import majority

@@ -20,8 +20,8 @@ from holdfast_node.core.cluster_map import (
     Pool,
     StoreState,
 )
+from holdfast_node.core.codes import parse_code
 from holdfast_node.core.errors import Evidence, Refused
-from holdfast_node.core.geometry import parse_code
 from holdfast_node.core.ids import Generation, NodeName, StoreId
 from holdfast_node.core.map_changes import EVIDENCE_MAX, next_epoch
 from holdfast_node.core.placement import choose_voters, domains_of, homes_per_domain, place, water_fill

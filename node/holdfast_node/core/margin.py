@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import combinations
 
 from holdfast_node.core.api import Margin
+from holdfast_node.core.codes import Code
 from holdfast_node.core.ids import StoreId
 from holdfast_node.core.quorum import majority
 from holdfast_node.core.topology import NODE_TAG, Topology
@@ -37,32 +39,39 @@ Holders = Mapping[int, Collection[StoreId]]
 times."""
 
 
-def shard_survives(holders: Holders, k: int, domains: Mapping[StoreId, str]) -> int:
-    """The largest number of whole domains of which any may go and k different shards are left; -1 if k are
-    not there.
+def shard_survives(holders: Holders, code: Code, domains: Mapping[StoreId, str]) -> int:
+    """The largest number of whole domains of which any may go and the shards left decode; -1 if they do not now.
 
     Stores that `domains` does not name count as gone.
     """
-    where = [spread for stores in holders.values() if (spread := _spread(stores, domains))]
-    spare = len(where) - k
-    if spare < 0:
-        return -1
-    if all(len(spread) == 1 for spread in where):
-        return _greedy(Counter(next(iter(spread)) for spread in where), spare)
-    everywhere = sorted(frozenset[str]().union(*where))
-    for gone in range(1, len(everywhere) + 1):
-        for lost in combinations(everywhere, gone):
-            if sum(spread.issubset(lost) for spread in where) > spare:
+    where = {index: spread for index, stores in holders.items() if (spread := _spread(stores, domains))}
+    if not code.groups and all(len(spread) == 1 for spread in where.values()):
+        at = Counter(next(iter(spread)) for spread in where.values())
+        return _greedy(at, len(where) - code.k) if len(where) >= code.k else -1
+    spreads = where.values()
+    number = {value: at for at, value in enumerate(sorted(frozenset[str]().union(*spreads)))}
+    pattern = [(index, sum(1 << number[value] for value in spread)) for index, spread in where.items()]
+    return _pattern_survives(code, tuple(sorted(pattern)), len(number))
+
+
+@lru_cache(maxsize=4096)
+def _pattern_survives(code: Code, where: tuple[tuple[int, int], ...], domains: int) -> int:
+    """Tries every loss. `where`: index -> in which of so many domains, as bits. The same few patterns come again for
+    all partitions and blobs."""
+    for gone in range(domains + 1):
+        for lost in combinations(range(domains), gone):
+            left = ~sum(1 << at for at in lost)
+            if not code.decodes([index for index, at in where if at & left]):
                 return gone - 1
     raise AssertionError("the loss of every domain leaves nothing, and k is at least 1")
 
 
-def shards_survive(topology: Topology, pool: int, holders: Holders, k: int) -> Margin:
+def shards_survive(topology: Topology, pool: int, holders: Holders, code: Code) -> Margin:
     """The shards' part of a margin alone, per protected tag: what heal goes by, which can do nothing about a register
     or about voters. Never full."""
     tags = topology.protected_tags(pool)
     return Margin(
-        tuple((tag, shard_survives(holders, k, topology.domain_by_store(tag))) for tag in tags), full=False
+        tuple((tag, shard_survives(holders, code, topology.domain_by_store(tag))) for tag in tags), full=False
     )
 
 
@@ -110,22 +119,22 @@ def margin_of(
     parts: Sequence[Holders],
     up: Up,
     *,
-    k: int | None = None,
+    code: Code | None = None,
 ) -> Margin:
     """The margin of one version.
 
     `partitions[i]` is the partition of part i and `parts[i]` its holders; `partitions[0]`, whose register
-    names the version, is there even when there are no parts. `k` is how many shards decode, the pool's k
-    unless given (1 for a blob whose every shard is the whole payload). `full`: every shard is at its home,
+    names the version, is there even when there are no parts. `code` is the pool's unless given (`copy:N` for a blob
+    whose every shard is the whole payload). `full`: every shard is at its home,
     and neither a home nor a voter is down, learning or suspect.
     """
     assert len(partitions) >= max(1, len(parts)), "each part has a partition, and the key has one"
-    needed = topology.code(pool).k if k is None else k
+    code = code or topology.code(pool)
     live = [_live(topology, holders, up) for holders in parts]
     entries: list[tuple[str, int]] = []
     for tag in topology.protected_tags(pool):
         domains = topology.domain_by_store(tag)
-        found = [shard_survives(holders, needed, domains) for holders in live]
+        found = [shard_survives(holders, code, domains) for holders in live]
         found.append(register_survives(topology, pool, partitions[0], up, tag))
         found.append(voters_survive(topology, up, tag))
         entries.append((tag, min(found)))

@@ -15,9 +15,9 @@ from typing import Final
 from xxhash import xxh3_64_intdigest
 
 from holdfast_node.core.cluster_map import NodeEntry
+from holdfast_node.core.codes import Code
 from holdfast_node.core.conflict import in_words, minimal_conflict
 from holdfast_node.core.errors import Refused
-from holdfast_node.core.geometry import Code
 from holdfast_node.core.ids import StoreId
 from holdfast_node.core.placement_search import Domain, Search, Verdict, binding
 from holdfast_node.core.placement_table import Balance, Table
@@ -89,9 +89,9 @@ def place(
 
 
 def homes_per_domain(code: Code) -> int:
-    """So many homes may go with one domain: k shards must be left, and a majority that decides registers. The second
-    binds for codes with no more data than parity."""
-    return min(code.m, code.n - majority(code.n))
+    """So many homes may go with one domain, whichever they are: the shards left must decode, and there must be a
+    majority that decides registers. The second binds for codes with no more data than parity."""
+    return min(code.losses_survived, code.n - majority(code.n))
 
 
 def domains_of(nodes: Sequence[NodeEntry], tags: Collection[str], cap: int) -> tuple[Domain, ...]:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from holdfast_node.core.cluster_map import ClusterMap, NodeEntry, PartitionEntry, Pool
+from holdfast_node.core.codes import parse_code
 from holdfast_node.core.errors import CallerError, Evidence, InvalidArgument
-from holdfast_node.core.geometry import parse_code
 from holdfast_node.core.holders import ACK_FLOORS, ANY_NODE
 from holdfast_node.core.ids import ClusterId, Epoch, Era, Generation, NodeName, StoreId
 from holdfast_node.core.placement import choose_voters, place

@@ -14,8 +14,8 @@ from typing import Final
 from xxhash import xxh3_64_intdigest
 
 from holdfast_node.core.cluster_map import ClusterMap, NodeEntry, PartitionEntry, Pool, StoreState
+from holdfast_node.core.codes import Code, parse_code
 from holdfast_node.core.errors import InvalidArgument
-from holdfast_node.core.geometry import Code, parse_code
 from holdfast_node.core.ids import BlobId, BucketId, NodeName, StoreId
 from holdfast_node.core.messages import Scope
 from holdfast_node.core.quorum import Roster, majority

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from holdfast_node.core.checksums import cell_checksum, shard_checksum
+from holdfast_node.core.codes import Code
 from holdfast_node.core.errors import (
     Evidence,
     HoldfastError,
@@ -21,7 +22,7 @@ from holdfast_node.core.errors import (
     ShardMissing,
     Unavailable,
 )
-from holdfast_node.core.geometry import Code, cell_bytes, stripe_size_in, stripes_in
+from holdfast_node.core.geometry import cell_bytes, stripe_size_in, stripes_in
 from holdfast_node.core.ids import BlobId, Digest, StoreId
 from holdfast_node.core.messages import ReadCells, ReadCellsReply
 from holdfast_node.ports import Answer, Answered, Codec, Links
@@ -111,7 +112,7 @@ class CellFetch:
         self._step()
 
     async def result(self) -> dict[int, list[bytes]]:
-        """Index -> its cells in stripe order. Raises `Unavailable` if fewer than k shards could be read."""
+        """Index -> its cells in stripe order. Raises `Unavailable` if those that could be read do not give them."""
         try:
             await self._done
         finally:
@@ -152,16 +153,16 @@ class CellFetch:
             self._watch()
 
     def _complete(self) -> bool:
-        return len(self._got) >= self._source.code.k or all(index in self._got for index in self._wanted)
+        return self._source.code.gives(self._got, self._wanted)
 
     def _enough_coming(self) -> bool:
         coming = self._got.keys() | (self._pending.keys() - self._slow)
-        return len(coming) >= self._source.code.k or all(index in coming for index in self._wanted)
+        return self._source.code.gives(coming, self._wanted)
 
     def _ask_another(self) -> bool:
-        """One more question, the least wasteful first: wanted shards elsewhere, then other shards, then doubtful
-        stores."""
-        others = [index for index in range(self._source.code.n) if index not in self._wanted]
+        """One more question, the least wasteful first: wanted shards elsewhere, then those that make them with the
+        fewest reads, then doubtful stores."""
+        others = self._source.code.helpers([index for index in self._wanted if index not in self._got])
         for index in (*self._wanted, *others):
             if index not in self._got and index not in self._pending and self._ask(index):
                 return True
@@ -226,17 +227,19 @@ class CellFetch:
 
     def _result(self) -> dict[int, list[bytes]]:
         missing = [index for index in self._wanted if index not in self._got]
-        k = self._source.code.k
-        if missing and len(self._got) < k:
+        code = self._source.code
+        if missing and not code.gives(self._got, missing):
             raise Unavailable(
-                f"{len(self._got)} of the {k} shards needed of part {self._source.part} can be read"
+                f"{len(self._got)} of the {code.k} shards needed of part {self._source.part} can be read"
+                if len(self._got) < code.k
+                else f"the {len(self._got)} shards of part {self._source.part} that can be read do not give it back"
             )
         result = {index: self._got[index] for index in self._wanted if index in self._got}
         if missing:
             result |= {index: [] for index in missing}
             for at in range(len(self._stripes)):
-                cells = {index: self._got[index][at] for index in sorted(self._got)[:k]}
-                for index, cell in rebuild_cells(self._codec, self._source.code, cells, missing).items():
+                cells = {index: self._got[index][at] for index in sorted(self._got)}
+                for index, cell in rebuild_cells(self._codec, code, cells, missing).items():
                     result[index].append(cell)
         return result
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from holdfast_node.core.geometry import Code
+from holdfast_node.core.codes import Code
 from holdfast_node.core.head import Ballot, Manifest
 from holdfast_node.core.heal_order import away_from_home
 from holdfast_node.core.ids import BlobId, BucketId, Digest, StoreId

@@ -257,7 +257,7 @@ class BlobReader:
             self._path.codec,
             source,
             stripes=run.stripes,
-            wanted=run.cells if self._layout.code.kind == "rs" else (self._nearest(source),),
+            wanted=run.cells if self._layout.code.kind != "copy" else (self._nearest(source),),
             damage=self._damaged,
         )
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from holdfast_node.core.checksums import cell_checksum
+from holdfast_node.core.codes import parse_code
 from holdfast_node.core.errors import (
     BucketClosing,
     HoldfastError,
@@ -23,7 +24,7 @@ from holdfast_node.core.errors import (
     StaleEra,
     StaleGeneration,
 )
-from holdfast_node.core.geometry import MIB, cell_bytes, parse_code, stripe_size_in, stripes_in
+from holdfast_node.core.geometry import MIB, cell_bytes, stripe_size_in, stripes_in
 from holdfast_node.core.head import Manifest
 from holdfast_node.core.ids import BlobId, Digest
 from holdfast_node.core.messages import (

@@ -4,7 +4,7 @@ sealed."""
 from __future__ import annotations
 
 from holdfast_node.core.api import Margin
-from holdfast_node.core.geometry import parse_code
+from holdfast_node.core.codes import parse_code
 from holdfast_node.core.head import Manifest
 from holdfast_node.core.margin import margin_of
 from holdfast_node.services.datapath import DataPath, KeyPlace
@@ -18,5 +18,5 @@ def manifest_margin(path: DataPath, place: KeyPlace, manifest: Manifest) -> Marg
         for part in range(max(1, len(manifest.parts)))
     ]
     holders = [{index: (store,) for index, store in enumerate(part.holders)} for part in manifest.parts]
-    k = parse_code(manifest.code).k
-    return margin_of(topology, place.pool, partitions, holders, path.links.is_up, k=k)
+    code = parse_code(manifest.code)
+    return margin_of(topology, place.pool, partitions, holders, path.links.is_up, code=code)

@@ -97,7 +97,7 @@ def plans_of(topology: Topology, place: KeyPlace, manifest: Manifest, census: Ce
     for part in range(len(manifest.parts)):
         partition = topology.part_partition(place.pool, place.bucket, place.key, manifest.seed_id, part)
         held = census.held(manifest.seed_id, part)
-        plans.append(plan_part(topology, place.pool, partition, held=held, silent=census.silent, k=code.k))
+        plans.append(plan_part(topology, place.pool, partition, held=held, silent=census.silent, code=code))
     return plans
 
 
@@ -173,7 +173,7 @@ class Mender:
         where = (part.place.pool, self._partition(part))
         for index in sorted(part.proven):
             for store in held[index][1:]:
-                if not may_go(part.topology, where, held, (index, store), k=part.source.code.k):
+                if not may_go(part.topology, where, held, (index, store), code=part.source.code):
                     result.failed = (
                         f"shard {index} of part {part.number} stays at {self._path.name(store)} too"
                     )

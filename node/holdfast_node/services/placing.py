@@ -73,8 +73,7 @@ class Placing:
 
     def check_ack(self) -> None:
         """Raises `Unavailable` or `StoreFull`, naming who answered what, if what is sealed may not be acked."""
-        k = self._target.code.k
-        if not ack_allowed(self._topology, self._target.place.pool, self.sealed, k):
+        if not ack_allowed(self._topology, self._target.place.pool, self.sealed, self._target.code):
             raise self.refusal()
 
     def refusal(self) -> Unavailable | StoreFull:

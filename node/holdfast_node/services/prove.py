@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from holdfast_node.core.api import Bucket, Margin
-from holdfast_node.core.geometry import parse_code
+from holdfast_node.core.codes import parse_code
 from holdfast_node.core.head import Head, Manifest
 from holdfast_node.core.margin import least, margin_of
 from holdfast_node.core.report import AtRisk, ProveReply
@@ -141,7 +141,7 @@ def observed_margin(topology: Topology, place: KeyPlace, manifest: Manifest, cen
         partitions,
         [census.held(manifest.seed_id, part) for part in range(len(manifest.parts))],
         lambda store: store not in census.silent,
-        k=parse_code(manifest.code).k,
+        code=parse_code(manifest.code),
     )
 
 
@@ -153,12 +153,12 @@ def _risks(topology: Topology, specimen: Specimen, census: Census, loss: Loss) -
         return AtRisk(name, key, version, loss.label, part, left, needed, what)
 
     found: list[AtRisk] = []
-    k = parse_code(specimen.manifest.code).k
+    code = parse_code(specimen.manifest.code)
     for part in range(len(specimen.manifest.parts)):
         held = census.held(specimen.manifest.seed_id, part)
-        left = sum(any(store not in loss.stores for store in at) for at in held.values())
-        if left < k:
-            found.append(risk(part, left, k, "shards"))
+        rest = [index for index, at in held.items() if any(store not in loss.stores for store in at)]
+        if not code.decodes(rest):
+            found.append(risk(part, len(rest), max(code.k, len(rest) + 1), "shards"))
     place = specimen.place
     partition = topology.key_partition(place.pool, place.bucket, place.key)
     roster = topology.roster(place.pool, partition)

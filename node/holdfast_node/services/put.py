@@ -14,11 +14,11 @@ from typing import Final
 
 from holdfast_node.core.api import PutOptions, PutResult
 from holdfast_node.core.checksums import shard_checksum
+from holdfast_node.core.codes import Code
 from holdfast_node.core.errors import HoldfastError, InvalidArgument, TooLarge, UploadExpired
 from holdfast_node.core.geometry import (
     BLOB_BYTES_MAX,
     MIB,
-    Code,
     cell_bytes,
     code_for,
     part_bytes_for,

@@ -1,4 +1,4 @@
-"""Missing shards of one part, made from k others and sealed elsewhere: what heal does, and a put whose holder failed.
+"""Missing shards of one part, made from others and sealed elsewhere: what heal does, and a put whose holder failed.
 
 Reads verified cells, stripe by stripe, and stages what is wanted; seals a shard only if its checksums agree with the
 digest the part is known by. Refuses to decide who should hold what.
@@ -66,7 +66,7 @@ class Rebuild:
         self.bytes_written = 0
 
     async def run(self) -> dict[int, StoreId]:
-        """Raises `Unavailable` if fewer than k shards of some stripe can be read."""
+        """Raises `Unavailable` if too few shards of some stripe can be read."""
         if self._source.stripe_count == 1:
             return await self._whole()
         for stripes in self._runs():

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from holdfast_node.core.cluster_map import ClusterMap, NodeEntry
+from holdfast_node.core.codes import parse_code
 from holdfast_node.core.errors import Evidence, HoldfastError, Refused
-from holdfast_node.core.geometry import parse_code
 from holdfast_node.core.ids import StoreId
 from holdfast_node.core.topology import Topology
 from holdfast_node.services.map_ports import MapPorts, Met

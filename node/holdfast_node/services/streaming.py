@@ -72,7 +72,7 @@ class PartWriter:
         for own, checksum in zip(self._checksums, encoded.checksums, strict=True):
             own.append(checksum)
         live = [index for index in sorted(self.placing.assigned) if index not in self._lost]
-        if len(live) < self._target.code.k:
+        if not self._target.code.decodes(live):
             release()
             raise self.placing.refusal()
         flight = _Flight(set(live), release)
@@ -117,10 +117,10 @@ class PartWriter:
     def _lagging(self, stripe: int, flight: _Flight) -> None:
         """Give up on the few that are far behind the rest; when most are slow, it is not theirs."""
         late = flight.waiting - self._lost
-        live = self._target.code.n - len(self._lost)
         if flight.release is None:
             return
-        if live - len(late) < self._target.code.k:
+        rest = [index for index in self.placing.assigned if index not in self._lost and index not in late]
+        if not self._target.code.decodes(rest):
             self._watch(stripe, flight)
             return
         for index in late:
@@ -181,7 +181,7 @@ class PartWriter:
         until_s = self._loop.time() + lag_s
         while seals.pending:
             if not await seals.wait(until_s):
-                if len(self.placing.sealed) >= self._target.code.k:
+                if self._target.code.decodes(self.placing.sealed):
                     return
                 until_s = self._loop.time() + lag_s
             self._note_seals(seals)
@@ -197,7 +197,7 @@ class PartWriter:
         """One try for all missing shards; False if there is nobody to try with, or nothing to rebuild from."""
         sealed = self.placing.sealed
         targets = self._stand_ins()
-        if not targets or len(sealed) < self._target.code.k:
+        if not targets or not self._target.code.decodes(sealed):
             return False
 
         def wanted(index: int) -> bool:

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from holdfast_node.core.checksums import cell_checksum
+from holdfast_node.core.codes import Code, parity_proofs
 from holdfast_node.core.errors import InternalError
-from holdfast_node.core.geometry import Code, cell_bytes
+from holdfast_node.core.geometry import cell_bytes
 from holdfast_node.core.ids import BlobId, Digest
 from holdfast_node.ports import Codec
 
@@ -43,14 +44,12 @@ def _coded(codec: Codec, code: Code, payload: bytes) -> tuple[bytes, ...]:
 
 def check_encoding(codec: Codec, code: Code, cells: Sequence[bytes]) -> None:
     """Decode from subsets that together hold every parity cell: a wrong one cannot hide behind the others."""
-    for first in range(code.k, code.n, code.k):
-        parity = range(first, min(first + code.k, code.n))
-        missing = range(len(parity))
-        subset = {index: cells[index] for index in (*range(len(parity), code.k), *parity)}
+    for held, missing in parity_proofs(code):
+        subset = {index: cells[index] for index in held}
         for index, decoded in zip(missing, codec.decode(str(code), subset, missing), strict=True):
             if decoded != cells[index]:
                 raise InternalError(
-                    f"{code} parity {list(parity)} does not give cell {index} back",
+                    f"{code} cells {held} do not give cell {index} back",
                     hint="memory or the codec of this node is broken; nothing was stored",
                 )
 
@@ -58,5 +57,5 @@ def check_encoding(codec: Codec, code: Code, cells: Sequence[bytes]) -> None:
 def rebuild_cells(
     codec: Codec, code: Code, cells: Mapping[int, bytes], wanted: Sequence[int]
 ) -> dict[int, bytes]:
-    """The wanted cells of one stripe from any k verified ones."""
+    """The wanted cells of one stripe from verified ones that give them."""
     return dict(zip(wanted, codec.decode(str(code), cells, wanted), strict=True))

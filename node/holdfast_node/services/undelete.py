@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Final
 
 from holdfast_node.core.api import Call, PutOptions, PutResult
+from holdfast_node.core.codes import parse_code
 from holdfast_node.core.errors import Evidence, Unavailable, VersionNotFound
-from holdfast_node.core.geometry import parse_code
 from holdfast_node.core.head import Head, HeadKind, Manifest, Retained
 from holdfast_node.core.holders import ack_allowed
 from holdfast_node.core.ids import ID_BYTES, BlobId, Era, RequestId, StoreId
@@ -95,7 +95,7 @@ class Undeleter:
         code = parse_code(manifest.code)
         for number, part in enumerate(manifest.parts):
             holders = {index: store for index, store in enumerate(part.holders) if store}
-            if not ack_allowed(self._path.topology, place.pool, holders, code.k):
+            if not ack_allowed(self._path.topology, place.pool, holders, code):
                 raise Unavailable(
                     f"{len(holders)} of {code.n} shards of part {number} are within reach",
                     evidence=[Evidence(self._path.name(store), f"shard {i}") for i, store in holders.items()],

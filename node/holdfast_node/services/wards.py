@@ -383,7 +383,7 @@ def named_margin(topology: Topology, path: DataPath, key: Found) -> Margin:
                 for index, store in enumerate(part.holders)
                 if store and path.links.is_up(store)
             },
-            layout_of(manifest).code.k,
+            layout_of(manifest).code,
         )
         for manifest in key.manifests
         for part in manifest.parts
