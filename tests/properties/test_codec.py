@@ -9,7 +9,14 @@ import pytest
 from pyeclib.ec_iface import ECDriver, ECDriverError
 
 from holdfast_node.adapters.erasure import LOCAL_BACKEND, EclibCodec, tune_allocator
-from holdfast_node.core.codes import DATA_CELLS_MAX, GLOBAL_CELLS_MAX, PARITY_CELLS_MAX, Code, parse_code
+from holdfast_node.core.codes import (
+    DATA_CELLS_MAX,
+    GLOBAL_CELLS_MAX,
+    GROUPS_MAX,
+    PARITY_CELLS_MAX,
+    Code,
+    parse_code,
+)
 from holdfast_node.core.errors import InternalError
 from holdfast_node.core.ids import BlobId
 from holdfast_node.services.striping import check_encoding, encode_stripe
@@ -20,10 +27,9 @@ LENGTH = 32
 CODES = [Code("rs", k, m) for k in range(1, DATA_CELLS_MAX + 1) for m in range(1, PARITY_CELLS_MAX + 1)]
 GROUPED = [
     Code("lrc", k, groups + far, groups)
-    for groups in range(2, DATA_CELLS_MAX // 2 + 1)
+    for groups in range(2, GROUPS_MAX + 1)
     for k in range(2 * groups, DATA_CELLS_MAX + 1, groups)
     for far in range(1, GLOBAL_CELLS_MAX + 1)
-    if groups + far <= PARITY_CELLS_MAX
 ]
 
 

@@ -15,12 +15,13 @@ from holdfast_node.core.errors import InvalidArgument
 
 DATA_CELLS_MAX: Final = 10
 PARITY_CELLS_MAX: Final = 6
+GROUPS_MAX: Final = 3
 GLOBAL_CELLS_MAX: Final = 2
 """With three parities over everything, the coder cannot mend some losses of the widest codes that three could mend."""
 
 OFFERED: Final = (
     f"rs:K+M with K up to {DATA_CELLS_MAX} and M up to {PARITY_CELLS_MAX}, such as rs:4+2; or lrc:K+M/L with L "
-    f"groups of equal size and M - L at most {GLOBAL_CELLS_MAX}, such as lrc:8+4/2"
+    f"groups of equal size, {GROUPS_MAX} at most, and M - L at most {GLOBAL_CELLS_MAX}, such as lrc:8+4/2"
 )
 
 
@@ -138,7 +139,7 @@ def _parse_rs(numbers: str) -> Code | None:
 def _parse_lrc(numbers: str) -> Code | None:
     counts, _, groups_text = numbers.partition("/")
     plain, groups = _parse_rs(counts), _number(groups_text)
-    if plain is None or groups < 2 or plain.k % groups or plain.k == groups:
+    if plain is None or not 2 <= groups <= GROUPS_MAX or plain.k % groups or plain.k == groups:
         return None
     if not 1 <= plain.m - groups <= GLOBAL_CELLS_MAX:
         return None
