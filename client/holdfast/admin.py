@@ -4,7 +4,7 @@ application does not need it."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Final, Self, TypeVar, cast
 
@@ -86,12 +86,13 @@ class Admin:
 
     def prove(self, lose: Sequence[str] = ()) -> Iterator[admin_pb2.ProveReply]:
         """Progress, then the result (`finished`). A stream that breaks raises; proving has no effects, so ask again."""
-        self.map()  # settles on a node that knows the cluster
-        endpoint = self._rota.current
-        try:
-            yield from self._stub(endpoint).Prove(admin_pb2.ProveRequest(lose=lose), timeout=PROVE_TIMEOUT_S)
-        except grpc.RpcError as error:
-            raise error_of(error, endpoint) from None
+        request = admin_pb2.ProveRequest(lose=lose)
+        yield from self._stream(lambda stub: stub.Prove(request, timeout=PROVE_TIMEOUT_S))
+
+    def risk(self, margin: int = 0, *, pool: str = "") -> Iterator[admin_pb2.RiskReply]:
+        """Blobs that survive `margin` losses of some protected tag or fewer: progress, then the result (`finished`)."""
+        request = admin_pb2.RiskRequest(margin=margin, pool=pool)
+        yield from self._stream(lambda stub: stub.Risk(request, timeout=PROVE_TIMEOUT_S))
 
     def close(self) -> None:
         for channel in self._channels.values():
@@ -105,6 +106,14 @@ class Admin:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _stream(self, ask: Callable[[admin_pb2_grpc.AdminStub], Iterable[Reply]]) -> Iterator[Reply]:
+        self.map()  # settles on a node that knows the cluster
+        endpoint = self._rota.current
+        try:
+            yield from ask(self._stub(endpoint))
+        except grpc.RpcError as error:
+            raise error_of(error, endpoint) from None
 
     def _call(self, ask: Callable[[admin_pb2_grpc.AdminStub, float], Reply]) -> Reply:
         """A node without a map (a new one in the place of a lost one) cannot speak for the cluster: ask the next."""

@@ -12,6 +12,7 @@ import click
 from holdfast.cli.shell import EXIT_FINE, EXIT_REFUSED, EXIT_USAGE, Usage
 from holdfast_ctl import documents, report
 from holdfast_ctl.changes import create, node, plan
+from holdfast_ctl.risk import risk
 from holdfast_ctl.scrub import scrub
 from holdfast_ctl.session import Session, json_option, session_of
 
@@ -153,14 +154,10 @@ def prove(context: click.Context, /, *, selectors: tuple[str, ...], as_json: boo
     session = session_of(context, as_json=as_json)
     at_risk: list[admin_pb2.AtRisk] = []
     last: admin_pb2.ProveReply | None = None
-    with session.admin() as admin:
-        for reply in admin.prove(selectors):
-            at_risk += reply.at_risk
-            last = reply
-            if session.output.bars:
-                sys.stderr.write(f"\r{reply.blobs} blobs, {reply.shards} shards examined")
-    if session.output.bars:
-        sys.stderr.write("\r\x1b[K")
+    with session.admin() as admin, report.examining(session.output) as show:
+        for last in admin.prove(selectors):
+            at_risk += last.at_risk
+            show(last.blobs, last.shards)
     if last is None or not last.finished:
         raise Usage("the proof was cut short; ask again")
     if session.output.as_json:
@@ -275,6 +272,7 @@ CLUSTER_COMMANDS: Final = (
     map_group,
     explain,
     prove,
+    risk,
     node,
     pool,
     plan,

@@ -243,6 +243,29 @@ def explanation(bucket: str, message: admin_pb2.ExplainReply) -> Document:
     }
 
 
+def risk(message: admin_pb2.RiskReply) -> Document:
+    return {
+        "blobs": message.blobs,
+        "bytes": message.bytes,
+        "shards": message.shards,
+        "total": message.total,
+        "at_risk": [
+            {
+                "bucket": blob.bucket,
+                "key": key_text(blob.key),
+                "version": blob.version,
+                "size": blob.size,
+                "code": blob.code,
+                "margin": margin(blob.margin),
+                "weakest": list(blob.weakest),
+            }
+            for blob in message.at_risk
+        ],
+        "unreachable": list(message.unreachable),
+        "least_margin": margin(message.least_margin),
+    }
+
+
 def at_risk(message: admin_pb2.AtRisk) -> Document:
     return {
         "bucket": message.bucket,

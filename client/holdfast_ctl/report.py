@@ -5,6 +5,7 @@ Everything that others wrote (names, tags, problems) is escaped before it is pri
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ STYLES = {
     "draining": "yellow",
     "drained": "yellow",
 }
+SHORT = "nothing: too little is there now"
+"""Of shards, of register copies or of the map's voters."""
 
 
 def local_nodes(output: Output, states: Sequence[NodeState]) -> None:
@@ -148,6 +151,22 @@ def explanation(output: Output, bucket: str, message: admin_pb2.ExplainReply) ->
         console.print(f"[red]![/] did not answer: {safe(' '.join(message.unreachable))}")
 
 
+@contextmanager
+def examining(output: Output) -> Generator[Callable[[int, int], None]]:
+    """How many blobs and shards were looked at, on a terminal; nothing in a pipe."""
+
+    def show(blobs: int, shards: int) -> None:
+        sys.stderr.write(f"\r{blobs} blobs, {shards} shards examined")
+
+    if not output.bars:
+        yield lambda _blobs, _shards: None
+        return
+    try:
+        yield show
+    finally:
+        sys.stderr.write("\r\x1b[K")
+
+
 def at_risk(output: Output, found: Sequence[admin_pb2.AtRisk]) -> None:
     table = table_of("blob", "version", "if lost", "what", "left", "needed")
     for item in found:
@@ -173,7 +192,7 @@ def plan(output: Output, found: admin_pb2.PlanReply) -> None:
             f"pool {safe(moves.pool)}   {moves.slots} of {moves.all_slots} shard slots move, at least "
             f"{moves.least_slots} must; {size_text(moves.bytes)} of what is stored now"
         )
-    console.print(f"until then blobs survive the loss of   {_entries_text(found.margin)}")
+    console.print(f"until then blobs survive the loss of   {losses_text(found.margin)}")
     for warning in found.warnings:
         console.print(f"[yellow]![/] {safe(warning)}")
     if found.applied and not found.settled:
@@ -194,7 +213,7 @@ def progress(output: Output, found: admin_pb2.PlanReply) -> None:
         f"have moved{left}"
     )
     if not found.settled:
-        console.print(f"until then blobs survive the loss of   {_entries_text(found.margin)}")
+        console.print(f"until then blobs survive the loss of   {losses_text(found.margin)}")
 
 
 @contextmanager
@@ -218,14 +237,16 @@ def moving(output: Output, found: admin_pb2.PlanReply) -> Generator[Callable[[ad
         yield show
 
 
-def _entries_text(margin: blob_pb2.Margin) -> str:
-    return printable(", ".join(f"{max(entry.survives, 0)} {entry.tag}" for entry in margin.entries))
+def losses_text(margin: blob_pb2.Margin) -> str:
+    """What a margin survives: `1 san, 2 node`. A negative one has no loss to spare: it is short already."""
+    if any(entry.survives < 0 for entry in margin.entries):
+        return SHORT
+    return printable(", ".join(f"{entry.survives} {entry.tag}" for entry in margin.entries)) or "not known"
 
 
 def margin_text(margin: blob_pb2.Margin) -> str:
-    """`1 san, 2 node`; the brackets say that shards are missing or away from home."""
-    text = ", ".join(f"{max(entry.survives, 0)} {entry.tag}" for entry in margin.entries) or "not known"
-    return printable(text if margin.full else f"{text} [not full]").replace("[", "\\[")
+    """The same for a console; the brackets say that shards are missing or away from home."""
+    return safe(losses_text(margin) if margin.full else f"{losses_text(margin)} [not full]")
 
 
 def partitions_text(message: admin_pb2.StatusReply) -> str:

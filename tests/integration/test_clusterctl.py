@@ -132,6 +132,10 @@ def _lose_and_replace(root: Path, bucket: holdfast.Bucket, data: bytes) -> None:
     assert document(root, "prove")["safe"] is True
     assert document(root, "prove", "--lose", "san=a", "--lose", "n3", status=1)["safe"] is False
     assert "nothing would become unreadable" in ctl(root, "prove", "--lose", "san=b")
+    assert document(root, "risk", "list")["at_risk"] == []
+    assert "0 at margin 0 or under" in ctl(root, "risk", "list", "--pool", "main")
+    ctl(root, "risk", "list", "--pool", "none", status=2)
+    ctl(root, "risk", "list", "--margin", "-2", status=2)
 
     ctl(root, "local", "lose", "san=b", status=2)
     ctl(root, "local", "lose", "san=q", "--yes", status=2)
@@ -140,6 +144,7 @@ def _lose_and_replace(root: Path, bucket: holdfast.Bucket, data: bytes) -> None:
     assert bucket.get("k\x1b").read() == data
     bucket.put("during", data)
     assert document(root, "status", status=1)["healthy"] is False
+    _at_risk(root, len(data))
     ctl(root, "node", "replace", "--lost", "san=b", status=2)
 
     assert document(root, "local", "start", "san=b") == {"started": ["n3", "n4"]}
@@ -149,6 +154,24 @@ def _lose_and_replace(root: Path, bucket: holdfast.Bucket, data: bytes) -> None:
     until(lambda: _run(root, "status").returncode == 0, 60, "a healthy status")
     assert bucket.get("during").read() == data
     assert document(root, "prove")["safe"] is True
+    assert document(root, "risk", "list")["total"] == 0
+
+
+def _at_risk(root: Path, size: int) -> None:
+    """With a SAN lost, what was there before has no shard to spare."""
+    found = document(root, "risk", "list", status=1)
+    assert (found["margin"], found["pool"], found["total"], found["blobs"]) == (0, None, 2, 2)
+    blob = next(blob for blob in found["at_risk"] if blob["key"] != "during")
+    assert set(blob) == {"bucket", "key", "version", "size", "code", "margin", "weakest"}
+    assert (blob["bucket"], blob["version"], blob["size"], blob["code"]) == ("bbb", 1, size, "rs:4+2")
+    assert blob["margin"] == {"survives": dict.fromkeys(("node", "host", "san", "rack"), 0), "full": False}
+    assert blob["weakest"] == ["shards", "register", "voters"]
+    assert found["unreachable"] == ["n3", "n4"]
+    said = ctl(root, "risk", "list", status=1)
+    assert "bbb/during" in said
+    assert "\x1b" not in said
+    assert "did not answer, so their shards do not count: n3 n4" in said
+    assert document(root, "risk", "list", "--margin", "-1")["total"] == 0
 
 
 def test_a_taken_port_is_named(tmp_path: Path) -> None:

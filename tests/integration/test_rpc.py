@@ -108,6 +108,10 @@ def test_operators_get_their_reports() -> None:
         proofs = [reply async for reply in guest.admin.Prove(admin_pb2.ProveRequest(lose=["san=a"]))]
         assert [proof.finished for proof in proofs] == [False, True]
         assert list(proofs[1].tested) == ["san=a"]
+        risks = [reply async for reply in guest.admin.Risk(admin_pb2.RiskRequest(margin=-1, pool="main"))]
+        assert [reply.finished for reply in risks] == [False, True]
+        assert risks[1].at_risk[0].margin.entries[0].survives == -1
+        assert list(risks[1].at_risk[0].weakest) == ["main"]
 
     run(scenario)
 
@@ -288,6 +292,7 @@ def test_lists_and_selectors_have_limits() -> None:
             guest.blobs.List(blob_pb2.ListRequest(bucket="b", page_token=bytes(9000))),
             guest.admin.ReplaceLost(admin_pb2.ReplaceLostRequest()),
             guest.admin.Prove(admin_pb2.ProveRequest(lose=["x"] * 1000)),
+            guest.admin.Risk(admin_pb2.RiskRequest(margin=-2)),
         ]
         for call in wrong:
             assert (await failure(call)).code == ErrorCode.INVALID_ARGUMENT

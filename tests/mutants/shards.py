@@ -17,6 +17,7 @@ _HOLDERS: Final = "node/holdfast_node/core/holders.py"
 _KEEPER: Final = "node/holdfast_node/services/keeper.py"
 _MARGIN: Final = "node/holdfast_node/core/margin.py"
 _PLACEMENT: Final = "node/holdfast_node/core/placement.py"
+_PROVE: Final = "node/holdfast_node/services/prove.py"
 _PUT: Final = "node/holdfast_node/services/put.py"
 _REBUILD: Final = "node/holdfast_node/services/rebuild.py"
 _SHARD_READER: Final = "node/holdfast_node/services/log/shard_reader.py"
@@ -32,6 +33,7 @@ _TEST_MARGIN: Final = "tests/properties/test_margin.py"
 _TEST_MENDING: Final = "tests/unit/test_mending.py"
 _TEST_OUTCOMES: Final = "tests/unit/test_put_outcomes.py"
 _TEST_PUT_GET: Final = "tests/unit/test_put_get.py"
+_TEST_RISK: Final = "tests/unit/test_risk.py"
 
 _RIGHT_BYTES: Final = (
     Mutant(
@@ -343,6 +345,30 @@ _PLACES: Final = (
             ),
         ),
         _TEST_MARGIN,
+    ),
+    Mutant(
+        "margin-of-the-silent",
+        "a recount takes stores that did not answer for members of registers",
+        (
+            Edit(
+                _PROVE,
+                "        lambda store: store not in census.silent,\n        k=parse_code(manifest.code).k,\n",
+                "        lambda _: True,\n        k=parse_code(manifest.code).k,\n",
+            ),
+        ),
+        _TEST_RISK,
+    ),
+    Mutant(
+        "risk-names-the-first",
+        "of more blobs at risk than are told by name, the first are told, not the gravest",
+        (
+            Edit(
+                _PROVE,
+                "sorted(gravest, key=_gravest_first)[:LISTED_MAX]",
+                "sorted(gravest[:LISTED_MAX], key=_gravest_first)",
+            ),
+        ),
+        _TEST_RISK,
     ),
     Mutant(
         "seal-before-cells",

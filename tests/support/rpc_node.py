@@ -38,6 +38,7 @@ from holdfast_node.core.ids import BucketId, ClusterId, Digest, Epoch, Era
 from holdfast_node.core.node_changes import NodeChange
 from holdfast_node.core.report import (
     AtRisk,
+    BlobAtRisk,
     ExplainReply,
     GetMapReply,
     IdentifyReply,
@@ -50,6 +51,7 @@ from holdfast_node.core.report import (
     QuarantinedBlob,
     QuarantineListReply,
     ReplaceLostReply,
+    RiskReply,
     ScrubReply,
     StatusReply,
 )
@@ -212,6 +214,12 @@ class ConstantAdmin:
         progress = ProveReply(1, 2, 3, (risk,), False, (), (), MARGIN)
         yield progress
         yield replace(progress, finished=True, tested=tuple(lose))
+
+    async def risks(self, margin: int, pool: str) -> AsyncIterator[RiskReply]:
+        blob = BlobAtRisk("photos", b"k", 1, 2, "rs:4+2", Margin((("san", margin),), full=False), (pool,))
+        progress = RiskReply(1, 2, 3, False, (), 1, ("n2",), Margin((), full=False))
+        yield progress
+        yield replace(progress, finished=True, at_risk=(blob,), least_margin=blob.margin)
 
 
 class RpcNode(LinkNode):

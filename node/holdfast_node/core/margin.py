@@ -1,6 +1,6 @@
 """How many more whole domains may go before a version can no longer be read.
 
-Three things must outlive a loss: k shards of every part, a majority of the key's register, a majority of the
+Three things must outlive a loss: shards of every part that decode, a majority of the key's register, a majority of the
 map's voters. A margin is the least of the three, per protected tag and per node; -1 means "not readable now".
 Pure arithmetic over who is said to be there; refuses to know whether that is true.
 """
@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import combinations
+from typing import Final
 
 from holdfast_node.core.api import Margin
 from holdfast_node.core.codes import Code
@@ -20,6 +21,7 @@ from holdfast_node.core.topology import NODE_TAG, Topology
 
 __all__ = [
     "NODE_TAG",
+    "NOT_THERE",
     "Holders",
     "gravity",
     "least",
@@ -31,8 +33,11 @@ __all__ = [
     "shard_survives",
     "shards_survive",
     "voters_survive",
+    "weakest",
 ]
 
+NOT_THERE: Final = -1
+"""The margin of what has less than it needs already."""
 Up = Callable[[StoreId], bool]
 Holders = Mapping[int, Collection[StoreId]]
 """Shard index -> the stores that hold it. A store may hold several indexes, an index may be held several
@@ -47,7 +52,7 @@ def shard_survives(holders: Holders, code: Code, domains: Mapping[StoreId, str])
     where = {index: spread for index, stores in holders.items() if (spread := _spread(stores, domains))}
     if not code.groups and all(len(spread) == 1 for spread in where.values()):
         at = Counter(next(iter(spread)) for spread in where.values())
-        return _greedy(at, len(where) - code.k) if len(where) >= code.k else -1
+        return _greedy(at, len(where) - code.k) if len(where) >= code.k else NOT_THERE
     spreads = where.values()
     number = {value: at for at, value in enumerate(sorted(frozenset[str]().union(*spreads)))}
     pattern = [(index, sum(1 << number[value] for value in spread)) for index, spread in where.items()]
@@ -93,7 +98,7 @@ def majority_survives(
     is not."""
     at = Counter(domains[store] for store in members_alive if store in domains)
     spare = at.total() - majority(n_total)
-    return _greedy(at, spare) if spare >= 0 else -1
+    return _greedy(at, spare) if spare >= 0 else NOT_THERE
 
 
 def _spread(stores: Collection[StoreId], domains: Mapping[StoreId, str]) -> frozenset[str]:
@@ -162,6 +167,24 @@ def voters_survive(topology: Topology, up: Up, tag: str) -> int:
     voters = topology.map.voters
     alive = [store for store in voters if store in topology.active and up(store)]
     return majority_survives(alive, len(voters), topology.domain_by_store(tag))
+
+
+def weakest(
+    topology: Topology, pool: int, partition: int, parts: Sequence[Holders], up: Up, *, code: Code
+) -> tuple[str, ...]:
+    """Which of the three survives no more than the margin says, in the tag where that is least: "shards", "register",
+    "voters", or several. `partition` is the key's; the rest is as `margin_of` takes it."""
+    tags = topology.protected_tags(pool)
+    survive = {
+        "register": min(register_survives(topology, pool, partition, up, tag) for tag in tags),
+        "voters": min(voters_survive(topology, up, tag) for tag in tags),
+    }
+    live = [_live(topology, holders, up) for holders in parts]
+    domains = [topology.domain_by_store(tag) for tag in tags]
+    shards = [shard_survives(holders, code, each) for holders in live for each in domains]
+    low = min(*survive.values(), *shards)
+    found = [name for name, count in survive.items() if count == low]
+    return tuple(["shards", *found] if low in shards else found)
 
 
 def partition_margin(

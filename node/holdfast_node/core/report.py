@@ -232,6 +232,33 @@ class AtRisk:
 
 
 @dataclass(frozen=True, slots=True)
+class BlobAtRisk:
+    """A blob with a low margin. `weakest`: what survives no more than that, of shards, register and voters."""
+
+    bucket: str
+    key: bytes
+    version: int
+    size: int
+    code: str
+    margin: Margin
+    weakest: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RiskReply:
+    """Progress, and with `finished` the gravest of the `total`."""
+
+    blobs: int
+    bytes: int
+    shards: int
+    finished: bool
+    at_risk: tuple[BlobAtRisk, ...]
+    total: int
+    unreachable: tuple[str, ...]
+    least_margin: Margin
+
+
+@dataclass(frozen=True, slots=True)
 class ProveReply:
     """Progress, findings since the last one, and with `finished` the conclusion."""
 

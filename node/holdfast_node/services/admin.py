@@ -15,6 +15,7 @@ from holdfast_node.core.report import (
     ProveReply,
     QuarantineListReply,
     ReplaceLostReply,
+    RiskReply,
     ScrubReply,
     StatusReply,
 )
@@ -91,3 +92,6 @@ class Admin:
 
     def prove(self, lose: Sequence[str]) -> AsyncIterator[ProveReply]:
         return self._services.prover.prove(lose)
+
+    def risks(self, margin: int, pool: str) -> AsyncIterator[RiskReply]:
+        return self._services.prover.risks(margin, pool)

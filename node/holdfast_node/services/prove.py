@@ -1,20 +1,22 @@
-"""From the shards that are really there: what would be undecodable if a selection of stores went.
+"""From the shards that are really there: what would be undecodable if a selection of stores went, and what survives
+the least.
 
 Asks every live store what it holds for every current blob; believes neither manifests nor the map. Changes nothing,
-and keeps one batch of keys in memory.
+and keeps in memory one batch of keys and the gravest of what it lists.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from holdfast_node.core.api import Bucket, Margin
 from holdfast_node.core.codes import parse_code
+from holdfast_node.core.errors import Unavailable
 from holdfast_node.core.head import Head, Manifest
-from holdfast_node.core.margin import least, margin_of
-from holdfast_node.core.report import AtRisk, ProveReply
+from holdfast_node.core.margin import gravity, least, margin_of, weakest
+from holdfast_node.core.report import AtRisk, BlobAtRisk, ProveReply, RiskReply
 from holdfast_node.core.topology import NODE_TAG, Topology
 from holdfast_node.services.datapath import DataPath, KeyPlace
 from holdfast_node.services.listing import Listing
@@ -22,6 +24,8 @@ from holdfast_node.services.mending import Census, take_census
 
 BATCH_KEYS: Final = 256
 """Keys whose shards are asked for in one round."""
+LISTED_MAX: Final = 1000
+"""Blobs at risk that are told by name, as many as a page of LIST: a megabyte if all their keys are long."""
 
 
 class BucketSource(Protocol):
@@ -48,32 +52,43 @@ class Specimen:
     manifest: Manifest
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Some blobs, and who holds what of them."""
+
+    topology: Topology
+    specimens: Sequence[Specimen]
+    census: Census
+
+
 @dataclass(slots=True)
 class _Tally:
+    """What was counted so far."""
+
     blobs: int = 0
     bytes: int = 0
     shards: int = 0
     least: Margin | None = None
     unreachable: set[str] = field(default_factory=set[str])
-    risks: list[AtRisk] = field(default_factory=list[AtRisk])
 
-    def report(self, finished: Sequence[Loss] = ()) -> ProveReply:
-        """What was counted so far, and the findings since the last report."""
-        risks, self.risks = tuple(self.risks), []
-        return ProveReply(
-            blobs=self.blobs,
-            bytes=self.bytes,
-            shards=self.shards,
-            at_risk=risks,
-            finished=bool(finished),
-            tested=tuple(loss.label for loss in finished),
-            unreachable=tuple(sorted(self.unreachable)),
-            least_margin=self.least if finished and self.least is not None else Margin((), full=False),
-        )
+    def count(self, batch: _Batch) -> Iterator[tuple[Specimen, Margin]]:
+        """Each blob of the batch with its margin, once it is counted."""
+        self.unreachable.update(batch.topology.name(store) for store in batch.census.silent)
+        for specimen in batch.specimens:
+            manifest = specimen.manifest
+            self.blobs += 1
+            self.bytes += manifest.size
+            self.shards += sum(map(len, batch.census.found.get(manifest.seed_id, {}).values()))
+            margin = observed_margin(batch.topology, specimen.place, manifest, batch.census)
+            self.least = margin if self.least is None else least((self.least, margin))
+            yield specimen, margin
+
+    def conclusion(self, *, finished: bool) -> Margin:
+        return self.least if finished and self.least is not None else Margin((), full=False)
 
 
 class Prover:
-    """Recounts the cluster on demand; see `prove`."""
+    """Recounts the cluster on demand; see `prove` and `risks`."""
 
     def __init__(self, *, path: DataPath, listing: Listing, buckets: BucketSource) -> None:
         self._path = path
@@ -81,38 +96,89 @@ class Prover:
         self._buckets = buckets
 
     async def prove(self, selectors: Sequence[str]) -> AsyncIterator[ProveReply]:
-        """Yields progress with the findings so far, at last one reply with `finished`."""
+        """Yields progress with the findings since the last reply, at last one reply with `finished`."""
         tests = losses(self._path.topology, selectors)
         tally = _Tally()
-        batch: list[Specimen] = []
-        async for specimen in self._specimens():
-            batch.append(specimen)
-            if len(batch) == BATCH_KEYS:
-                await self._examine(tests, batch, tally)
-                batch.clear()
-                yield tally.report()
-        if batch:
-            await self._examine(tests, batch, tally)
-        yield tally.report(finished=tests)
 
-    async def _specimens(self) -> AsyncIterator[Specimen]:
-        async for pool, bucket in self._buckets.all_buckets():
-            async for key, head in self._listing.scan(pool, bucket.id):
-                if head.manifest is not None:
-                    yield Specimen(bucket.name, KeyPlace(pool, bucket.id, key), head, head.manifest)
+        def report(found: Sequence[AtRisk], *, finished: bool = False) -> ProveReply:
+            return ProveReply(
+                blobs=tally.blobs,
+                bytes=tally.bytes,
+                shards=tally.shards,
+                at_risk=tuple(found),
+                finished=finished,
+                tested=tuple(loss.label for loss in tests) if finished else (),
+                unreachable=tuple(sorted(tally.unreachable)),
+                least_margin=tally.conclusion(finished=finished),
+            )
 
-    async def _examine(self, tests: Sequence[Loss], batch: Sequence[Specimen], tally: _Tally) -> None:
+        async for batch in self._batches(None):
+            found: list[AtRisk] = []
+            for specimen, _ in tally.count(batch):
+                for loss in tests:
+                    found.extend(_risks(batch.topology, specimen, batch.census, loss))
+            yield report(found)
+        yield report((), finished=True)
+
+    async def risks(self, margin: int, pool: str) -> AsyncIterator[RiskReply]:
+        """Yields progress, at last one reply with `finished` and the gravest blobs that survive `margin` losses of some
+        protected tag or fewer. All pools if none is named; raises `InvalidArgument` for one that does not exist."""
+        chosen = self._path.topology.pool_index(pool) if pool else None
+        tally = _Tally()
+        gravest: list[BlobAtRisk] = []
+        total = 0
+
+        def report(*, finished: bool = False) -> RiskReply:
+            return RiskReply(
+                blobs=tally.blobs,
+                bytes=tally.bytes,
+                shards=tally.shards,
+                finished=finished,
+                at_risk=tuple(gravest) if finished else (),
+                total=total,
+                unreachable=tuple(sorted(tally.unreachable)),
+                least_margin=tally.conclusion(finished=finished),
+            )
+
+        async for batch in self._batches(chosen):
+            for specimen, survives in tally.count(batch):
+                if gravity(survives)[0] <= margin:
+                    total += 1
+                    gravest.append(_at_risk(batch, specimen, survives))
+            gravest = sorted(gravest, key=_gravest_first)[:LISTED_MAX]
+            yield report()
+        yield report(finished=True)
+
+    async def _batches(self, pool: int | None) -> AsyncIterator[_Batch]:
+        """Every current blob, of one pool or of all, with what the stores hold of it."""
+        specimens: list[Specimen] = []
+        async for specimen in self._specimens(pool):
+            specimens.append(specimen)
+            if len(specimens) == BATCH_KEYS:
+                yield await self._recounted(specimens)
+                specimens = []
+        if specimens:
+            yield await self._recounted(specimens)
+
+    async def _specimens(self, wanted: int | None) -> AsyncIterator[Specimen]:
+        try:
+            async for pool, bucket in self._buckets.all_buckets():
+                if wanted not in (None, pool):
+                    continue
+                async for key, head in self._listing.scan(pool, bucket.id):
+                    if head.manifest is not None:
+                        yield Specimen(bucket.name, KeyPlace(pool, bucket.id, key), head, head.manifest)
+        except Unavailable as error:
+            raise Unavailable(
+                f"nobody can say now which blobs there are: {error.message}",
+                hint="start what does not answer, then ask again",
+                evidence=error.evidence,
+            ) from error
+
+    async def _recounted(self, specimens: Sequence[Specimen]) -> _Batch:
         topology = self._path.topology
-        census = await take_census(self._path, [each.manifest.seed_id for each in batch])
-        tally.unreachable.update(topology.name(store) for store in census.silent)
-        for specimen in batch:
-            tally.blobs += 1
-            tally.bytes += specimen.manifest.size
-            tally.shards += sum(map(len, census.found.get(specimen.manifest.seed_id, {}).values()))
-            for loss in tests:
-                tally.risks.extend(_risks(topology, specimen, census, loss))
-            margin = observed_margin(topology, specimen.place, specimen.manifest, census)
-            tally.least = margin if tally.least is None else least((tally.least, margin))
+        census = await take_census(self._path, [each.manifest.seed_id for each in specimens])
+        return _Batch(topology, specimens, census)
 
 
 def losses(topology: Topology, selectors: Sequence[str]) -> list[Loss]:
@@ -167,3 +233,21 @@ def _risks(topology: Topology, specimen: Specimen, census: Census, loss: Loss) -
         if left < roster.quorum:
             found.append(risk(0, left, roster.quorum, "register"))
     return found
+
+
+def _at_risk(batch: _Batch, specimen: Specimen, margin: Margin) -> BlobAtRisk:
+    place, manifest = specimen.place, specimen.manifest
+    low = weakest(
+        batch.topology,
+        place.pool,
+        batch.topology.key_partition(place.pool, place.bucket, place.key),
+        [batch.census.held(manifest.seed_id, part) for part in range(len(manifest.parts))],
+        lambda store: store not in batch.census.silent,
+        code=parse_code(manifest.code),
+    )
+    version = specimen.head.version
+    return BlobAtRisk(specimen.bucket, place.key, version, manifest.size, manifest.code, margin, low)
+
+
+def _gravest_first(blob: BlobAtRisk) -> tuple[tuple[int, ...], str, bytes]:
+    return gravity(blob.margin), blob.bucket, blob.key

@@ -1135,3 +1135,118 @@ class ProveReply(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProveReply: _TypeAlias = ProveReply  # noqa: Y015
+
+@_typing.final
+class RiskRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MARGIN_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
+    margin: _builtins.int
+    """so many losses or fewer, of some protected tag; -1: not there now"""
+    pool: _builtins.str
+    """empty: all pools"""
+    def __init__(
+        self,
+        *,
+        margin: _builtins.int = ...,
+        pool: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["margin", b"margin", "pool", b"pool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RiskRequest: _TypeAlias = RiskRequest  # noqa: Y015
+
+@_typing.final
+class BlobAtRisk(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUCKET_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    MARGIN_FIELD_NUMBER: _builtins.int
+    WEAKEST_FIELD_NUMBER: _builtins.int
+    bucket: _builtins.str
+    key: _builtins.bytes
+    version: _builtins.int
+    size: _builtins.int
+    code: _builtins.str
+    @_builtins.property
+    def margin(self) -> _blob_pb2.Margin: ...
+    @_builtins.property
+    def weakest(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """what survives no more than that: shards, register, voters"""
+
+    def __init__(
+        self,
+        *,
+        bucket: _builtins.str = ...,
+        key: _builtins.bytes = ...,
+        version: _builtins.int = ...,
+        size: _builtins.int = ...,
+        code: _builtins.str = ...,
+        margin: _blob_pb2.Margin | None = ...,
+        weakest: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["margin", b"margin"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket", b"bucket", "code", b"code", "key", b"key", "margin", b"margin", "size", b"size", "version", b"version", "weakest", b"weakest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BlobAtRisk: _TypeAlias = BlobAtRisk  # noqa: Y015
+
+@_typing.final
+class RiskReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOBS_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    SHARDS_FIELD_NUMBER: _builtins.int
+    FINISHED_FIELD_NUMBER: _builtins.int
+    AT_RISK_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    UNREACHABLE_FIELD_NUMBER: _builtins.int
+    LEAST_MARGIN_FIELD_NUMBER: _builtins.int
+    blobs: _builtins.int
+    """examined so far"""
+    bytes: _builtins.int
+    shards: _builtins.int
+    """observed so far"""
+    finished: _builtins.bool
+    total: _builtins.int
+    """at or under the margin so far, listed or not"""
+    @_builtins.property
+    def at_risk(self) -> _containers.RepeatedCompositeFieldContainer[Global___BlobAtRisk]:
+        """with finished: the gravest of them, gravest first"""
+
+    @_builtins.property
+    def unreachable(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def least_margin(self) -> _blob_pb2.Margin:
+        """with finished"""
+
+    def __init__(
+        self,
+        *,
+        blobs: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+        shards: _builtins.int = ...,
+        finished: _builtins.bool = ...,
+        at_risk: _abc.Iterable[Global___BlobAtRisk] | None = ...,
+        total: _builtins.int = ...,
+        unreachable: _abc.Iterable[_builtins.str] | None = ...,
+        least_margin: _blob_pb2.Margin | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["least_margin", b"least_margin"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_risk", b"at_risk", "blobs", b"blobs", "bytes", b"bytes", "finished", b"finished", "least_margin", b"least_margin", "shards", b"shards", "total", b"total", "unreachable", b"unreachable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RiskReply: _TypeAlias = RiskReply  # noqa: Y015

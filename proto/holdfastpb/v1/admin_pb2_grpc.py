@@ -89,6 +89,11 @@ class AdminStub:
                 request_serializer=holdfastpb_dot_v1_dot_admin__pb2.ProveRequest.SerializeToString,
                 response_deserializer=holdfastpb_dot_v1_dot_admin__pb2.ProveReply.FromString,
                 _registered_method=True)
+        self.Risk = channel.unary_stream(
+                '/holdfastpb.v1.Admin/Risk',
+                request_serializer=holdfastpb_dot_v1_dot_admin__pb2.RiskRequest.SerializeToString,
+                response_deserializer=holdfastpb_dot_v1_dot_admin__pb2.RiskReply.FromString,
+                _registered_method=True)
 
 
 class AdminServicer:
@@ -168,6 +173,13 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Risk(self, request, context):
+        """Blobs at or under a margin by name, from the shards that are really there. Streams progress.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -225,6 +237,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Prove,
                     request_deserializer=holdfastpb_dot_v1_dot_admin__pb2.ProveRequest.FromString,
                     response_serializer=holdfastpb_dot_v1_dot_admin__pb2.ProveReply.SerializeToString,
+            ),
+            'Risk': grpc.unary_stream_rpc_method_handler(
+                    servicer.Risk,
+                    request_deserializer=holdfastpb_dot_v1_dot_admin__pb2.RiskRequest.FromString,
+                    response_serializer=holdfastpb_dot_v1_dot_admin__pb2.RiskReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -524,6 +541,33 @@ class Admin:
             '/holdfastpb.v1.Admin/Prove',
             holdfastpb_dot_v1_dot_admin__pb2.ProveRequest.SerializeToString,
             holdfastpb_dot_v1_dot_admin__pb2.ProveReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Risk(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/holdfastpb.v1.Admin/Risk',
+            holdfastpb_dot_v1_dot_admin__pb2.RiskRequest.SerializeToString,
+            holdfastpb_dot_v1_dot_admin__pb2.RiskReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -50,6 +50,8 @@ class AdminStub:
     Explain: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ExplainRequest, _admin_pb2.ExplainReply]
     Prove: _grpc.UnaryStreamMultiCallable[_admin_pb2.ProveRequest, _admin_pb2.ProveReply]
     """From the shards that are really there: what would be undecodable if a selection went. Streams progress."""
+    Risk: _grpc.UnaryStreamMultiCallable[_admin_pb2.RiskRequest, _admin_pb2.RiskReply]
+    """Blobs at or under a margin by name, from the shards that are really there. Streams progress."""
 
 @_typing.type_check_only
 class AdminAsyncStub(AdminStub):
@@ -73,6 +75,8 @@ class AdminAsyncStub(AdminStub):
     Explain: _aio.UnaryUnaryMultiCallable[_admin_pb2.ExplainRequest, _admin_pb2.ExplainReply]  # type: ignore[assignment]
     Prove: _aio.UnaryStreamMultiCallable[_admin_pb2.ProveRequest, _admin_pb2.ProveReply]  # type: ignore[assignment]
     """From the shards that are really there: what would be undecodable if a selection went. Streams progress."""
+    Risk: _aio.UnaryStreamMultiCallable[_admin_pb2.RiskRequest, _admin_pb2.RiskReply]  # type: ignore[assignment]
+    """Blobs at or under a margin by name, from the shards that are really there. Streams progress."""
 
 class AdminServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -159,5 +163,13 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_admin_pb2.ProveReply], _abc.AsyncIterator[_admin_pb2.ProveReply]]:
         """From the shards that are really there: what would be undecodable if a selection went. Streams progress."""
+
+    @_abc_1.abstractmethod
+    def Risk(
+        self,
+        request: _admin_pb2.RiskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_admin_pb2.RiskReply], _abc.AsyncIterator[_admin_pb2.RiskReply]]:
+        """Blobs at or under a margin by name, from the shards that are really there. Streams progress."""
 
 def add_AdminServicer_to_server(servicer: AdminServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from holdfast_node.adapters.rpc import values
 from holdfast_node.adapters.rpc.doors import AdminDoor
 from holdfast_node.core.errors import InvalidArgument
+from holdfast_node.core.margin import NOT_THERE
 from holdfast_node.ports import Bodies
 from holdfastpb.v1 import admin_pb2
 
@@ -66,10 +67,19 @@ class AdminServicer:
     ) -> AsyncIterator[admin_pb2.ProveReply]:
         if len(request.lose) > values.SELECTORS_MAX:
             raise InvalidArgument(f"at most {values.SELECTORS_MAX} selectors at once")
-        async with aclosing(self._reports(tuple(request.lose))) as reports:
+        async with aclosing(self._encoded(self._admin.prove(tuple(request.lose)))) as reports:
             async for report in reports:
                 yield admin_pb2.ProveReply.FromString(report)
 
-    async def _reports(self, lose: tuple[str, ...]) -> AsyncGenerator[bytes, None]:
-        async for report in self._admin.prove(lose):
+    async def risk(
+        self, request: admin_pb2.RiskRequest, _context: object
+    ) -> AsyncIterator[admin_pb2.RiskReply]:
+        if request.margin < NOT_THERE:
+            raise InvalidArgument(f"no margin is {request.margin}", hint=f"{NOT_THERE}: not there now")
+        async with aclosing(self._encoded(self._admin.risks(request.margin, request.pool))) as reports:
+            async for report in reports:
+                yield admin_pb2.RiskReply.FromString(report)
+
+    async def _encoded(self, reports: AsyncIterator[object]) -> AsyncGenerator[bytes, None]:
+        async for report in reports:
             yield self._bodies.encode(report)

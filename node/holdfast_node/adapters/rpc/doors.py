@@ -28,6 +28,7 @@ from holdfast_node.core.report import (
     ProveReply,
     QuarantineListReply,
     ReplaceLostReply,
+    RiskReply,
     ScrubReply,
     StatusReply,
 )
@@ -92,3 +93,5 @@ class AdminDoor(Protocol):
     async def explain(self, bucket: str, key: bytes) -> ExplainReply: ...
 
     def prove(self, lose: Sequence[str]) -> AsyncIterator[ProveReply]: ...
+
+    def risks(self, margin: int, pool: str) -> AsyncIterator[RiskReply]: ...

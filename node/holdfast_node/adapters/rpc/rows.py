@@ -36,6 +36,7 @@ METHOD_ROWS: Final[dict[str, Row]] = {
     "/holdfastpb.v1.Admin/Scrub": Row.LOOPBACK,
     "/holdfastpb.v1.Admin/Explain": Row.LOOPBACK,
     "/holdfastpb.v1.Admin/Prove": Row.LOOPBACK,
+    "/holdfastpb.v1.Admin/Risk": Row.LOOPBACK,
     CONNECT: Row.LOOPBACK,
     "/grpc.health.v1.Health/Check": Row.LOOPBACK,
     "/grpc.health.v1.Health/List": Row.LOOPBACK,
