@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from holdfast.cli.shell import EXIT_FINE, EXIT_REFUSED, EXIT_USAGE, Usage
-from holdfast_ctl import documents, report
+from holdfast_ctl import documents, report, screen
 from holdfast_ctl.changes import create, node, plan
 from holdfast_ctl.risk import risk
 from holdfast_ctl.scrub import scrub
@@ -62,7 +62,7 @@ def status(context: click.Context, /, *, as_json: bool) -> int:
     if session.output.as_json:
         session.output.document(documents.status(found))
     else:
-        report.status(session.output, found)
+        screen.status(session.output, found)
     return EXIT_FINE if found.healthy else EXIT_REFUSED
 
 

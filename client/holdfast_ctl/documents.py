@@ -32,6 +32,8 @@ def node(message: admin_pb2.NodeStatus) -> Document:
         "capacity_bytes": message.capacity_bytes,
         "uptime_s": message.uptime_s,
         "weight": message.weight,
+        "unproven_s": message.unproven_s if message.promised_s else None,
+        "promised_s": message.promised_s or None,
     }
 
 

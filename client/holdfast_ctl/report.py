@@ -41,28 +41,6 @@ def local_nodes(output: Output, states: Sequence[NodeState]) -> None:
     output.console().print(table)
 
 
-def status(output: Output, message: admin_pb2.StatusReply) -> None:
-    """One screen."""
-    console = output.console()
-    health = "[bold green]healthy[/]" if message.healthy else "[bold red]not healthy[/]"
-    simulated = (
-        f" · {len(message.nodes)} stores on one device (simulated)" if message.simulated_domains else ""
-    )
-    console.print(
-        f"cluster {message.cluster_id.hex()[:8]} · {health} · epoch {message.epoch} · "
-        f"{message.blobs} blobs, {size_text(message.bytes)}{simulated}"
-    )
-    console.print(f"survives the loss of   {margin_text(message.least_margin)}   (least margin of any blob)")
-    console.print(f"partitions             {partitions_text(message)}")
-    console.print(f"voters                 {printable(' '.join(message.voters))}")
-    nodes(output, message, brief=True)
-    work = [worker for worker in message.workers if worker.state not in {"idle", "done"}]
-    if work:
-        workers(output, work)
-    for problem in message.problems:
-        console.print(f"[red]![/] {safe(problem)}")
-
-
 def nodes(output: Output, message: admin_pb2.StatusReply, *, brief: bool = False) -> None:
     """By domain: nodes that share their last protected tag stand together."""
     columns = ["node", "tags", "state", "votes", "shards", "used", "up for"]
@@ -106,11 +84,25 @@ def heal(output: Output, message: admin_pb2.StatusReply) -> None:
         console.print(f"partitions   {partitions_text(message)}")
         console.print(f"exceptions   {message.exceptions} blobs with a shard away from its home")
         console.print(f"survives     {margin_text(message.least_margin)}   (least margin of any blob)")
-    found = [worker for worker in message.workers if worker.state not in {"idle", "done"}]
+    found = [worker for worker in message.workers if is_at_work(worker)]
     if found:
         workers(output, found)
-    for problem in message.problems:
-        console.print(f"[red]![/] {safe(problem)}")
+    problems(output, message.problems)
+
+
+def is_at_work(worker: admin_pb2.WorkerStatus) -> bool:
+    return worker.state not in {"idle", "done"}
+
+
+def problems(output: Output, lines: Sequence[str]) -> None:
+    """Each with its mark, and indented where it goes on."""
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 1))
+    for line in lines:
+        table.add_row("[red]![/]", safe(line))
+    if lines:
+        output.console().print(table)
 
 
 def quarantine(output: Output, message: admin_pb2.QuarantineListReply) -> None:
@@ -280,7 +272,7 @@ def time_text(seconds: float) -> str:
         return f"{seconds:.0f} s"
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} d"
 
 
 def table_of(*columns: str) -> Table:

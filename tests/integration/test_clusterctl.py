@@ -77,6 +77,7 @@ def _live(root: Path) -> None:
     status = document(root, "status")
     assert status["healthy"] is True
     assert document(root, "heal", "status")["healthy"] is True
+    assert all(node["unproven_s"] <= node["promised_s"] == 600 for node in status["nodes"])
     assert "6 stores on one device (simulated)" in ctl(root, "status")
     assert document(root, "init")["already"] is True
     assert len(document(root, "nodes")["nodes"]) == 6
@@ -143,7 +144,10 @@ def _lose_and_replace(root: Path, bucket: holdfast.Bucket, data: bytes) -> None:
     assert not (root / "n3").exists()
     assert bucket.get("k\x1b").read() == data
     bucket.put("during", data)
-    assert document(root, "status", status=1)["healthy"] is False
+    status = document(root, "status", status=1)
+    assert status["healthy"] is False
+    assert [node["id"] for node in status["nodes"] if node["promised_s"] is None] == ["n3", "n4"]
+    assert "; not known of n3 n4" in ctl(root, "status", status=1)
     _at_risk(root, len(data))
     ctl(root, "node", "replace", "--lost", "san=b", status=2)
 

@@ -11,11 +11,13 @@ _HEALER: Final = "node/holdfast_node/services/healer.py"
 _HEAL_ORDER: Final = "node/holdfast_node/core/heal_order.py"
 _PICTURE: Final = "node/holdfast_node/core/picture.py"
 _MENDING: Final = "node/holdfast_node/services/mending.py"
+_SCREEN: Final = "client/holdfast_ctl/screen.py"
 
 _TEST_HEAL: Final = "tests/unit/test_heal.py"
 _TEST_PICTURE: Final = "tests/unit/test_picture.py"
 _TEST_ORDER: Final = "tests/unit/test_heal_order.py"
 _TEST_MENDING: Final = "tests/unit/test_mending.py"
+_TEST_SCREEN: Final = "tests/unit/test_status_screen.py"
 
 MUTANTS: Final = (
     Mutant(
@@ -121,6 +123,12 @@ MUTANTS: Final = (
             ),
         ),
         _TEST_PICTURE,
+    ),
+    Mutant(
+        "time-left-of-who-knows",
+        "status tells the time left though one of those at work does not know it",
+        (Edit(_SCREEN, "if min(etas) >= 0 else", "if max(etas) >= 0 else"),),
+        _TEST_SCREEN,
     ),
     Mutant(
         "heal-goes-first",

@@ -14,12 +14,14 @@ _OPENING: Final = "node/holdfast_node/services/log/opening.py"
 _REPLAY: Final = "node/holdfast_node/services/log/replay.py"
 _RESTORING: Final = "node/holdfast_node/services/restoring.py"
 _ROT: Final = "node/holdfast_node/core/rot.py"
+_SCREEN: Final = "client/holdfast_ctl/screen.py"
 _SCRUBBER: Final = "node/holdfast_node/services/scrubber.py"
 _STORE: Final = "node/holdfast_node/services/store.py"
 _VERIFIER: Final = "node/holdfast_node/services/log/verifier.py"
 
 _TEST_BROKEN: Final = "tests/unit/test_broken_registers.py"
 _TEST_MISDIRECTED: Final = "tests/unit/test_misdirected_writes.py"
+_TEST_SCREEN: Final = "tests/unit/test_status_screen.py"
 _TEST_SCRUB: Final = "tests/unit/test_scrub.py"
 
 MUTANTS: Final = (
@@ -175,6 +177,12 @@ MUTANTS: Final = (
         "what is left of a failed write is a finding for ever",
         (Edit(_RESTORING, "elif named.certain:", "elif False:"),),
         _TEST_SCRUB,
+    ),
+    Mutant(
+        "youngest-unproven-byte",
+        "status tells of the node that has read itself back last, not of the one that is furthest behind",
+        (Edit(_SCREEN, "oldest = max(told,", "oldest = min(told,"),),
+        _TEST_SCREEN,
     ),
     Mutant(
         "cycle-never-comes",

@@ -179,7 +179,23 @@ class ConstantAdmin:
 
     async def status(self) -> StatusReply:
         node = NodeReport(
-            "n1", "127.0.0.1:1", (("san", "a"),), ID, "up", True, "", 1, 1, 5, 10, 1.5, "proven", 0, 1
+            "n1",
+            "127.0.0.1:1",
+            (("san", "a"),),
+            ID,
+            "up",
+            True,
+            "",
+            1,
+            1,
+            5,
+            10,
+            1.5,
+            "proven",
+            0,
+            1,
+            5.0,
+            600.0,
         )
         return StatusReply(ID, 1, 1, True, (node,), (), 1, 2, MARGIN, 16, 16, 0, 0, 0, True, (), ("n1",), ())
 

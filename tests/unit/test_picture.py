@@ -41,6 +41,8 @@ def accounts_of(current: ClusterMap, *, healed: int = 1) -> dict[StoreId, NodeSt
             tuple(rows[node.store]),
             (),
             (),
+            30.0,
+            600.0,
         )
         for node in current.nodes
     }
@@ -73,6 +75,15 @@ def test_a_node_that_does_not_answer_is_down_and_costs_margin() -> None:
     assert [node.state for node in status.nodes if node.name == gone.name] == ["down"]
     assert survives(status)["node"] == 1
     assert any(f"replace --lost {gone.name}" in line for line in status.problems)
+
+
+def test_how_old_the_oldest_unproven_byte_is_is_not_known_of_a_node_that_does_not_answer() -> None:
+    current = six()
+    gone = current.nodes[2].store
+    accounts = {store: account for store, account in accounts_of(current).items() if store != gone}
+    told = {node.store: (node.unproven_s, node.promised_s) for node in draw(current, accounts).nodes}
+    assert told.pop(gone) == (0.0, 0.0)
+    assert set(told.values()) == {(30.0, 600.0)}
 
 
 def test_a_partition_nobody_reports_is_not_green() -> None:

@@ -209,3 +209,6 @@ class NodeStatus:
     stewarded: tuple[PartitionHealth, ...]
     workers: tuple[WorkerStatus, ...]
     warnings: tuple[str, ...]
+    unproven_s: float
+    """As in `ScrubReport`; `promised_s` 0: a node of an earlier version, which does not tell."""
+    promised_s: float

@@ -185,6 +185,8 @@ class Picture:
             shards=shards,
             learning_partitions=learning,
             weight=node.weight,
+            unproven_s=account.unproven_s if account else 0.0,
+            promised_s=account.promised_s if account else 0.0,
         )
 
     def _problems(self, nodes: Sequence[NodeReport], unreported: int, exceptions: int) -> tuple[str, ...]:
@@ -268,7 +270,7 @@ def _worker_report(node: str, worker: WorkerStatus) -> WorkerReport:
 
 def _trouble_of(node: NodeReport) -> str:
     """What is wrong with a node and the next command, in one line; empty if nothing is."""
-    replace = f"clusterctl node replace --lost {node.name}"
+    replace = f"`clusterctl node replace --lost {node.name}`"
     if node.state == "drained":
         return ""
     if node.state == "draining":

@@ -50,7 +50,8 @@ class WorkerReport:
 @dataclass(frozen=True, slots=True)
 class NodeReport:
     """`state`: up, down, suspect, draining, or drained (nothing is left there that anybody needs). `shards`:
-    catching-up, unproven or proven; claimed when the node did not answer."""
+    catching-up, unproven or proven; claimed when the node did not answer. `promised_s` 0: it is not known how long ago
+    the node read itself back."""
 
     name: str
     address: str
@@ -67,6 +68,8 @@ class NodeReport:
     shards: str
     learning_partitions: int
     weight: int
+    unproven_s: float
+    promised_s: float
 
 
 @dataclass(frozen=True, slots=True)

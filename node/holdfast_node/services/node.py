@@ -298,7 +298,7 @@ class Node:
                 self.compaction.status,
                 self.collector.status,
             ),
-            broken=self.scrubber.warnings,
+            scrubber=self.scrubber,
         )
         prover = Prover(path=self.path, listing=self.listing, buckets=self.buckets)
         explainer = Explainer(path=self.path, resolve=self.buckets.resolve)

@@ -7,7 +7,15 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from holdfast_node.core.ids import NodeName
-from holdfast_node.core.messages import NodeStatus, PartitionHealth, ReadStatus, Reply, Request, WorkerStatus
+from holdfast_node.core.messages import (
+    NodeStatus,
+    PartitionHealth,
+    ReadStatus,
+    Reply,
+    Request,
+    ScrubReport,
+    WorkerStatus,
+)
 from holdfast_node.core.picture import Picture
 from holdfast_node.core.report import StatusReply
 from holdfast_node.services.cartographer import Cartographer
@@ -23,6 +31,14 @@ class HealthSource(Protocol):
     """The healer, as far as status is concerned."""
 
     def health(self) -> tuple[PartitionHealth, ...]: ...
+
+
+class ScrubSource(Protocol):
+    """The scrubber, likewise."""
+
+    def report(self) -> ScrubReport: ...
+
+    def warnings(self) -> tuple[str, ...]: ...
 
 
 FULL: Final = (
@@ -41,7 +57,7 @@ class StatusService:
         membership: Membership,
         healer: HealthSource,
         workers: Sequence[Callable[[], WorkerStatus]],
-        broken: Callable[[], tuple[str, ...]],
+        scrubber: ScrubSource,
     ) -> None:
         self._store = store
         self._links = cartographer.ports.links
@@ -49,7 +65,7 @@ class StatusService:
         self._membership = membership
         self._healer = healer
         self._workers = workers
-        self._broken = broken
+        self._scrubber = scrubber
         self._started_s = asyncio.get_running_loop().time()
 
     def handlers(self) -> dict[type[Request], Handler]:
@@ -58,6 +74,7 @@ class StatusService:
     async def _serve(self, caller: Caller, request: ReadStatus) -> Reply:
         block = self._store.superblock
         reason = self._membership.may_vote()
+        scrub = self._scrubber.report()
         return NodeStatus(
             node=NodeName(block.node),
             store=block.store,
@@ -70,7 +87,9 @@ class StatusService:
             uptime_s=asyncio.get_running_loop().time() - self._started_s,
             stewarded=self._healer.health(),
             workers=tuple(status() for status in self._workers),
-            warnings=(*self._store.rotten(), *self._broken(), *self._shortage()),
+            warnings=(*self._store.rotten(), *self._scrubber.warnings(), *self._shortage()),
+            unproven_s=scrub.unproven_s,
+            promised_s=scrub.promised_s,
         )
 
     def _shortage(self) -> tuple[str, ...]:

@@ -316,6 +316,8 @@ class NodeStatus(_message.Message):
     SHARDS_FIELD_NUMBER: _builtins.int
     LEARNING_PARTITIONS_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
+    UNPROVEN_S_FIELD_NUMBER: _builtins.int
+    PROMISED_S_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     address: _builtins.str
     store: _builtins.bytes
@@ -332,6 +334,10 @@ class NodeStatus(_message.Message):
     """claimed, catching-up, unproven, proven: how far its shards can be counted"""
     learning_partitions: _builtins.int
     weight: _builtins.int
+    unproven_s: _builtins.float
+    """age of the oldest byte not read back since"""
+    promised_s: _builtins.float
+    """no older should it become; 0: not known"""
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
@@ -352,10 +358,12 @@ class NodeStatus(_message.Message):
         shards: _builtins.str = ...,
         learning_partitions: _builtins.int = ...,
         weight: _builtins.int = ...,
+        unproven_s: _builtins.float = ...,
+        promised_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "boot", b"boot", "capacity_bytes", b"capacity_bytes", "epoch", b"epoch", "learning_partitions", b"learning_partitions", "name", b"name", "not_voting_reason", b"not_voting_reason", "shards", b"shards", "state", b"state", "store", b"store", "tags", b"tags", "uptime_s", b"uptime_s", "used_bytes", b"used_bytes", "voting", b"voting", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "boot", b"boot", "capacity_bytes", b"capacity_bytes", "epoch", b"epoch", "learning_partitions", b"learning_partitions", "name", b"name", "not_voting_reason", b"not_voting_reason", "promised_s", b"promised_s", "shards", b"shards", "state", b"state", "store", b"store", "tags", b"tags", "unproven_s", b"unproven_s", "uptime_s", b"uptime_s", "used_bytes", b"used_bytes", "voting", b"voting", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2223,6 +2223,8 @@ class NodeStatus(_message.Message):
     STEWARDED_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    UNPROVEN_S_FIELD_NUMBER: _builtins.int
+    PROMISED_S_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     store: _builtins.bytes
     epoch: _builtins.int
@@ -2232,6 +2234,10 @@ class NodeStatus(_message.Message):
     used_bytes: _builtins.int
     capacity_bytes: _builtins.int
     uptime_s: _builtins.float
+    unproven_s: _builtins.float
+    """age of the oldest byte not read back since"""
+    promised_s: _builtins.float
+    """no older should it become; 0: not told"""
     @_builtins.property
     def stewarded(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartitionHealth]: ...
     @_builtins.property
@@ -2253,10 +2259,12 @@ class NodeStatus(_message.Message):
         stewarded: _abc.Iterable[Global___PartitionHealth] | None = ...,
         workers: _abc.Iterable[Global___WorkerStatus] | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        unproven_s: _builtins.float = ...,
+        promised_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot", b"boot", "capacity_bytes", b"capacity_bytes", "epoch", b"epoch", "node", b"node", "not_voting_reason", b"not_voting_reason", "stewarded", b"stewarded", "store", b"store", "uptime_s", b"uptime_s", "used_bytes", b"used_bytes", "voting", b"voting", "warnings", b"warnings", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot", b"boot", "capacity_bytes", b"capacity_bytes", "epoch", b"epoch", "node", b"node", "not_voting_reason", b"not_voting_reason", "promised_s", b"promised_s", "stewarded", b"stewarded", "store", b"store", "unproven_s", b"unproven_s", "uptime_s", b"uptime_s", "used_bytes", b"used_bytes", "voting", b"voting", "warnings", b"warnings", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
