@@ -46,6 +46,7 @@ def worker(message: admin_pb2.WorkerStatus) -> Document:
         "done": message.done,
         "total": message.total,
         "bytes_done": message.bytes_done,
+        "bytes_read": message.bytes_read,
         "rate_bytes_s": message.rate_bytes_s,
         "eta_s": None if message.eta_s < 0 else message.eta_s,
     }

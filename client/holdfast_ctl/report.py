@@ -84,6 +84,12 @@ def heal(output: Output, message: admin_pb2.StatusReply) -> None:
         console.print(f"partitions   {partitions_text(message)}")
         console.print(f"exceptions   {message.exceptions} blobs with a shard away from its home")
         console.print(f"survives     {margin_text(message.least_margin)}   (least margin of any blob)")
+    made = sum(worker.bytes_done for worker in message.workers if worker.bytes_read)
+    if made:
+        read = sum(worker.bytes_read for worker in message.workers)
+        console.print(
+            f"made         {size_text(made)} of shards from {size_text(read)} read, since the nodes came up"
+        )
     found = [worker for worker in message.workers if is_at_work(worker)]
     if found:
         workers(output, found)

@@ -352,8 +352,8 @@ _PLACES: Final = (
         (
             Edit(
                 _PROVE,
-                "        lambda store: store not in census.silent,\n        k=parse_code(manifest.code).k,\n",
-                "        lambda _: True,\n        k=parse_code(manifest.code).k,\n",
+                "        lambda store: store not in census.silent,\n",
+                "        lambda _: True,\n",
             ),
         ),
         _TEST_RISK,

@@ -220,6 +220,22 @@ def test_a_steward_that_stood_still_looks_at_what_was_written_meanwhile() -> Non
     run_story(story, topology=TWELVE)
 
 
+def test_a_reason_is_told_no_longer_than_it_holds() -> None:
+    """`heal status` went on naming what had been in the way when a node started."""
+
+    async def story(small: SmallCluster) -> None:
+        await small.put(b"300", payload_of(300))
+        healer = small.node((await small.homes(b"300"))[0]).healer
+        vars(healer)["_last_error"] = "partition 0: not yet"
+        await stop_last_home(small, b"300")
+        await small.put(b"300", payload_of(300))
+        await pass_time(5)
+        assert healer.status().total > healer.status().done, "something is left to heal"
+        assert "not yet" not in healer.status().detail
+
+    run_story(story)
+
+
 def test_a_question_that_was_lost_is_asked_again_soon() -> None:
     """The store that should have answered is up: nobody will notice its return."""
 

@@ -8,6 +8,7 @@ import pytest
 
 from holdfast_node.core.codes import parse_code
 from holdfast_node.core.errors import Unavailable
+from holdfast_node.core.geometry import cell_bytes
 from holdfast_node.core.ids import BlobId
 from holdfast_node.core.messages import ReadCells, Reply, Request
 from holdfast_node.services.dispatcher import Caller
@@ -100,6 +101,24 @@ def test_a_lost_shard_is_healed_from_its_group_alone() -> None:
         for at, index in grouped.items():
             assert asked[at] == CODE.group_of(index)
         await get_all(small)
+
+    run_story(story, topology=LOCAL)
+
+
+def test_what_was_read_to_heal_is_told() -> None:
+    async def story(small: SmallCluster) -> None:
+        await small.put(b"k", payload_of(8000))
+        await until_healthy(small)
+        await lose(small, (await small.homes(b"k"))[0])
+        await until_healthy(small)
+        asked = small.cluster.running()[0]
+        workers = (await small.cluster.admin(asked, lambda admin: admin.status())).workers
+        made = sum(worker.bytes_done for worker in workers if worker.name == "healer")
+        read = sum(worker.bytes_read for worker in workers)
+        shard = cell_bytes(CODE, 8000)
+        copies = made - shard
+        assert copies >= 0
+        assert read == len(CODE.group_of(0)) * shard + copies, "of the bucket's record each node has a copy"
 
     run_story(story, topology=LOCAL)
 

@@ -193,6 +193,8 @@ class WorkerStatus:
     rate_bytes_s: float
     eta_s: float = 0.0
     """Until `total` is done, at the rate measured of late; 0: nothing is left, or nobody can tell."""
+    bytes_read: int = 0
+    """To make `bytes_done` from."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -265,6 +265,7 @@ def _worker_report(node: str, worker: WorkerStatus) -> WorkerReport:
         bytes_done=worker.bytes_done,
         rate_bytes_s=worker.rate_bytes_s,
         eta_s=worker.eta_s or (-1.0 if worker.done < worker.total else 0.0),
+        bytes_read=worker.bytes_read,
     )
 
 

@@ -45,6 +45,8 @@ class WorkerReport:
     bytes_done: int
     rate_bytes_s: float
     eta_s: float
+    bytes_read: int = 0
+    """To make `bytes_done` from; 0 for workers that make nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,6 +123,11 @@ class CellFetch:
         self.start()
         return await self.result()
 
+    @property
+    def bytes_read(self) -> int:
+        """Of cells that came and are intact."""
+        return sum(len(cell) for cells in self._got.values() for cell in cells)
+
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()

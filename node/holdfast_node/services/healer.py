@@ -44,6 +44,7 @@ from holdfast_node.services.dispatcher import Caller, Handler, handler
 from holdfast_node.services.foreground import HealBounds
 from holdfast_node.services.mending import Census, Mended, Mender, take_census
 from holdfast_node.services.naming import Namer
+from holdfast_node.services.progress import Progress
 from holdfast_node.services.store import Entry
 from holdfast_node.services.versions import retained_manifest
 from holdfast_node.services.wards import (
@@ -83,9 +84,6 @@ HOLD_S: Final = 1.0
 BACKOFF_S: Final = 0.5
 DAMAGED_SHARDS_MAX: Final = 1_000
 DAMAGED_AT_ONCE: Final = 64
-RATE_WINDOW_S: Final = 10.0
-RECENT_MAX: Final = 4_000
-"""Keys remembered for the rate: more than are mended in that time."""
 
 
 class HealStore(Protocol):
@@ -139,10 +137,7 @@ class Healer:
         """Somebody came back, and the work has not taken note of it yet."""
         self._state = Work.IDLE
         self._last_error = ""
-        self._done = 0
-        self._bytes = 0
-        self._recent: list[tuple[float, int]] = []
-        self._mended_at: list[float] = []
+        self._progress: Final = Progress()
         self.wake: Final = asyncio.Event()
 
     async def run(self) -> None:
@@ -332,6 +327,8 @@ class Healer:
         except HoldfastError as error:
             ward.hold(asyncio.get_running_loop().time() + HOLD_S)
             self._last_error = f"partition {ward.partition}: {error.message}"
+        else:
+            self._last_error = ""
 
     async def _name_damaged(self, topology: Topology) -> None:
         """Whose the broken shards are: their seals know the key, or those of the seed's other shards."""
@@ -390,18 +387,22 @@ class Healer:
                 )
             except HoldfastError as error:
                 results.append(Mended(failed=str(error), margin=ailing.margin))
-        written = sum(result.bytes_written for result in results)
         margin = least(result.margin for result in results)
-        if failure := next((result.failed for result in results if result.failed), ""):
+        failure = next((result.failed for result in results if result.failed), "")
+        waiting = {store for result in results for store in result.waiting}
+        if failure:
             self._failed(ailing, failure, margin)
-        elif waiting := {store for result in results for store in result.waiting}:
+        elif waiting:
             self._wait(ailing, waiting, margin)
         else:
-            self._done += 1
             self._order.remove(ailing)
-            self._mended_at.append(asyncio.get_running_loop().time())
-            del self._mended_at[:-RECENT_MAX]
-        self._count(written)
+            self._last_error = ""
+        self._progress.step(
+            asyncio.get_running_loop().time(),
+            bytes_made=sum(result.bytes_written for result in results),
+            bytes_read=sum(result.bytes_read for result in results),
+            finished=not failure and not waiting,
+        )
 
     def _wait(self, ailing: Ailing, waiting: set[StoreId], margin: Margin) -> None:
         """For a store that is down: its return is noticed. One that is up missed a question, or the map changed before
@@ -423,12 +424,6 @@ class Healer:
             self._path.events.emit(
                 "key_quarantined", key=ailing.key.hex(), bucket=ailing.bucket.hex(), error=why
             )
-
-    def _count(self, size: int) -> None:
-        self._bytes += size
-        if size:
-            self._recent.append((asyncio.get_running_loop().time(), size))
-            del self._recent[:-RECENT_MAX]
 
     # --- telling --------------------------------------------------------------------------------------------
 
@@ -472,23 +467,24 @@ class Healer:
 
     def status(self) -> WorkerStatus:
         now_s = asyncio.get_running_loop().time()
-        recent = [size for at_s, size in self._recent if at_s > now_s - RATE_WINDOW_S]
+        progress = self._progress
         return WorkerStatus(
             name=self.name,
             state=self._state.value,
             detail=self._detail(),
-            done=self._done,
-            total=self._done + len(self._order),
-            bytes_done=self._bytes,
-            rate_bytes_s=sum(recent) / RATE_WINDOW_S,
-            eta_s=self._eta_s(sum(at_s > now_s - RATE_WINDOW_S for at_s in self._mended_at)),
+            done=progress.done,
+            total=progress.done + len(self._order),
+            bytes_done=progress.bytes_made,
+            rate_bytes_s=progress.rate_bytes_s(now_s),
+            eta_s=self._eta_s(now_s),
+            bytes_read=progress.bytes_read,
         )
 
-    def _eta_s(self, mended: int) -> float:
+    def _eta_s(self, now_s: float) -> float:
         """Not known while a look may still find more, nor for what was tried in vain."""
         left = len(self._order) - len(self._order.hopeless(TRIES_MAX))
         looking = any(ward.looking and ward.full for ward in self._wards.values())
-        return left * RATE_WINDOW_S / mended if mended and not looking else 0.0
+        return 0.0 if looking else self._progress.time_for_s(left, now_s)
 
     def _detail(self) -> str:
         looking = sum(ward.looking and ward.full for ward in self._wards.values())

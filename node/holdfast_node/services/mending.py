@@ -50,6 +50,8 @@ class Mended:
     failed: str = ""
     margin: Margin = Margin((), full=True)
     bytes_written: int = 0
+    bytes_read: int = 0
+    """To make shards from; reading them back is not counted."""
     shards_made: int = 0
     copies_dropped: int = 0
 
@@ -203,6 +205,7 @@ class Mender:
         )
         sealed = await rebuild.run()
         result.bytes_written += rebuild.bytes_written
+        result.bytes_read += rebuild.bytes_read
         for index, store in sealed.items():
             if await self._proven(part, index, store):
                 result.shards_made += 1

@@ -64,6 +64,7 @@ class Rebuild:
         self._checksums: dict[int, list[Digest]] = {index: [] for index in targets}
         self.failed: dict[int, HoldfastError] = {}
         self.bytes_written = 0
+        self.bytes_read = 0
 
     async def run(self) -> dict[int, StoreId]:
         """Raises `Unavailable` if too few shards of some stripe can be read."""
@@ -96,7 +97,9 @@ class Rebuild:
         fetch = CellFetch(
             self._links, self._codec, self._source, stripes=stripes, wanted=indexes, damage=self._damage
         )
-        return await fetch.run()
+        cells = await fetch.run()
+        self.bytes_read += fetch.bytes_read
+        return cells
 
     async def _whole(self) -> dict[int, StoreId]:
         indexes = self._open()

@@ -245,6 +245,7 @@ class WorkerStatus(_message.Message):
     BYTES_DONE_FIELD_NUMBER: _builtins.int
     RATE_BYTES_S_FIELD_NUMBER: _builtins.int
     ETA_S_FIELD_NUMBER: _builtins.int
+    BYTES_READ_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     name: _builtins.str
     state: _builtins.str
@@ -256,6 +257,8 @@ class WorkerStatus(_message.Message):
     rate_bytes_s: _builtins.float
     eta_s: _builtins.float
     """-1: unknown"""
+    bytes_read: _builtins.int
+    """to make bytes_done from"""
     def __init__(
         self,
         *,
@@ -268,10 +271,11 @@ class WorkerStatus(_message.Message):
         bytes_done: _builtins.int = ...,
         rate_bytes_s: _builtins.float = ...,
         eta_s: _builtins.float = ...,
+        bytes_read: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_done", b"bytes_done", "detail", b"detail", "done", b"done", "eta_s", b"eta_s", "name", b"name", "node", b"node", "rate_bytes_s", b"rate_bytes_s", "state", b"state", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_done", b"bytes_done", "bytes_read", b"bytes_read", "detail", b"detail", "done", b"done", "eta_s", b"eta_s", "name", b"name", "node", b"node", "rate_bytes_s", b"rate_bytes_s", "state", b"state", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

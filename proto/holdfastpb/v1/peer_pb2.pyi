@@ -2178,6 +2178,7 @@ class WorkerStatus(_message.Message):
     BYTES_DONE_FIELD_NUMBER: _builtins.int
     RATE_BYTES_S_FIELD_NUMBER: _builtins.int
     ETA_S_FIELD_NUMBER: _builtins.int
+    BYTES_READ_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     state: _builtins.str
     detail: _builtins.str
@@ -2187,6 +2188,7 @@ class WorkerStatus(_message.Message):
     rate_bytes_s: _builtins.float
     eta_s: _builtins.float
     """0: nothing is left, or nobody can tell"""
+    bytes_read: _builtins.int
     def __init__(
         self,
         *,
@@ -2198,10 +2200,11 @@ class WorkerStatus(_message.Message):
         bytes_done: _builtins.int = ...,
         rate_bytes_s: _builtins.float = ...,
         eta_s: _builtins.float = ...,
+        bytes_read: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_done", b"bytes_done", "detail", b"detail", "done", b"done", "eta_s", b"eta_s", "name", b"name", "rate_bytes_s", b"rate_bytes_s", "state", b"state", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_done", b"bytes_done", "bytes_read", b"bytes_read", "detail", b"detail", "done", b"done", "eta_s", b"eta_s", "name", b"name", "rate_bytes_s", b"rate_bytes_s", "state", b"state", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
