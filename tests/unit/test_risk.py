@@ -8,15 +8,23 @@ import pytest
 
 from holdfast_node.core.api import Call, Condition, Margin, PutOptions
 from holdfast_node.core.errors import InvalidArgument, Unavailable
-from holdfast_node.core.ids import NodeName
-from holdfast_node.core.messages import DropShards
+from holdfast_node.core.ids import RESERVED_BUCKET, RESERVED_POOL, BlobId, NodeName
+from holdfast_node.core.messages import DropShards, Reply, Request, StageWhole
 from holdfast_node.core.node_changes import CreatePool
 from holdfast_node.core.report import RiskReply
 from holdfast_node.core.seed import SeedPool
 from holdfast_node.services import prove
 from holdfast_node.services.dispatcher import Caller
 from holdfast_node.services.node import Node
-from tests.support.small_clusters import BUCKET, SmallCluster, chunked, pass_time, payload_of, run_story
+from tests.support.small_clusters import (
+    BUCKET,
+    Serve,
+    SmallCluster,
+    chunked,
+    pass_time,
+    payload_of,
+    run_story,
+)
 
 SIZE = 8000
 WHOLE = {"node": 2, "host": 2, "san": 1}
@@ -26,14 +34,18 @@ async def lose(small: SmallCluster, key: bytes, count: int) -> None:
     """Drop so many of the key's shards behind everybody's back, both of one SAN first."""
     manifest = (await small.head(key)).manifest
     assert manifest is not None
-    for name, names in sorted(small.sealed(manifest.seed_id).items())[:count]:
+    await drop(small, manifest.seed_id, count)
+
+
+async def drop(small: SmallCluster, seed: BlobId, count: int) -> None:
+    for name, names in sorted(small.sealed(seed).items())[:count]:
         dropped = DropShards(tuple(names))
         caller = Caller(small.node(name).store.superblock.store, NodeName(name))
 
-        async def drop(node: Node, caller: Caller = caller, dropped: DropShards = dropped) -> None:
+        async def handle(node: Node, caller: Caller = caller, dropped: DropShards = dropped) -> None:
             _ = await node.dispatcher.handle(caller, dropped)
 
-        await small.at(name, drop)
+        await small.at(name, handle)
 
 
 async def risks(small: SmallCluster, margin: int = 0, *, pool: str = "") -> RiskReply:
@@ -69,8 +81,12 @@ def test_of_a_whole_cluster_nothing_is_at_risk_and_its_margin_is_told() -> None:
         assert dict(found.least_margin.entries) == WHOLE
         assert found.least_margin.full
         found = await risks(small, 1)
-        assert keys(found) == [b"a", b"b"], "one more SAN would leave nothing to spare"
-        [blob, _] = found.at_risk
+        assert [(blob.bucket, blob.key) for blob in found.at_risk] == [
+            (prove.BUCKET_RECORDS, BUCKET.encode()),
+            (BUCKET, b"a"),
+            (BUCKET, b"b"),
+        ], "one more SAN would leave nothing to spare"
+        [_, blob, _] = found.at_risk
         assert (blob.bucket, blob.version, blob.size, blob.code) == (BUCKET, 1, SIZE, "rs:4+2")
         assert dict(blob.margin.entries) == WHOLE
 
@@ -110,6 +126,32 @@ def test_what_a_silent_node_holds_does_not_count_and_it_is_named() -> None:
         assert found.unreachable == ("n5", "n6")
         [blob] = found.at_risk
         assert blob.weakest == ("shards",)
+
+    run_story(story)
+
+
+def test_the_record_of_a_bucket_is_counted_too() -> None:
+    """Without it, nobody finds the bucket's blobs. Whoever lists buckets reads their records, and has them healed."""
+
+    async def story(small: SmallCluster) -> None:
+        await small.put(b"k", payload_of(SIZE))
+        registers = small.node("n1").registers
+        record = BUCKET.encode()
+        head = await small.at("n1", lambda _: registers.head(RESERVED_POOL, RESERVED_BUCKET, record))
+        assert head.manifest is not None
+
+        async def refuse(usual: Serve, caller: Caller, request: Request) -> Reply:
+            raise Unavailable("not now")
+
+        for machine in small.cluster.running():
+            small.twist(machine.name, StageWhole, refuse)
+        await drop(small, head.manifest.seed_id, 5)
+        found = await risks(small)
+        [blob] = found.at_risk
+        assert (blob.bucket, blob.key) == (prove.BUCKET_RECORDS, record)
+        assert dict(blob.margin.entries) == {"node": 0, "host": 0, "san": 0}
+        assert found.blobs == 1
+        assert found.least_margin == blob.margin
 
     run_story(story)
 
@@ -163,8 +205,8 @@ def test_an_empty_blob_is_at_risk_by_its_register_alone() -> None:
         for name in ("n5", "n6"):
             small.cluster.stop_at_once(small.machine(name))
         await pass_time(5)
-        [blob] = (await risks(small)).at_risk
-        assert (blob.size, blob.weakest) == (0, ("register", "voters"))
+        [_, blob] = (await risks(small)).at_risk
+        assert (blob.key, blob.size, blob.weakest) == (b"empty", 0, ("register", "voters"))
 
     run_story(story)
 
@@ -179,7 +221,8 @@ def test_of_one_pool_only_its_own_blobs_are_counted() -> None:
         await small.call(
             "n1", lambda c: c.put("other", b"k", PutOptions(size=SIZE), chunked(payload_of(SIZE)))
         )
-        assert [blob.bucket for blob in (await risks(small, 2)).at_risk] == [BUCKET, "other"]
+        found = await risks(small, 2)
+        assert [blob.bucket for blob in found.at_risk] == [prove.BUCKET_RECORDS] * 2 + [BUCKET, "other"]
         found = await risks(small, 2, pool="wide")
         assert (found.blobs, [(blob.bucket, blob.code) for blob in found.at_risk]) == (
             1,

@@ -27,6 +27,7 @@ Version = NewType("Version", int)
 ShardIndex = NewType("ShardIndex", int)
 
 RESERVED_BUCKET: Final = BucketId(bytes(ID_BYTES))
+RESERVED_POOL: Final = 0
 """The bucket that holds the bucket records; it lives in pool 0."""
 
 KEY_BYTES_MAX: Final = 1024

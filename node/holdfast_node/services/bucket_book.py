@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from holdfast_node.core.api import Bucket
-from holdfast_node.core.ids import RESERVED_BUCKET, BucketId
+from holdfast_node.core.ids import RESERVED_BUCKET, RESERVED_POOL, BucketId
 
 GONE_MAX: Final = 100_000
 """Ids of deleted buckets that are remembered: 3 MB."""
@@ -34,7 +34,7 @@ class BucketFacts:
     undo_seconds: int
 
 
-_RESERVED: Final = BucketFacts(pool=0, undo_seconds=0)
+_RESERVED: Final = BucketFacts(pool=RESERVED_POOL, undo_seconds=0)
 
 
 class BucketBook:

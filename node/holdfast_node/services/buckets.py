@@ -35,7 +35,7 @@ from holdfast_node.core.errors import (
     PreconditionFailed,
     Unavailable,
 )
-from holdfast_node.core.ids import ID_BYTES, RESERVED_BUCKET, BucketId, StoreId
+from holdfast_node.core.ids import ID_BYTES, RESERVED_BUCKET, RESERVED_POOL, BucketId, StoreId
 from holdfast_node.core.messages import CloseBucket, CloseBucketReply
 from holdfast_node.ports import Failed
 from holdfast_node.services.datapath import DataPath
@@ -43,7 +43,6 @@ from holdfast_node.services.fanout import gather, replies
 from holdfast_node.services.listing import Listing
 from holdfast_node.services.places import current_topology
 
-RESERVED_POOL: Final = 0
 UNDO_SECONDS_DEFAULT: Final = 24 * 3600
 UNDO_SECONDS_MAX: Final = 10 * 366 * 24 * 3600
 CACHE_MAX: Final = 10_000

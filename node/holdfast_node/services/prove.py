@@ -1,8 +1,8 @@
 """From the shards that are really there: what would be undecodable if a selection of stores went, and what survives
 the least.
 
-Asks every live store what it holds for every current blob; believes neither manifests nor the map. Changes nothing,
-and keeps in memory one batch of keys and the gravest of what it lists.
+Asks every live store what it holds for every current blob and bucket record; believes neither manifests nor the map.
+Changes nothing, and keeps in memory one batch of keys and the gravest of what it lists.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from holdfast_node.core.api import Bucket, Margin
 from holdfast_node.core.codes import parse_code
 from holdfast_node.core.errors import Unavailable
 from holdfast_node.core.head import Head, Manifest
+from holdfast_node.core.ids import RESERVED_BUCKET, RESERVED_POOL, BucketId
 from holdfast_node.core.margin import gravity, least, margin_of, weakest
 from holdfast_node.core.report import AtRisk, BlobAtRisk, ProveReply, RiskReply
 from holdfast_node.core.topology import NODE_TAG, Topology
@@ -24,6 +25,8 @@ from holdfast_node.services.mending import Census, take_census
 
 BATCH_KEYS: Final = 256
 """Keys whose shards are asked for in one round."""
+BUCKET_RECORDS: Final = "(buckets)"
+"""Where the records of buckets are said to be: no bucket can have this name."""
 LISTED_MAX: Final = 1000
 """Blobs at risk that are told by name, as many as a page of LIST: a megabyte if all their keys are long."""
 
@@ -44,12 +47,16 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class Specimen:
-    """One current blob."""
+    """One current blob, or the record of a bucket, without which nobody finds the bucket's blobs."""
 
     bucket: str
     place: KeyPlace
     head: Head
     manifest: Manifest
+
+    @property
+    def is_record(self) -> bool:
+        return self.place.bucket == RESERVED_BUCKET
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +79,15 @@ class _Tally:
     unreachable: set[str] = field(default_factory=set[str])
 
     def count(self, batch: _Batch) -> Iterator[tuple[Specimen, Margin]]:
-        """Each blob of the batch with its margin, once it is counted."""
+        """Each blob of the batch with its margin, once it is counted. The records of buckets have margins too, and are
+        nobody's blobs."""
         self.unreachable.update(batch.topology.name(store) for store in batch.census.silent)
         for specimen in batch.specimens:
             manifest = specimen.manifest
-            self.blobs += 1
-            self.bytes += manifest.size
-            self.shards += sum(map(len, batch.census.found.get(manifest.seed_id, {}).values()))
+            if not specimen.is_record:
+                self.blobs += 1
+                self.bytes += manifest.size
+                self.shards += sum(map(len, batch.census.found.get(manifest.seed_id, {}).values()))
             margin = observed_margin(batch.topology, specimen.place, manifest, batch.census)
             self.least = margin if self.least is None else least((self.least, margin))
             yield specimen, margin
@@ -162,18 +171,24 @@ class Prover:
 
     async def _specimens(self, wanted: int | None) -> AsyncIterator[Specimen]:
         try:
+            if wanted in (None, RESERVED_POOL):
+                async for specimen in self._of(RESERVED_POOL, BUCKET_RECORDS, RESERVED_BUCKET):
+                    yield specimen
             async for pool, bucket in self._buckets.all_buckets():
-                if wanted not in (None, pool):
-                    continue
-                async for key, head in self._listing.scan(pool, bucket.id):
-                    if head.manifest is not None:
-                        yield Specimen(bucket.name, KeyPlace(pool, bucket.id, key), head, head.manifest)
+                if wanted in (None, pool):
+                    async for specimen in self._of(pool, bucket.name, bucket.id):
+                        yield specimen
         except Unavailable as error:
             raise Unavailable(
                 f"nobody can say now which blobs there are: {error.message}",
                 hint="start what does not answer, then ask again",
                 evidence=error.evidence,
             ) from error
+
+    async def _of(self, pool: int, name: str, bucket: BucketId) -> AsyncIterator[Specimen]:
+        async for key, head in self._listing.scan(pool, bucket):
+            if head.manifest is not None:
+                yield Specimen(name, KeyPlace(pool, bucket, key), head, head.manifest)
 
     async def _recounted(self, specimens: Sequence[Specimen]) -> _Batch:
         topology = self._path.topology
