@@ -19,6 +19,7 @@ from tests.faults.filling import filling, missing
 from tests.faults.flips import flips
 from tests.faults.grow import grow
 from tests.faults.indexes import lose_indexes
+from tests.faults.local_repair import local_repair
 from tests.faults.poisoned import poisoned
 from tests.faults.rejoining import rejoin
 from tests.faults.scenarios import Report, kill_all, lose_san, two_dead
@@ -32,6 +33,7 @@ KINDS: Final = (
     "flips",
     "big",
     "grow",
+    "local-repair",
     "indexes",
     "scrubbing",
     "compacting",
@@ -69,6 +71,7 @@ def main() -> int:
         "two-dead": lambda root: two_dead(root, seed=asked.seed),
         "flips": lambda root: flips(root, seed=asked.seed, places=asked.flips),
         "grow": lambda root: grow(root, seed=asked.seed),
+        "local-repair": lambda root: local_repair(root, seed=asked.seed),
         "indexes": lambda root: lose_indexes(root, seed=asked.seed, size=int(asked.gib * GIB / 5)),
         "scrubbing": lambda root: scrubbing(
             root, seed=asked.seed, flips=asked.bits, blobs=max(200, asked.bits // 4)

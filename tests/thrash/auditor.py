@@ -36,6 +36,8 @@ CELL_ALIGN_BYTES: Final = 16
 EXPLAINED_MAX: Final = 150
 NODE_TAG: Final = "node"
 TRIES: Final = 3
+SPARE_NAMED: Final = 1
+"""`clusterctl risk list` is asked for what survives no more: in most clusters, for everything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,6 +419,20 @@ def _claims(
             _margin_claim("prove", reply.least_margin, least, found)
             if reply.blobs != len(recounts):
                 found.disagreements.append(f"prove examined {reply.blobs} blobs, {len(recounts)} are listed")
+    _named(admin, recounts, found)
     if len(found.disagreements) > before:
         thinnest = min(recounts, key=lambda name: sum(recounts[name].values()))
         found.disagreements.append(f"the thinnest: {disks.tell(*thinnest)}: {recounts[thinnest]}")
+
+
+def _named(admin: Admin, recounts: Mapping[tuple[bytes, bytes], Mapping[str, int]], found: Audit) -> None:
+    """What `clusterctl risk list` names: everything that the disks give so little margin, and with no more."""
+    for reply in admin.risk(SPARE_NAMED):
+        if not reply.finished or reply.total > len(reply.at_risk):
+            continue
+        named = {blob.key: blob for blob in reply.at_risk}
+        for (_, key), recount in recounts.items():
+            if key in named:
+                _margin_claim(f"risk list {key!r}", named[key].margin, recount, found)
+            elif min(recount.values()) <= SPARE_NAMED:
+                found.disagreements.append(f"risk list leaves out {key!r}; the disks give {dict(recount)}")

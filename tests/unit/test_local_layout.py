@@ -14,7 +14,7 @@ import pytest
 
 import holdfast
 from holdfast.testing import LocalRefused, processes, state
-from holdfast.testing.layout import Shape, build, free_ports, is_free, letters, read, to_toml
+from holdfast.testing.layout import Shape, build, cluster_name, free_ports, is_free, letters, read, to_toml
 from holdfast.testing.processes import Process
 
 
@@ -120,3 +120,18 @@ with state.locked(Path({str(tmp_path)!r})):
         holder.kill()
     with state.locked(tmp_path):
         pass
+
+
+@pytest.mark.parametrize(
+    ("directory", "name"),
+    [
+        (".holdfast", "holdfast"),
+        ("my cluster+", "my-cluster-"),
+        ("Größe", "Gr-e"),
+        ("+++", "local"),
+        ("x" * 200, "x" * 63),
+        ("_dev", "dev"),
+    ],
+)
+def test_any_directory_gives_a_cluster_a_name(tmp_path: Path, directory: str, name: str) -> None:
+    assert cluster_name(tmp_path / directory) == name

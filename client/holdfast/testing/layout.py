@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
 import tomllib
@@ -18,6 +19,7 @@ HOST: Final = "127.0.0.1"
 CONFIG_NAME: Final = "cluster.toml"
 PARTITIONS: Final = 64
 NODES_MAX: Final = 100
+NAME_CHARS_MAX: Final = 63
 PORT_FIRST: Final = 7101
 PORT_STEP: Final = 100
 PORT_LAST: Final = 32_000
@@ -113,6 +115,12 @@ class Shape:
             raise InvalidArgument(
                 f"ports from {self.port_base} on are not free for use", hint="1024 to 65000"
             )
+
+
+def cluster_name(root: Path) -> str:
+    """After its directory, as far as that can be a cluster's name."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", root.name).lstrip("._-")
+    return plain[:NAME_CHARS_MAX] or "local"
 
 
 def build(shape: Shape, root: Path, name: str) -> Layout:

@@ -99,7 +99,7 @@ class LocalCluster:
         with state.locked(self.root):
             fresh = not self.exists
             if fresh:
-                layout = layouts.build(self._shape, self.root, self.root.name.strip(".") or "local")
+                layout = layouts.build(self._shape, self.root, layouts.cluster_name(self.root))
                 self.config_path.write_text(layouts.to_toml(layout, volume=self._shape.volume))
             try:
                 self._start(self.layout.nodes)
