@@ -10,6 +10,7 @@ _COMMITTER: Final = "node/holdfast_node/services/log/committer.py"
 _DISK: Final = "node/holdfast_node/adapters/disk.py"
 _FORMAT: Final = "node/holdfast_node/core/log_format.py"
 _OPENING: Final = "node/holdfast_node/services/log/opening.py"
+_RECORDS: Final = "node/holdfast_node/adapters/records.py"
 _REGISTER_READER: Final = "node/holdfast_node/services/log/register_reader.py"
 _REPLAY: Final = "node/holdfast_node/services/log/replay.py"
 _ROCKS: Final = "node/holdfast_node/adapters/rocks.py"
@@ -22,6 +23,7 @@ _TEST_CRASHES: Final = "tests/unit/test_store_crashes.py"
 _TEST_INDEX: Final = "tests/conformance/test_index.py"
 _TEST_FORMAT: Final = "tests/unit/test_log_format.py"
 _TEST_OPENING: Final = "tests/unit/test_store_opening.py"
+_TEST_RECORDS: Final = "tests/unit/test_records.py"
 _TEST_ROWS: Final = "tests/unit/test_index_rows.py"
 _TEST_STORE: Final = "tests/unit/test_store.py"
 
@@ -430,4 +432,25 @@ _OPENINGS: Final = (
     ),
 )
 
-MUTANTS: Final = (*_DURABILITY, *_CHECKSUMS, *_ROT, *_OPENINGS)
+_BODIES: Final = (
+    Mutant(
+        "id-of-any-length",
+        "an id that was cut short on its way is taken as it came",
+        (
+            Edit(
+                _RECORDS,
+                'f"{found} if len(x := m.{name}) in lengths else malformed_id({name!r}, x)"',
+                'f"{found} if len(x := m.{name}) < 999 else malformed_id({name!r}, x)"',
+            ),
+        ),
+        _TEST_RECORDS,
+    ),
+    Mutant(
+        "none-is-zero",
+        "a message that is not there comes back as one whose fields are zero",
+        (Edit(_RECORDS, 'f"{read}(m.{name}) if m.HasField({name!r}) else {absent}"', 'f"{read}(m.{name})"'),),
+        _TEST_RECORDS,
+    ),
+)
+
+MUTANTS: Final = (*_DURABILITY, *_CHECKSUMS, *_ROT, *_OPENINGS, *_BODIES)

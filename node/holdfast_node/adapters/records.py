@@ -1,6 +1,6 @@
 """Values of the core as protobuf bytes and back: bodies of log records and of frames.
 
-One converter is compiled per dataclass from its type hints and the message of the same name; a class and a message
+Two functions are compiled per dataclass from its type hints and the message of the same name; a class and a message
 that do not agree field for field are refused when the first value passes. Encoding is deterministic. It knows types
 and lengths, not meanings, and never sees payload: a field `payload` has no place in any message and is left out.
 """
@@ -11,9 +11,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
 from enum import IntEnum
-from operator import attrgetter
 from types import ModuleType, NoneType, UnionType
-from typing import Final, NewType, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Final, NewType, NoReturn, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
@@ -63,7 +62,7 @@ class ProtobufBodies:
 
     def manifest_of(self, head: bytes) -> Manifest | None:
         """Of an old head only the manifest matters; the many versions and retries in it would cost far more."""
-        return cast("Manifest | None", _parsed(Head, head, _READ_MANIFEST))
+        return cast("Manifest | None", _parsed(Head, head, _read_manifest))
 
     def _decode_head(self, data: bytes) -> Head:
         """The same few heads come again with every read: each is a value, so all may share one."""
@@ -99,13 +98,12 @@ class _Malformed(Exception):
 
 
 class _Shape:
-    """How one dataclass lies in one message type."""
+    """How one dataclass lies in one message type, as two functions compiled from its fields. A call for each field,
+    which a list of converters would need, took twice as long."""
 
     def __init__(self, cls: type, new: type[Message], descriptor: Descriptor) -> None:
         self.new = new
-        self._cls = cls
-        self._fills: list[Fill] = []
-        self._reads: list[Read] = []
+        source = _Source(cls)
         hints = get_type_hints(cls)
         mirrored: set[str] = set()
         for field in fields(cls):
@@ -113,28 +111,57 @@ class _Shape:
             if in_message is None:
                 if field.name != "payload":
                     raise TypeError(f"{descriptor.full_name} lacks {field.name} of {cls.__name__}")
-                self._reads.append(_no_payload)
+                source.reads.append('b""')
                 continue
             mirrored.add(field.name)
-            fill, read = _field(hints[field.name], in_message)
+            _add_field(source, hints[field.name], in_message)
             if in_message.has_presence and in_message.message_type is None:
                 if field.default is MISSING:
                     raise TypeError(
                         f"{cls.__name__}.{field.name} needs a default: its message may leave it out"
                     )
-                read = _or_default(field.name, read, field.default)
-            self._fills.append(fill)
-            self._reads.append(read)
+                source.default(field.name, field.default)
         if extra := set(descriptor.fields_by_name) - mirrored:
             raise TypeError(f"{cls.__name__} lacks {sorted(extra)} of {descriptor.full_name}")
+        self.fill, self.read = source.compiled()
 
-    def fill(self, value: object, message: Message) -> None:
-        for fill in self._fills:
-            fill(value, message)
 
-    def read(self, message: Message) -> object:
-        value: object = self._cls(*[read(message) for read in self._reads])
-        return value
+class _Source:
+    """The text of a class's `fill(v, m)` and `read(m)`, and what it names. `v` is a value, `m` its message."""
+
+    def __init__(self, cls: type) -> None:
+        self._cls = cls
+        self.fills: list[str] = []
+        self.reads: list[str] = []
+        """Expressions, one for each field of the class."""
+        self._names: dict[str, object] = {
+            "new": cls,
+            "lengths": _ID_LENGTHS,
+            "no_id": _no_id,
+            "malformed_id": _malformed_id,
+            "missing": _missing,
+        }
+
+    def named(self, value: object) -> str:
+        """A name for `value` in the text."""
+        name = f"x{len(self._names)}"
+        self._names[name] = value
+        return name
+
+    def add(self, fill: str, read: str) -> None:
+        self.fills.append(fill)
+        self.reads.append(read)
+
+    def default(self, name: str, value: object) -> None:
+        """What the last field is where its message leaves it out."""
+        self.reads[-1] = f"({self.reads[-1]}) if m.HasField({name!r}) else {self.named(value)}"
+
+    def compiled(self) -> tuple[Fill, Read]:
+        fill = "\n    ".join(["def fill(v, m):", *(self.fills or ["pass"])])
+        read = f"def read(m):\n    return new({', '.join(self.reads)})"
+        code = compile(f"{fill}\n{read}\n", f"<protobuf of {self._cls.__name__}>", "exec")
+        exec(code, self._names)  # noqa: S102 - the text is made of our own field names, as in `dataclasses`
+        return cast("Fill", self._names["fill"]), cast("Read", self._names["read"])
 
 
 _SHAPES: Final[dict[type, _Shape]] = {}
@@ -170,29 +197,32 @@ def _parsed(cls: type, data: bytes, read: Read) -> object:
         raise IntegrityError(f"{len(data)} bytes are not a {cls.__name__}: {error}") from error
 
 
-def _field(hint: object, field: FieldDescriptor) -> tuple[Fill, Read]:
+def _add_field(source: _Source, hint: object, field: FieldDescriptor) -> None:
     """How one field is written and read, by its type hint."""
     name = field.name
+    while isinstance(hint, NewType) and hint not in _ID_TYPES:
+        hint = hint.__supertype__
     if get_origin(hint) is tuple:
-        return _repeated(name, get_args(hint), field)
-    if get_origin(hint) is UnionType:
+        _add_repeated(source, get_args(hint), field)
+    elif get_origin(hint) is UnionType:
         inner, none = get_args(hint)
         assert none is NoneType, f"{name}: only `X | None` has a form in protobuf"
         if is_dataclass(inner):
-            return _optional_message(name, _nested(cast("type", inner), _inner(field)))
-        return _optional_id(name, inner)
-    if hint in _ID_TYPES:
-        return _id(name)
-    while isinstance(hint, NewType):
-        hint = hint.__supertype__
-    if is_dataclass(hint):
-        return _message(name, _nested(cast("type", hint), _inner(field)))
-    if isinstance(hint, type) and issubclass(hint, IntEnum):
-        return _enum(name, hint)
-    if field.message_type is not None or field.is_repeated:
+            _add_message(source, field, cast("type", inner), optional=True)
+        else:
+            assert inner in _ID_TYPES, f"{name}: only ids and messages may be None"
+            _add_id(source, name, optional=True)
+    elif hint in _ID_TYPES:
+        _add_id(source, name, optional=False)
+    elif is_dataclass(hint):
+        _add_message(source, field, cast("type", hint), optional=False)
+    elif isinstance(hint, type) and issubclass(hint, IntEnum):
+        members = source.named(_Members(name, hint))
+        source.add(f"m.{name} = v.{name}", f"{members}[m.{name}]")
+    elif field.message_type is not None or field.is_repeated:
         raise TypeError(f"{name}: {hint} against {field.full_name}")
-    get = attrgetter(name)
-    return (lambda value, message: setattr(message, name, get(value))), get
+    else:
+        source.add(f"m.{name} = v.{name}", f"m.{name}")
 
 
 def _inner(field: FieldDescriptor) -> Descriptor:
@@ -201,178 +231,92 @@ def _inner(field: FieldDescriptor) -> Descriptor:
     return field.message_type
 
 
-def _repeated(name: str, inner: tuple[object, ...], field: FieldDescriptor) -> tuple[Fill, Read]:
-    item = inner[0]
+def _add_id(source: _Source, name: str, *, optional: bool) -> None:
+    given = f'v.{name} or b""' if optional else f"v.{name}"
+    found = "(x or None)" if optional else "x"
+    source.add(
+        f"m.{name} = x if len(x := {given}) in lengths else no_id({name!r}, x)",
+        f"{found} if len(x := m.{name}) in lengths else malformed_id({name!r}, x)",
+    )
+
+
+def _add_message(source: _Source, field: FieldDescriptor, cls: type, *, optional: bool) -> None:
+    """Present even when all its fields are zero: None is something else."""
+    name, shape = field.name, _nested(cls, _inner(field))
+    fill, read = source.named(shape.fill), source.named(shape.read)
+    there = f"x = m.{name}; x.SetInParent(); {fill}(v.{name}, x)"
+    absent = "None" if optional else f"missing({name!r})"
+    source.add(
+        f"if v.{name} is not None: {there}" if optional else there,
+        f"{read}(m.{name}) if m.HasField({name!r}) else {absent}",
+    )
+
+
+def _add_repeated(source: _Source, inner: tuple[object, ...], field: FieldDescriptor) -> None:
+    item, name = inner[0], field.name
     assert inner[1:] == (Ellipsis,), f"{name}: only tuples of one type and any length have a form in protobuf"
     if get_origin(item) is tuple:
         if _inner(field).GetOptions().map_entry:
-            return _map(name)
-        first, second = (inside.name for inside in _inner(field).fields)
-        return _pairs(name, first, second)
-    if is_dataclass(item):
-        return _messages(name, _nested(cast("type", item), _inner(field)))
-    get = attrgetter(name)
-    if item in _ID_TYPES:
-        return _ids(name)
-
-    def fill(value: object, message: Message) -> None:
-        get(message).extend(get(value))
-
-    return fill, lambda message: tuple(get(message))
-
-
-def _check_id(name: str, value: bytes) -> None:
-    if len(value) not in _ID_LENGTHS:
-        raise _Malformed(f"{name} has {len(value)} bytes, not {ids.ID_BYTES}")
-
-
-def _must_be_id(name: str, value: bytes) -> bytes:
-    if len(value) not in _ID_LENGTHS:
-        raise ValueError(f"{name} has {len(value)} bytes, not {ids.ID_BYTES}")
-    return value
+            _add_map(source, name)
+        else:
+            first, second = (inside.name for inside in _inner(field).fields)
+            source.add(
+                f"for one, two in v.{name}: m.{name}.add(**{{{first!r}: one, {second!r}: two}})",
+                f"tuple([(x.{first}, x.{second}) for x in m.{name}])",
+            )
+    elif is_dataclass(item):
+        shape = _nested(cast("type", item), _inner(field))
+        fill, read = source.named(shape.fill), source.named(shape.read)
+        source.add(f"for x in v.{name}: {fill}(x, m.{name}.add())", f"tuple([{read}(x) for x in m.{name}])")
+    elif item in _ID_TYPES:
+        source.add(
+            f"m.{name}.extend([x if len(x) in lengths else no_id({name!r}, x) for x in v.{name}])",
+            f"tuple([x if len(x) in lengths else malformed_id({name!r}, x) for x in m.{name}])",
+        )
+    else:
+        source.add(f"m.{name}.extend(v.{name})", f"tuple(m.{name})")
 
 
-def _id(name: str) -> tuple[Fill, Read]:
-    get = attrgetter(name)
-
-    def fill(value: object, message: Message) -> None:
-        setattr(message, name, _must_be_id(name, get(value)))
-
-    def read(message: Message) -> object:
-        value: bytes = get(message)
-        _check_id(name, value)
-        return value
-
-    return fill, read
-
-
-def _optional_id(name: str, hint: object) -> tuple[Fill, Read]:
-    assert hint in _ID_TYPES, f"{name}: only ids and messages may be None"
-    get = attrgetter(name)
-
-    def fill(value: object, message: Message) -> None:
-        setattr(message, name, _must_be_id(name, get(value) or b""))
-
-    def read(message: Message) -> object:
-        value: bytes = get(message)
-        _check_id(name, value)
-        return value or None
-
-    return fill, read
-
-
-def _ids(name: str) -> tuple[Fill, Read]:
-    get = attrgetter(name)
-
-    def fill(value: object, message: Message) -> None:
-        items: tuple[bytes, ...] = get(value)
-        for item in items:
-            _must_be_id(name, item)
-        get(message).extend(items)
-
-    def read(message: Message) -> object:
-        items: tuple[bytes, ...] = tuple(get(message))
-        for item in items:
-            _check_id(name, item)
-        return items
-
-    return fill, read
-
-
-def _enum(name: str, enum: type[IntEnum]) -> tuple[Fill, Read]:
-    get = attrgetter(name)
-    members = {int(member): member for member in enum}
-
-    def fill(value: object, message: Message) -> None:
-        setattr(message, name, get(value))
-
-    def read(message: Message) -> object:
-        number: int = get(message)
-        try:
-            return members[number]
-        except KeyError:
-            raise _Malformed(f"{name} is {number}, no {enum.__name__}") from None
-
-    return fill, read
-
-
-def _message(name: str, shape: _Shape) -> tuple[Fill, Read]:
-    get = attrgetter(name)
-
-    def fill(value: object, message: Message) -> None:
-        inner: Message = get(message)
-        inner.SetInParent()
-        shape.fill(get(value), inner)
-
-    def read(message: Message) -> object:
-        if not message.HasField(name):
-            raise _Malformed(f"{name} is missing")
-        return shape.read(get(message))
-
-    return fill, read
-
-
-def _optional_message(name: str, shape: _Shape) -> tuple[Fill, Read]:
-    get = attrgetter(name)
-
-    def fill(value: object, message: Message) -> None:
-        inside = get(value)
-        if inside is not None:
-            inner: Message = get(message)
-            inner.SetInParent()
-            shape.fill(inside, inner)
-
-    def read(message: Message) -> object:
-        return shape.read(get(message)) if message.HasField(name) else None
-
-    return fill, read
-
-
-def _messages(name: str, shape: _Shape) -> tuple[Fill, Read]:
-    get = attrgetter(name)
-
-    def fill(value: object, message: Message) -> None:
-        add: Callable[[], Message] = get(message).add
-        for item in get(value):
-            shape.fill(item, add())
-
-    return fill, lambda message: tuple([shape.read(item) for item in get(message)])
-
-
-def _map(name: str) -> tuple[Fill, Read]:
+def _add_map(source: _Source, name: str) -> None:
     """Pairs of strings, sorted by key: the order in which they come back, whatever order they were given in."""
-    get = attrgetter(name)
 
-    def fill(value: object, message: Message) -> None:
-        pairs: tuple[tuple[str, str], ...] = get(value)
-        if pairs:
-            unique = dict(pairs)
-            if len(unique) != len(pairs):
-                raise ValueError(f"{name} names a key twice")
-            get(message).update(unique)
+    def unique(pairs: tuple[tuple[str, str], ...]) -> dict[str, str]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise ValueError(f"{name} names a key twice")
+        return found
 
-    return fill, lambda message: tuple(sorted(get(message).items()))
-
-
-def _pairs(name: str, first: str, second: str) -> tuple[Fill, Read]:
-    get, get_first, get_second = attrgetter(name), attrgetter(first), attrgetter(second)
-
-    def fill(value: object, message: Message) -> None:
-        add: Callable[[], Message] = get(message).add
-        for one, two in get(value):
-            item = add()
-            setattr(item, first, one)
-            setattr(item, second, two)
-
-    return fill, lambda message: tuple([(get_first(item), get_second(item)) for item in get(message)])
+    source.add(
+        f"if v.{name}: m.{name}.update({source.named(unique)}(v.{name}))", f"tuple(sorted(m.{name}.items()))"
+    )
 
 
-def _or_default(name: str, read: Read, default: object) -> Read:
-    return lambda message: read(message) if message.HasField(name) else default
+class _Members(dict[int, IntEnum]):
+    """The members of an enum by number."""
+
+    def __init__(self, name: str, enum: type[IntEnum]) -> None:
+        super().__init__({int(member): member for member in enum})
+        self._name = name
+        self._enum = enum
+
+    def __missing__(self, number: int) -> IntEnum:
+        raise _Malformed(f"{self._name} is {number}, no {self._enum.__name__}")
 
 
-def _no_payload(_message: Message) -> object:
-    return b""
+def _no_id(name: str, value: bytes) -> NoReturn:
+    raise ValueError(f"{name} has {len(value)} bytes, not {ids.ID_BYTES}")
 
 
-_READ_MANIFEST: Final = _optional_message("manifest", _nested(Manifest, types_pb2.Manifest.DESCRIPTOR))[1]
+def _malformed_id(name: str, value: bytes) -> NoReturn:
+    raise _Malformed(f"{name} has {len(value)} bytes, not {ids.ID_BYTES}")
+
+
+def _missing(name: str) -> NoReturn:
+    raise _Malformed(f"{name} is missing")
+
+
+_MANIFEST: Final = _nested(Manifest, types_pb2.Manifest.DESCRIPTOR)
+
+
+def _read_manifest(head: Message) -> object:
+    return _MANIFEST.read(cast("types_pb2.Head", head).manifest) if head.HasField("manifest") else None
