@@ -131,6 +131,12 @@ MUTANTS: Final = (
         _TEST_SCREEN,
     ),
     Mutant(
+        "heal-forgets-the-undecided",
+        "heal reads the head before the one that was accepted and lacks shards, and is content",
+        (Edit(_HEALER, "if (reading.ballot or NO_BALLOT) < ailing.accepted:", "if False:"),),
+        "tests/unit/test_heal_undecided.py",
+    ),
+    Mutant(
         "heal-goes-first",
         "heal never rests for callers",
         (Edit(_FOREGROUND, "if self.busy else 0.0", "if False else 0.0"),),

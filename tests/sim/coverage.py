@@ -132,6 +132,7 @@ _OTHER: Final = (
     "a write won the race for a door",
     "a bucket was deleted under a writer",
     "partitions moved to other homes",
+    "a claim of status was checked while there was trouble",
 )
 
 

@@ -11,8 +11,8 @@ import gc
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -21,6 +21,7 @@ from holdfast_node.core.api import Condition
 from holdfast_node.core.errors import HoldfastError
 from holdfast_node.services import collection, collector, eras
 from tests.sim.checker import Kind, Result
+from tests.sim.claims import Witness
 from tests.sim.client import ConnectionLost, SimClient
 from tests.sim.cluster import Cluster, Topology
 from tests.sim.doors import race_for_a_door
@@ -52,6 +53,7 @@ TOPOLOGIES: Final = (
 )
 GROUPED: Final = Topology("lrc:8+4/2", (3, 3, 3, 3), partitions=2)
 GROUPED_SHARE: Final = 0.06
+WATCHED_SHARE: Final = 0.25
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ class Plan:
     bursts: int
     patience_s: float = PATIENCE_S
     undo_seconds: int = 24 * 3600
+    watched: bool = False
+    """What status claims is checked all the time."""
 
     @staticmethod
     def drawn(seed: int) -> Plan:
@@ -86,6 +90,7 @@ class Plan:
             rounds=chooser.randint(3, 9),
             bursts=chooser.randint(1, 2),
             undo_seconds=random.Random(f"undo {seed}").choice((0, 1, 3, 10, 24 * 3600)),
+            watched=random.Random(f"watched {seed}").random() < WATCHED_SHARE,
         )
 
 
@@ -237,13 +242,33 @@ class World:
         try:
             async with asyncio.timeout(WORLD_LIMIT_S):
                 await self._birth()
-                for _ in range(self.plan.bursts):
-                    await self._burst()
-                await self._calm()
+                async with self._watched():
+                    for _ in range(self.plan.bursts):
+                        await self._burst()
+                    await self._calm()
                 await self._read_back()
         except TimeoutError:
             busy = ", ".join(f"{client.name}: {client.busy}" for client in self.clients)
             self.violations.append(f"STUCK: the world did not end within {WORLD_LIMIT_S} s ({busy})")
+
+    @asynccontextmanager
+    async def _watched(self) -> AsyncGenerator[None]:
+        """Not where data rots or disks lie: nobody can know of that before it is read."""
+        trouble = self.plan.trouble
+        if not self.plan.watched or trouble.damages or trouble.read_errors:
+            yield
+            return
+        chooser = random.Random(f"witness {self.seed}")
+        witness = Witness(self.cluster, self.history, bucket=BUCKET, keys=self.keys, chooser=chooser)
+        looking = asyncio.ensure_future(witness.run())
+        try:
+            yield
+        finally:
+            looking.cancel()
+            await asyncio.wait([looking])
+            self.violations += witness.violations
+            if not looking.cancelled():
+                looking.result()
 
     async def _birth(self) -> None:
         await self.cluster.found()

@@ -200,6 +200,15 @@ async def until_healthy(small: SmallCluster, patience_s: float = 120.0) -> None:
     raise AssertionError(f"not healthy after {patience_s} s: {problems}")
 
 
+async def stop_last_home(small: SmallCluster, key: bytes) -> str:
+    """Of a healthy cluster, so that the key's steward stays; returns once the others count it as down."""
+    await until_healthy(small)
+    away = (await small.homes(key))[-1]
+    small.cluster.stop_at_once(small.machine(away))
+    await pass_time(5)
+    return away
+
+
 def run_story(
     story: Callable[[SmallCluster], Awaitable[None]],
     *,

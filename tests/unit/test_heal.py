@@ -34,6 +34,7 @@ from tests.support.small_clusters import (
     pass_time,
     payload_of,
     run_story,
+    stop_last_home,
     until_healthy,
 )
 
@@ -102,15 +103,6 @@ async def everything_is_home(small: SmallCluster) -> None:
             }
             assert len(part.checksums) == len(homes)
         assert await small.get(key) == payload_of(size)
-
-
-async def stop_last_home(small: SmallCluster, key: bytes) -> str:
-    """Of a healthy cluster, so that the key's steward stays; returns once the others count it as down."""
-    await until_healthy(small)
-    away = (await small.homes(key))[-1]
-    small.cluster.stop_at_once(small.machine(away))
-    await pass_time(5)
-    return away
 
 
 async def put_for_seed(small: SmallCluster, key: bytes) -> BlobId:

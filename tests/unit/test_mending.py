@@ -11,7 +11,7 @@ import pytest
 
 from holdfast_node.core.errors import StoreFull, Unavailable
 from holdfast_node.core.geometry import layout_of
-from holdfast_node.core.head import Manifest
+from holdfast_node.core.head import NO_BALLOT, Manifest
 from holdfast_node.core.ids import BlobId, StoreId
 from holdfast_node.core.messages import FindShards, Reply, Request, StageCell, StageWhole
 from holdfast_node.core.topology import Topology
@@ -19,7 +19,7 @@ from holdfast_node.ports import Buffer, Codec
 from holdfast_node.services.budget import KEEP_BYTES, Budget
 from holdfast_node.services.datapath import DataPath, KeyPlace, PartTarget, source_of
 from holdfast_node.services.dispatcher import Caller
-from holdfast_node.services.mending import NO_BALLOT, Mended, Mender, _Part, plans_of, take_census
+from holdfast_node.services.mending import Mended, Mender, _Part, plans_of, take_census
 from holdfast_node.services.node import Node
 from holdfast_node.services.rebuild import Rebuild
 from tests.support.small_clusters import Serve, SmallCluster, pass_time, payload_of, run_story

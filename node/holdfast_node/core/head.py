@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Final
 
-from holdfast_node.core.ids import BlobId, Digest, Era, RequestId, StoreId, Version
+from holdfast_node.core.ids import ID_BYTES, BlobId, Digest, Era, RequestId, StoreId, Version
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -17,6 +18,10 @@ class Ballot:
     store: StoreId
     boot: int
     attempt: int
+
+
+NO_BALLOT: Final = Ballot(0, 0, StoreId(bytes(ID_BYTES)), 0, 0)
+"""Below every other."""
 
 
 @dataclass(frozen=True, slots=True)

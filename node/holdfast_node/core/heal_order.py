@@ -13,6 +13,7 @@ from typing import Final
 
 from holdfast_node.core.api import Margin
 from holdfast_node.core.codes import Code
+from holdfast_node.core.head import NO_BALLOT, Ballot
 from holdfast_node.core.ids import BucketId, StoreId
 from holdfast_node.core.margin import gravity, least, shard_survives, shards_survive
 from holdfast_node.core.topology import Topology
@@ -49,6 +50,8 @@ class Ailing:
     report: int = 0
     why: str = ""
     """What went wrong the last time."""
+    accepted: Ballot = NO_BALLOT
+    """Under which the head was accepted that lacks shards: it need not be decided yet."""
 
     @property
     def name(self) -> tuple[int, BucketId, bytes]:
@@ -91,6 +94,7 @@ class HealOrder:
                 tries=max(known.tries, ailing.tries),
                 due_s=known.due_s if known.tries else min(known.due_s, ailing.due_s),
                 why=known.why,
+                accepted=max(known.accepted, ailing.accepted),
             )
         elif len(self._items) >= self._limit:
             return False

@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from holdfast_node.core.api import Margin
-from holdfast_node.core.errors import BucketClosing, HoldfastError, NotVoting
-from holdfast_node.core.head import Ballot, Head, HeadKind
+from holdfast_node.core.errors import BucketClosing, HoldfastError, NotVoting, Unavailable
+from holdfast_node.core.head import NO_BALLOT, Ballot, Head, HeadKind
 from holdfast_node.core.heal_order import NO_MARGIN_KNOWN, NONE_AILING, Ailing, HealOrder
 from holdfast_node.core.ids import BucketId, StoreId
 from holdfast_node.core.margin import gravity, least
@@ -185,7 +185,8 @@ class Healer:
         head = self._bodies.decode(Head, register.head)
         if head.manifest is None:
             return
-        found = Found(KeyPlace(ward.pool, register.bucket, register.key), head, (head.manifest,))
+        ballot = register.ballot if isinstance(register, Accept) else register.accepted
+        found = Found(KeyPlace(ward.pool, register.bucket, register.key), head, (head.manifest,), ballot)
         ailing = ailing_as_named(self._path, ward.partition, found, self._up, fresh=True)
         if ailing is not None:
             self._add(ailing)
@@ -365,6 +366,10 @@ class Healer:
                 self._order.remove(ailing)
                 return None
             reading = await self._path.registers.read(place.pool, place.bucket, place.key)
+            if (reading.ballot or NO_BALLOT) < ailing.accepted:
+                if ailing.tries:  # whoever proposed it has had its time
+                    await self._path.registers.rewrite(*ailing.name, above=ailing.accepted)
+                raise Unavailable("the head that lacks shards is not decided yet")
             head = reading.head
             manifests = [head.manifest] if head.manifest is not None else []
             kept = [entry for entry in head.retained if entry.kind is HeadKind.BLOB]

@@ -13,7 +13,7 @@ from typing import Final
 from holdfast_node.core.api import Margin
 from holdfast_node.core.errors import HoldfastError
 from holdfast_node.core.geometry import layout_of
-from holdfast_node.core.head import Ballot, Manifest
+from holdfast_node.core.head import NO_BALLOT, Ballot, Manifest
 from holdfast_node.core.heal_order import PartPlan, may_go, plan_part
 from holdfast_node.core.ids import BlobId, StoreId
 from holdfast_node.core.margin import least
@@ -28,7 +28,6 @@ from holdfast_node.services.rebuild import RUN_BYTES, Rebuild
 FIND_TIMEOUT_S: Final = 10.0
 DROP_TIMEOUT_S: Final = 10.0
 SEEDS_PER_QUESTION: Final = 512
-NO_BALLOT: Final = Ballot(0, 0, StoreId(bytes(16)), 0, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from holdfast_node.core.api import Margin
 from holdfast_node.core.catch_up import merge
 from holdfast_node.core.errors import BucketClosing, NotVoting, Unavailable
 from holdfast_node.core.geometry import layout_of
-from holdfast_node.core.head import ABSENT_HEAD, Head, HeadKind, Manifest
+from holdfast_node.core.head import ABSENT_HEAD, NO_BALLOT, Ballot, Head, HeadKind, Manifest
 from holdfast_node.core.heal_order import Ailing
 from holdfast_node.core.ids import RESERVED_BUCKET, BucketId, StoreId
 from holdfast_node.core.margin import least, nothing_to_spare, shards_survive
@@ -54,6 +54,8 @@ class Found:
     place: KeyPlace
     head: Head
     manifests: tuple[Manifest, ...]
+    accepted: Ballot = NO_BALLOT
+    """Under which the head was accepted, if that is all that is known of it."""
 
     @property
     def lacks_manifests(self) -> bool:
@@ -290,8 +292,9 @@ class Looker:
         return replies(answers, RegisterCopies)
 
     async def _settled(self, place: KeyPlace, copy: RegisterCopy, *, disputed: bool) -> Found:
+        accepted = NO_BALLOT
         if not disputed:
-            head = self._bodies.decode(Head, copy.head)
+            head, accepted = self._bodies.decode(Head, copy.head), copy.accepted
         else:
             try:
                 head = (await self._path.registers.read(place.pool, place.bucket, place.key)).head
@@ -302,7 +305,7 @@ class Looker:
         current = (head.manifest,) if head.manifest is not None else ()
         kept = {retained.blob_id for retained in head.retained}
         older = tuple(manifest for manifest in copy.manifests if manifest.blob_id in kept)
-        return Found(place, head, (*current, *older))
+        return Found(place, head, (*current, *older), accepted)
 
     async def _ask_of_suspects(
         self, topology: Topology, ward: Ward, found: Sequence[Found], up: frozenset[StoreId]
@@ -344,7 +347,14 @@ class Looker:
 def ailing_of(partition: int, key: Found, margin: Margin, due_s: float = 0.0) -> Ailing:
     place = key.place
     return Ailing(
-        place.pool, partition, place.bucket, place.key, margin, since=key.head.created_ms, due_s=due_s
+        place.pool,
+        partition,
+        place.bucket,
+        place.key,
+        margin,
+        since=key.head.created_ms,
+        due_s=due_s,
+        accepted=key.accepted,
     )
 
 
