@@ -119,9 +119,9 @@ def quarantine(output: Output, message: admin_pb2.QuarantineListReply) -> None:
     if not message.blobs:
         console.print("nothing is in quarantine")
         return
-    table = table_of("blob", "survives", "tries", "steward", "why")
+    table = table_of("blob", "losses survived", "tries", "steward", "why")
     for blob in message.blobs:
-        survives = f"{blob.margin} node" if blob.margin >= 0 else "cannot be read"
+        survives = f"any {blob.margin}" if blob.margin >= 0 else "cannot be read"
         name = f"{blob.bucket}/{key_text(blob.key)}"
         row(table, [name, survives, str(blob.tries), blob.node, blob.why], "")
     console.print(table)

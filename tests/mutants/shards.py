@@ -271,7 +271,7 @@ _PLACES: Final = (
     Mutant(
         "handoff-in-the-same-domain",
         "a handoff may put one shard too many into a domain",
-        (Edit(_HOLDERS, "counts[domains[store]] < self._m", "counts[domains[store]] <= self._m"),),
+        (Edit(_HOLDERS, "counts[domains[store]] < self._limit", "counts[domains[store]] <= self._limit"),),
         _TEST_HOLDERS,
     ),
     Mutant(

@@ -109,9 +109,9 @@ class EclibCodec:
         found = {index: bytes(cells[index]) for index in wanted if index in cells}
         far: list[int] = []
         for index in wanted:
-            group = code.group_of(index)
             if index in found:
                 continue
+            group = code.group_of(index)
             if group and group.issubset(cells):
                 found |= self._reconstruct(code, {at: cells[at] for at in group}, [index], length)
             else:

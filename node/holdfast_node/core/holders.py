@@ -111,7 +111,7 @@ class _Plan:
 
     def __init__(self, topology: Topology, pool: int, partition: int) -> None:
         self.holders: dict[int, StoreId] = {}
-        self._most = topology.code(pool).losses_survived
+        self._limit = topology.code(pool).losses_survived
         self._domains = [topology.domain_by_store(tag) for tag in topology.protected_tags(pool)]
         self._counts: list[Counter[str]] = [Counter() for _ in self._domains]
         self._salt = b"%d.%d." % (pool, partition)
@@ -132,7 +132,7 @@ class _Plan:
         if store in self.holders.values():
             return False
         return all(
-            counts[domains[store]] < self._most
+            counts[domains[store]] < self._limit
             for domains, counts in zip(self._domains, self._counts, strict=True)
         )
 
@@ -142,7 +142,7 @@ class _Plan:
         after = [
             counts[domains[store]] + 1 for domains, counts in zip(self._domains, self._counts, strict=True)
         ]
-        over = sum(max(0, count - self._most) for count in after)
+        over = sum(max(0, count - self._limit) for count in after)
         crowd = sum(count * count for count in after[1:])
         return over, after[0], crowd, xxh3_64_intdigest(self._salt + b"%d." % index + store)
 

@@ -27,8 +27,9 @@ Version = NewType("Version", int)
 ShardIndex = NewType("ShardIndex", int)
 
 RESERVED_BUCKET: Final = BucketId(bytes(ID_BYTES))
+"""The bucket that holds the bucket records."""
 RESERVED_POOL: Final = 0
-"""The bucket that holds the bucket records; it lives in pool 0."""
+"""Where it lives."""
 
 KEY_BYTES_MAX: Final = 1024
 METADATA_BYTES_MAX: Final = 8 * 1024

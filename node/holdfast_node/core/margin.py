@@ -130,8 +130,8 @@ def margin_of(
 
     `partitions[i]` is the partition of part i and `parts[i]` its holders; `partitions[0]`, whose register
     names the version, is there even when there are no parts. `code` is the pool's unless given (`copy:N` for a blob
-    whose every shard is the whole payload). `full`: every shard is at its home,
-    and neither a home nor a voter is down, learning or suspect.
+    whose every shard is the whole payload). `full`: every shard is at its home, and neither a home nor a voter is down,
+    learning or suspect.
     """
     assert len(partitions) >= max(1, len(parts)), "each part has a partition, and the key has one"
     code = code or topology.code(pool)

@@ -179,7 +179,8 @@ class PlanReply:
 
 @dataclass(frozen=True, slots=True)
 class QuarantinedBlob:
-    """A key that heal cannot mend. `bucket` is a name, or an id in hex if no bucket has it any more."""
+    """A key that heal cannot mend. `bucket` is a name, or an id in hex if no bucket has it any more. `margin` is the
+    least of all protected tags."""
 
     bucket: str
     key: bytes

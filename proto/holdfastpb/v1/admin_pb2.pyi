@@ -770,7 +770,7 @@ class QuarantinedBlob(_message.Message):
     """its steward"""
     tries: _builtins.int
     margin: _builtins.int
-    """in nodes; -1: it cannot be read now"""
+    """the least of all protected tags; -1: it cannot be read now"""
     why: _builtins.str
     def __init__(
         self,

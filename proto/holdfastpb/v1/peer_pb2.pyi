@@ -2047,7 +2047,7 @@ class QuarantinedKey(_message.Message):
     key: _builtins.bytes
     tries: _builtins.int
     margin: _builtins.int
-    """in nodes; -1: it cannot be read now"""
+    """the least of all protected tags; -1: it cannot be read now"""
     why: _builtins.str
     def __init__(
         self,
