@@ -135,8 +135,8 @@ MUTANTS: Final = (
         (
             Edit(
                 _FOLLOWER,
-                "    return topology.code(pool).n - topology.quorum(pool)\n",
-                "    return topology.code(pool).n - topology.quorum(pool) - 1\n",
+                "    return topology.enough_to_see(pool, partition) - 1\n",
+                "    return topology.enough_to_see(pool, partition) - 2\n",
             ),
         ),
         _TEST,

@@ -215,7 +215,13 @@ _LEARNING: Final = (
     Mutant(
         "learn-from-one-fewer",
         "a learner asks one home too few to meet every majority",
-        (Edit(_LEARNER, "- topology.quorum(pool) + 1", "- topology.quorum(pool)"),),
+        (
+            Edit(
+                _LEARNER,
+                "        needed = topology.enough_to_see(scope.pool, scope.partition)\n",
+                "        needed = topology.enough_to_see(scope.pool, scope.partition) - 1\n",
+            ),
+        ),
         _TEST_LEARNER,
     ),
     Mutant(

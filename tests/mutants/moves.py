@@ -34,7 +34,7 @@ MUTANTS: Final = (
         (
             Edit(
                 _QUORUM,
-                "return enough and (self.moving is None or len(self.moving.intersection(stores)) >= self.quorum)",
+                "return enough and (self.moving is None or len(self.moving.intersection(stores)) >= self.new_quorum)",
                 "return enough",
             ),
         ),

@@ -21,7 +21,6 @@ from holdfast_node.core.operation import Operation
 from holdfast_node.core.topology import Topology
 from holdfast_node.ports import Codec
 from holdfast_node.services import membership, striping
-from holdfast_node.services.learner import Learner
 from holdfast_node.services.log.replay import Replay
 from tests.stories import cluster_stage, register_stage, removals
 from tests.stories.removals import Patch, always, everywhere
@@ -114,10 +113,10 @@ def _the_first_bad_record_is_the_end() -> Sequence[Patch]:
 
 
 def _fewer_teachers() -> Sequence[Patch]:
-    def one_less(topology: Topology, pool: int) -> int:
-        return topology.code(pool).n - topology.quorum(pool)
+    def one_less(enough: Callable[[Topology, int, int], int]) -> Callable[[Topology, int, int], int]:
+        return lambda topology, pool, partition: enough(topology, pool, partition) - 1
 
-    return [(Learner, "_needed", lambda _: staticmethod(one_less))]
+    return [(Topology, "enough_to_see", one_less)]
 
 
 def _fewer_listed() -> Sequence[Patch]:

@@ -378,8 +378,8 @@ def test_an_answer_from_before_somebody_came_back_does_not_count() -> None:
 def test_whatever_a_majority_decided_without_a_home_is_in_a_feed_it_follows(code: str) -> None:
     topology = Topology(cluster(nodes(parse_code(code).n), code=code))
     others = range(parse_code(code).n - 1)
-    followed = follower._needed(topology, 0)
-    for majority in combinations(others, topology.quorum(0)):
+    followed = follower._needed(topology, 0, 0)
+    for majority in combinations(others, topology.roster(0, 0).quorum):
         for feeds in combinations(others, followed):
             assert set(majority) & set(feeds)
 

@@ -79,7 +79,8 @@ def test_learners_and_suspects_are_homes_that_do_not_vote() -> None:
     )
     topology = Topology(changed)
     assert topology.voting_homes(0, 0) == (homes[0], homes[2], homes[3], homes[5])
-    assert topology.quorum(0) == 4
+    assert topology.roster(0, 0).quorum == 4
+    assert topology.enough_to_see(0, 0) == 3
     assert topology.scope(0, 0).generation == 2
     assert [scope.partition for scope in topology.learned_by(homes[1])] == [0]
     assert topology.learned_by(homes[0]) == ()

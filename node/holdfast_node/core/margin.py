@@ -91,9 +91,7 @@ def gravity(margin: Margin) -> tuple[int, ...]:
     return tuple(sorted(count for _, count in margin.entries))
 
 
-def majority_survives(
-    members_alive: Collection[StoreId], n_total: int, domains: Mapping[StoreId, str]
-) -> int:
+def majority_survives(members_alive: Iterable[StoreId], n_total: int, domains: Mapping[StoreId, str]) -> int:
     """The largest number of whole domains of which any may go and a majority of `n_total` is left; -1 if it
     is not."""
     at = Counter(domains[store] for store in members_alive if store in domains)
@@ -157,9 +155,10 @@ def register_survives(topology: Topology, pool: int, partition: int, up: Up, tag
     """How many domains of `tag` may go before this partition's registers lose a majority they need: while a move is
     open, that of the new homes too."""
     roster = topology.roster(pool, partition)
-    sets = [roster.voters] if roster.moving is None else [roster.voters, roster.moving]
-    n, domains = topology.code(pool).n, topology.domain_by_store(tag)
-    return min(majority_survives([store for store in members if up(store)], n, domains) for members in sets)
+    entry, domains = topology.entry(pool, partition), topology.domain_by_store(tag)
+    sets = [(roster.voters, len(entry.homes))]
+    sets += [(roster.moving, len(entry.moving))] if roster.moving is not None else []
+    return min(majority_survives(filter(up, members), n, domains) for members, n in sets)
 
 
 def voters_survive(topology: Topology, up: Up, tag: str) -> int:
@@ -227,4 +226,4 @@ def _at_home(topology: Topology, pool: int, partition: int, up: Up) -> bool:
     voting = topology.voting_homes(pool, partition)
     if topology.entry(pool, partition).moving:
         return False
-    return len(voting) == topology.code(pool).n and all(up(store) for store in voting)
+    return len(voting) == len(topology.entry(pool, partition).homes) and all(up(store) for store in voting)

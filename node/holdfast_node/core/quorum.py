@@ -35,6 +35,13 @@ class Roster:
     quorum: int
     moving: frozenset[StoreId] | None = None
     generation: int = 0
+    moving_quorum: int = 0
+    """A majority of all homes to be, where they are more or fewer than the old ones; 0: they are as many."""
+
+    @property
+    def new_quorum(self) -> int:
+        """Of `moving`."""
+        return self.moving_quorum or self.quorum
 
     @property
     def everyone(self) -> frozenset[StoreId]:
@@ -43,7 +50,7 @@ class Roster:
     def decides(self, stores: Collection[StoreId]) -> bool:
         """Whether these are enough to promise or to accept."""
         enough = len(self.voters.intersection(stores)) >= self.quorum
-        return enough and (self.moving is None or len(self.moving.intersection(stores)) >= self.quorum)
+        return enough and (self.moving is None or len(self.moving.intersection(stores)) >= self.new_quorum)
 
     def decided(self, ballot: Ballot | None, stores: Collection[StoreId]) -> bool:
         """Whether what these stores hold, accepted under `ballot` (None: nothing), is decided."""

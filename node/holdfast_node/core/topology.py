@@ -18,7 +18,7 @@ from holdfast_node.core.codes import Code, parse_code
 from holdfast_node.core.errors import InvalidArgument
 from holdfast_node.core.ids import BlobId, BucketId, NodeName, StoreId
 from holdfast_node.core.messages import Scope
-from holdfast_node.core.quorum import Roster, majority
+from holdfast_node.core.quorum import Roster, majority, overlap
 
 NODE_TAG: Final = "node"
 """The tag every node has without being given one: its own name. Always protected."""
@@ -155,7 +155,10 @@ class Topology:
             entry = self.entry(pool, partition)
             moving = self.active.intersection(entry.moving) if entry.moving else None
             voting = frozenset(self.voting_homes(pool, partition))
-            known = Roster(voting, self.quorum(pool), moving, entry.generation if entry.moving else 0)
+            generation, new_quorum = (
+                (entry.generation, majority(len(entry.moving))) if entry.moving else (0, 0)
+            )
+            known = Roster(voting, majority(len(entry.homes)), moving, generation, new_quorum)
             self._rosters[pool, partition] = known
         return known
 
@@ -163,9 +166,9 @@ class Topology:
         """How many partitions are on their way to other homes."""
         return sum(bool(entry.moving) for pool in self.map.pools for entry in pool.partitions)
 
-    def quorum(self, pool: int) -> int:
-        """A majority of all n homes, whoever of them may vote today."""
-        return majority(self._codes[pool].n)
+    def enough_to_see(self, pool: int, partition: int) -> int:
+        """So many homes share one with every majority, hence hold every decided head between them."""
+        return overlap(len(self.entry(pool, partition).homes))
 
     def voting_homes(self, pool: int, partition: int) -> tuple[StoreId, ...]:
         """The homes whose answers count: neither learners nor suspect. In home order. While a move is open these are

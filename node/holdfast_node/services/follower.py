@@ -106,7 +106,7 @@ class Follower:
         topology = self._path.maps.topology
         if topology is None:
             return False
-        return len(self._followed.get((pool, partition), ())) >= _needed(topology, pool)
+        return len(self._followed.get((pool, partition), ())) >= _needed(topology, pool, partition)
 
     # --- working --------------------------------------------------------------------------------------------
 
@@ -152,7 +152,7 @@ class Follower:
                 continue
             mine = homes.index(self._path.me)
             others = [home for home in (*homes[mine + 1 :], *homes[:mine]) if self._path.links.is_up(home)]
-            for home in others[: _needed(topology, scope.pool)]:
+            for home in others[: _needed(topology, scope.pool, scope.partition)]:
                 found.setdefault(home, []).append((scope.pool, scope.partition))
         return found
 
@@ -249,9 +249,9 @@ class Follower:
         return sum(not self.is_level(scope.pool, scope.partition) for scope in kept)
 
 
-def _needed(topology: Topology, pool: int) -> int:
+def _needed(topology: Topology, pool: int, partition: int) -> int:
     """Other homes to follow: whatever a majority decided without this one, one of so many has accepted."""
-    return topology.code(pool).n - topology.quorum(pool)
+    return topology.enough_to_see(pool, partition) - 1
 
 
 def _nobody_hears(copy: RegisterCopy) -> None:

@@ -262,14 +262,9 @@ class Learner:
                     map(topology.name, sources)
                 )
                 return begun
-        needed = self._needed(topology, scopes[0].pool)
+        needed = topology.enough_to_see(scopes[0].pool, scopes[0].partition)
         self._detail = f"waiting for {needed} voting homes to be up"
         return None
-
-    @staticmethod
-    def _needed(topology: Topology, pool: int) -> int:
-        """So many homes meet every majority, hence hold every decided head between them."""
-        return topology.code(pool).n - topology.quorum(pool) + 1
 
     def _sources(self, topology: Topology, scope: Scope) -> tuple[StoreId, ...]:
         """Empty if not enough voting homes are up. The same order for every partition, so that many share a
@@ -277,7 +272,7 @@ class Learner:
         now = asyncio.get_running_loop().time()
         up = [s for s in topology.voting_homes(scope.pool, scope.partition) if self._links.is_up(s)]
         up.sort(key=lambda store: (self._avoid.get(store, 0.0) > now, topology.name(store)))
-        needed = self._needed(topology, scope.pool)
+        needed = topology.enough_to_see(scope.pool, scope.partition)
         return tuple(sorted(up[:needed])) if len(up) >= needed else ()
 
     async def _step(self, current: _Pass) -> Work:

@@ -29,7 +29,6 @@ from holdfast_node.core.listing import (
     plan,
 )
 from holdfast_node.core.messages import ListRegisters, RegisterPage, Scope
-from holdfast_node.core.quorum import overlap
 from holdfast_node.core.topology import Topology
 from holdfast_node.ports import Failed, Links
 from holdfast_node.services.fanout import gather, replies
@@ -149,9 +148,12 @@ class Listing:
     def _plan(
         self, topology: Topology, pool: int, excluded: Mapping[StoreId, HoldfastError]
     ) -> dict[StoreId, tuple[Scope, ...]]:
-        needed = overlap(topology.code(pool).n)
         electorates = [
-            Electorate(scope, self._best_first(topology.voting_homes(pool, scope.partition)), needed)
+            Electorate(
+                scope,
+                self._best_first(topology.voting_homes(pool, scope.partition)),
+                topology.enough_to_see(pool, scope.partition),
+            )
             for scope in topology.scopes(pool)
         ]
         try:

@@ -243,10 +243,10 @@ def _risks(topology: Topology, specimen: Specimen, census: Census, loss: Loss) -
     place = specimen.place
     partition = topology.key_partition(place.pool, place.bucket, place.key)
     roster = topology.roster(place.pool, partition)
-    for members in (roster.voters, roster.moving):
-        left = len(members - census.silent - loss.stores) if members is not None else roster.quorum
-        if left < roster.quorum:
-            found.append(risk(0, left, roster.quorum, "register"))
+    for members, needed in ((roster.voters, roster.quorum), (roster.moving, roster.new_quorum)):
+        left = len(members - census.silent - loss.stores) if members is not None else needed
+        if left < needed:
+            found.append(risk(0, left, needed, "register"))
     return found
 
 

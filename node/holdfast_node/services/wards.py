@@ -270,7 +270,7 @@ class Looker:
 
     async def _pages(self, topology: Topology, ward: Ward) -> dict[StoreId, RegisterCopies]:
         scope = topology.scope(*ward.at)
-        needed = topology.code(ward.pool).n - topology.quorum(ward.pool) + 1
+        needed = topology.enough_to_see(*ward.at)
         homes = topology.voting_homes(*ward.at)
         up = sorted(
             (store for store in homes if self._path.links.is_up(store)), key=lambda s: s != self._path.me
