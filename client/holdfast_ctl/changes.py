@@ -133,6 +133,25 @@ def create(context: click.Context, /, *, name: str, as_json: bool, **described: 
     return EXIT_FINE
 
 
+@click.command(name="code")
+@click.argument("name")
+@click.argument("code")
+@plan_option
+@yes_option
+@json_option
+@click.pass_context
+def recode(
+    context: click.Context, /, *, name: str, code: str, only_plan: bool, yes: bool, as_json: bool
+) -> int:
+    """Bring everything in pool NAME into CODE, while it is read and written: new blobs at once, those that are there
+    one by one. No other change begins until that is done; `clusterctl plan --cancel` brings all of it back."""
+    from holdfastpb.v1 import admin_pb2
+
+    session = session_of(context, as_json=as_json)
+    asked = admin_pb2.ChangeRequest(recode=admin_pb2.RecodePool(pool=name, code=code))
+    return _change(session, asked, f"pool {name} to {code}", only_plan=only_plan, yes=yes)
+
+
 @click.command()
 @click.option("--cancel", is_flag=True, help="Undo the last change: what has moved goes back.")
 @click.option("--wait", is_flag=True, help="Until it is done and every shard is where it belongs.")

@@ -11,7 +11,7 @@ import click
 
 from holdfast.cli.shell import EXIT_FINE, EXIT_REFUSED, EXIT_USAGE, Usage
 from holdfast_ctl import documents, report, screen
-from holdfast_ctl.changes import create, node, plan
+from holdfast_ctl.changes import create, node, plan, recode
 from holdfast_ctl.risk import risk
 from holdfast_ctl.scrub import scrub
 from holdfast_ctl.session import Session, json_option, session_of
@@ -263,6 +263,7 @@ def pool() -> None:
 
 
 pool.add_command(create)
+pool.add_command(recode)
 
 CLUSTER_COMMANDS: Final = (
     init,

@@ -56,11 +56,13 @@ def plan(message: admin_pb2.PlanReply) -> Document:
     return {
         "kind": message.kind,
         "nodes": list(message.nodes),
+        "pool": message.pool or None,
         "epoch": message.epoch,
         "applied": message.applied,
         "partitions": message.partitions,
         "open": message.open,
         "settled": message.settled,
+        "left": message.left or None,
         "pools": [
             {
                 "pool": moves.pool,

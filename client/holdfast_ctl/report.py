@@ -184,8 +184,16 @@ def plan(output: Output, found: admin_pb2.PlanReply) -> None:
         console.print("nothing to do: that is how it is already" if not found.applied else "done")
         return
     did = f"applied, epoch {found.epoch}" if found.applied else "nothing has changed yet"
-    console.print(f"[bold]{found.kind} {safe(' '.join(found.nodes))}[/] · {did}")
+    console.print(f"[bold]{found.kind} {_concerned(found)}[/] · {did}")
     for moves in found.pools:
+        if found.pool == moves.pool:
+            console.print(
+                f"pool {safe(moves.pool)}   everything is written anew: {size_text(moves.bytes)} of shards for what is "
+                "stored now"
+            )
+            continue
+        if found.pool and not moves.slots:
+            continue
         console.print(
             f"pool {safe(moves.pool)}   {moves.slots} of {moves.all_slots} shard slots move, at least "
             f"{moves.least_slots} must; {size_text(moves.bytes)} of what is stored now"
@@ -207,11 +215,17 @@ def progress(output: Output, found: admin_pb2.PlanReply) -> None:
     left = f", about {time_text(found.eta_s)} left" if found.eta_s >= 0 else ""
     how = "done" if found.settled else "shards follow" if not found.open else "under way"
     console.print(
-        f"[bold]{found.kind} {safe(' '.join(found.nodes))}[/] · {how} · {moved} of {found.partitions} partitions "
+        f"[bold]{found.kind} {_concerned(found)}[/] · {how} · {moved} of {found.partitions} partitions "
         f"have moved{left}"
     )
     if not found.settled:
         console.print(f"until then blobs survive the loss of   {losses_text(found.margin)}")
+    if found.left:
+        console.print(f"left to do, for example: {safe(found.left)}")
+
+
+def _concerned(found: admin_pb2.PlanReply) -> str:
+    return safe(f"pool {found.pool}" if found.pool else " ".join(found.nodes))
 
 
 @contextmanager

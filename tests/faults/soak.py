@@ -21,6 +21,7 @@ from tests.faults.grow import grow
 from tests.faults.indexes import lose_indexes
 from tests.faults.local_repair import local_repair
 from tests.faults.poisoned import poisoned
+from tests.faults.recoding import recode
 from tests.faults.rejoining import rejoin
 from tests.faults.scenarios import Report, kill_all, lose_san, two_dead
 from tests.faults.scrubbing import scrubbing
@@ -34,6 +35,7 @@ KINDS: Final = (
     "big",
     "grow",
     "local-repair",
+    "recode",
     "indexes",
     "scrubbing",
     "compacting",
@@ -72,6 +74,7 @@ def main() -> int:
         "flips": lambda root: flips(root, seed=asked.seed, places=asked.flips),
         "grow": lambda root: grow(root, seed=asked.seed),
         "local-repair": lambda root: local_repair(root, seed=asked.seed),
+        "recode": lambda root: recode(root, seed=asked.seed),
         "indexes": lambda root: lose_indexes(root, seed=asked.seed, size=int(asked.gib * GIB / 5)),
         "scrubbing": lambda root: scrubbing(
             root, seed=asked.seed, flips=asked.bits, blobs=max(200, asked.bits // 4)

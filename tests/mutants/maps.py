@@ -172,7 +172,7 @@ _VOTES: Final = (
     Mutant(
         "replaced-is-no-learner",
         "a new, empty store votes without having learned",
-        (Edit(_CHANGES, "if home in blank or home in entry.learners)", "if home in entry.learners)"),),
+        (Edit(_CHANGES, "if home in blank or home in learning)", "if home in learning)"),),
         _TEST_CHANGES,
     ),
     Mutant(
@@ -186,7 +186,9 @@ _VOTES: Final = (
         "a store becomes a learner again although too few are left to learn from",
         (
             Edit(
-                _CHANGES, "        if len(left) < majority(len(entry.homes)):\n            return None\n", ""
+                _CHANGES,
+                "if len(left) >= majority(len(entry.homes)) else None",
+                "if left else None",
             ),
         ),
         _TEST_CHANGES,

@@ -123,7 +123,7 @@ MUTANTS: Final = (
     Mutant(
         "moves-overlap",
         "a second change of homes begins while one is open",
-        (Edit(_MOVES, "if entry.moving or entry.learners:", "if False:"),),
+        (Edit(_MOVES, "if entry.moving or entry.shards or entry.learners:", "if False:"),),
         _TEST_MOVES,
     ),
     Mutant(
@@ -150,8 +150,8 @@ MUTANTS: Final = (
         (
             Edit(
                 _PICTURE,
-                'return next((each for each in unsettled if each), "")',
-                'return "" if unsettled else ""',
+                "            if unpassed := self._unpassed(pool):\n                return unpassed\n",
+                "",
             ),
         ),
         "tests/unit/test_picture.py",

@@ -196,17 +196,27 @@ _QUORUM_RULES: Final = (
         (
             Edit(
                 _TOPOLOGY,
-                "for store in entry.homes if store in active and store not in entry.learners",
+                "for store in entry.homes if store in active and store not in learners",
                 "for store in entry.homes if store in active",
             ),
-            Edit(_STANDINGS, "if self._me in entry.homes and self._me in entry.learners:", "if False:"),
+            Edit(
+                _STANDINGS,
+                "if self._me in entry.homes and self._me in entry.learners and not entry.moving:",
+                "if False:",
+            ),
         ),
         "tests/sim/test_learners.py",
     ),
     Mutant(
         "learner-answers",
         "a learner answers what only voters may",
-        (Edit(_STANDINGS, "if self._me in entry.homes and self._me in entry.learners:", "if False:"),),
+        (
+            Edit(
+                _STANDINGS,
+                "if self._me in entry.homes and self._me in entry.learners and not entry.moving:",
+                "if False:",
+            ),
+        ),
         _TEST_ACCEPTOR,
     ),
     Mutant(

@@ -105,6 +105,7 @@ _EVENTS: Final[dict[str, str]] = {
     "map_not_fetched": "a map could not be fetched",
     "partitions_entered": "a newcomer began blank",
     "partition_healed": "a partition was healed",
+    "blob_recoded": "a blob was made anew in the pool's new code",
     "key_quarantined": "a key was put into quarantine",
     "shard_not_intact": "a keeper found a shard that is not intact",
     "spare_volume_refused": "there was no room for a spare volume",
@@ -132,6 +133,7 @@ _OTHER: Final = (
     "a write won the race for a door",
     "a bucket was deleted under a writer",
     "partitions moved to other homes",
+    "a pool went to another code",
     "a claim of status was checked while there was trouble",
 )
 

@@ -1,4 +1,5 @@
-"""What an operator does to the nodes of a world: adds some, drains some, takes drained ones out, changes their mind."""
+"""What an operator does to the nodes of a world: adds some, drains some, takes drained ones out, changes the pool's
+code, changes their mind."""
 
 from __future__ import annotations
 
@@ -8,7 +9,14 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from holdfast_node.core.errors import HoldfastError
-from holdfast_node.core.node_changes import AddNode, CancelChange, DrainNodes, NodeChange, RemoveNodes
+from holdfast_node.core.node_changes import (
+    AddNode,
+    CancelChange,
+    DrainNodes,
+    NodeChange,
+    RecodePool,
+    RemoveNodes,
+)
 from holdfast_node.core.report import PlanReply, StatusReply
 from holdfast_node.core.seed import SeedNode
 from tests.sim.client import ConnectionLost
@@ -16,6 +24,9 @@ from tests.sim.cluster import Cluster, Machine
 
 NODES_MAX: Final = 14
 """Machines in a world: each costs time."""
+
+CODES: Final = ("rs:4+2", "rs:2+1", "rs:2+2", "rs:3+2", "rs:6+3", "lrc:8+4/2")
+"""What a pool is changed to. Many a world is too small for some of them, and says so."""
 
 Act = tuple[str, Callable[[], Awaitable[None]]]
 
@@ -34,6 +45,8 @@ class Moves:
             ("drain a node", self._drain),
             ("drain a node", self._drain),
             ("remove a node", self._remove),
+            ("change the code", self._recode),
+            ("change the code", self._recode),
             ("cancel a change", self._cancel),
             ("two operators", self._two),
         )
@@ -65,6 +78,11 @@ class Moves:
 
     async def _drain(self) -> None:
         await self._say(DrainNodes(self._chooser.choice(sorted(self._cluster.machines))))
+
+    async def _recode(self) -> None:
+        reply = await self._say(RecodePool("main", self._chooser.choice(CODES)))
+        if reply is not None and reply.applied:
+            self._cluster.coverage.saw("a pool went to another code")
 
     async def _cancel(self) -> None:
         await self._say(CancelChange())

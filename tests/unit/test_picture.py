@@ -9,7 +9,7 @@ from holdfast_node.core.cluster_map import ClusterMap, PartitionEntry, StoreStat
 from holdfast_node.core.heal_order import NO_MARGIN_KNOWN
 from holdfast_node.core.ids import Epoch, Generation, NodeName, StoreId
 from holdfast_node.core.map_changes import replace_lost
-from holdfast_node.core.map_moves import drain
+from holdfast_node.core.map_moves import drain, recode
 from holdfast_node.core.messages import NodeStatus, PartitionHealth
 from holdfast_node.core.picture import Picture
 from holdfast_node.core.report import StatusReply
@@ -201,3 +201,48 @@ def test_what_is_still_where_it_was_is_lost_with_those_who_are_down_there() -> N
     assert survives(draw(closed, accounts))["node"] == 1
     accounts = {store: account for store, account in accounts_of(closed, healed=2).items() if store != gone}
     assert survives(draw(closed, accounts))["node"] == 2
+
+
+def test_what_has_moved_to_a_store_is_not_at_the_one_that_took_its_place() -> None:
+    """Once a move has closed, blobs are where they were or where they belong. A newcomer was lost and replaced before
+    heal had passed: its successor was taken for one that has been given its shards, and status claimed a loss too
+    many."""
+    current = cluster(nodes(7, 7), partitions=1)
+    entry = current.pools[0].partitions[0]
+    newcomer = current.nodes[6].store
+    moved = replace(entry, generation=Generation(3), homes=(*entry.homes[:5], newcomer), former=entry.homes)
+    pool = replace(current.pools[0], partitions=(moved,), moved_epoch=Epoch(2))
+    current = replace(current, epoch=Epoch(4), pools=(pool,))
+    assert survives(draw(current, accounts_of(current)))["node"] == 2
+    replaced = replace_lost(current, {newcomer: StoreId(b"N" * 16)})
+    assert replaced is not None
+    [entry] = replaced.pools[0].partitions
+    learned = replace(
+        replaced, pools=(replace(replaced.pools[0], partitions=(replace(entry, learners=()),)),)
+    )
+    assert survives(draw(learned, accounts_of(learned)))["node"] == 1
+
+
+def test_versions_kept_in_the_former_code_count_with_that() -> None:
+    """rs:4+2 to rs:6+3: new blobs survive three nodes, what is kept for undo two, until it has expired."""
+    current = cluster(nodes(12, 12), code="rs:4+2", partitions=1)
+    changed = recode(current, "default", "rs:6+3")
+    assert changed is not None
+    [entry] = changed.pools[0].partitions
+    closed = replace(entry, homes=entry.shards, moving=(), shards=(), learners=(), former=entry.homes)
+    changed = replace(
+        changed,
+        voters=tuple(node.store for node in current.nodes[:9]),
+        pools=(replace(changed.pools[0], partitions=(closed,)),),
+    )
+    for former, node_margin, full in ((2, 2, True), (0, 3, True), (-1, 2, True)):
+        accounts = {
+            store: replace(account, stewarded=tuple(replace(row, former=former) for row in account.stewarded))
+            for store, account in accounts_of(changed, healed=changed.epoch).items()
+        }
+        picture = Picture(Topology(changed), accounts)
+        status = picture.draw()
+        assert survives(status)["node"] == node_margin
+        assert (status.partitions_full == 1) is full
+        assert ("default" in picture.settled_pools()) is (former == 0)
+        assert ("rs:4+2" in picture.unsettled()) is (former != 0)

@@ -255,3 +255,35 @@ def test_a_head_too_long_says_whether_the_manifest_or_the_memory_is_to_blame() -
     many = tuple(Applied(RequestId(b"%016d" % n), Version(n), Era(1)) for n in range(2 * RECENT_MAX))
     assert isinstance(fits(seal(replace(BLOB, recent=many), CODEC), CODEC), Overloaded)
     assert fits(seal(BLOB, CODEC), CODEC) is None
+
+
+def recode(replaces: bytes = b"old", name: bytes = b"new") -> Operation:
+    request = RequestId(b"c" * 16)
+    return Operation(
+        OperationKind.RECODE,
+        request,
+        Era(1),
+        manifest=manifest(name),
+        base=at(5),
+        replaces=BlobId(replaces.ljust(16, b".")),
+    )
+
+
+def test_a_change_of_code_replaces_the_manifest_and_nothing_else() -> None:
+    before = changed(decide(BLOB, put(), FACTS))
+    after = changed(decide(before, recode(b"r"), FACTS))
+    assert after == replace(before, manifest=manifest(b"new"))
+    assert decide(after, recode(b"r"), FACTS) == Keep(after.version), "a repeat finds its own result"
+
+
+@pytest.mark.parametrize("current", [TOMB, ABSENT_HEAD, changed(decide(BLOB, put(), FACTS))])
+def test_whoever_writes_the_key_meanwhile_wins_over_a_change_of_code(current: Head) -> None:
+    verdict = decide(current, recode(), FACTS)
+    assert isinstance(verdict, Refuse)
+    assert isinstance(verdict.error, PreconditionFailed)
+    assert not verdict.settled
+
+
+def test_what_a_change_of_code_has_staged_expires_like_an_upload() -> None:
+    fenced = replace(BLOB, fence=at(5))
+    assert isinstance(refusal(decide(fenced, recode(), FACTS)), UploadExpired)

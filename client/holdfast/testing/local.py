@@ -161,6 +161,12 @@ class LocalCluster:
                 shutil.rmtree(node.data_dir, ignore_errors=True)
                 raise
 
+    def recode(self, pool: str, code: str) -> admin_pb2.PlanReply:
+        """Begin to bring everything in a pool into another code; `wait_moved` until it is."""
+        asked = admin_pb2.RecodePool(pool=pool, code=code)
+        with self.admin() as admin:
+            return admin.change(admin_pb2.ChangeRequest(recode=asked, apply=True))
+
     def create_pool(self, name: str, code: str, *, partitions: int = layouts.PARTITIONS) -> None:
         """One more pool on all nodes; buckets say `pool=` to be in it."""
         pool = admin_pb2.SeedPool(name=name, code=code, partitions=partitions)

@@ -37,6 +37,9 @@ class PartitionEntry:
     While a move is open, `moving` are the homes to be: shards belong there already, registers need a majority of both
     sets, and `learners` are those of the new homes that have not caught up. `former` are the homes before the last
     move: some shards may still be there, and a cancel goes back to them.
+
+    While the pool's code changes and the registers have not followed, `homes` are the row of the former code and
+    `shards` the row in which those of the new code belong: the registers are on their way there, or will be (ADR 0092).
     """
 
     generation: Generation
@@ -44,6 +47,7 @@ class PartitionEntry:
     learners: tuple[StoreId, ...] = ()
     moving: tuple[StoreId, ...] = ()
     former: tuple[StoreId, ...] = ()
+    shards: tuple[StoreId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +60,15 @@ class Pool:
     partitions: tuple[PartitionEntry, ...]
     moved_epoch: Epoch = Epoch(0)
     """The epoch that last changed where shards of this pool belong: until heal has passed it, some may be elsewhere."""
+    former_code: str = ""
+    """The code before the last change of it: until heal has passed `moved_epoch`, some blobs are in that."""
 
 
 class ChangeKind(IntEnum):
     ADD = 0
     DRAIN = 1
     CANCEL = 2
+    RECODE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,8 @@ class Plan:
     kind: ChangeKind
     nodes: tuple[NodeName, ...]
     epoch: Epoch
+    pool: str = ""
+    """Whose code changes."""
 
 
 @dataclass(frozen=True, slots=True)

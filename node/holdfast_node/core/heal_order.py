@@ -16,7 +16,7 @@ from holdfast_node.core.codes import Code
 from holdfast_node.core.head import NO_BALLOT, Ballot
 from holdfast_node.core.ids import BucketId, StoreId
 from holdfast_node.core.margin import gravity, least, shard_survives, shards_survive
-from holdfast_node.core.topology import Topology
+from holdfast_node.core.topology import NOWHERE, Topology
 
 AILING_MAX: Final = 10_000
 """Keys remembered as not in order: some 300 bytes each."""
@@ -176,8 +176,10 @@ def plan_part(
     missing: list[tuple[int, StoreId]] = []
     surplus: list[tuple[int, StoreId]] = []
     waiting: list[int] = []
-    for index, home in enumerate(topology.shard_homes(pool, partition)):
+    for index, home in enumerate(topology.homes_for(pool, partition, code)):
         holders = held.get(index, ())
+        if home == NOWHERE:
+            continue
         if home in holders:
             surplus.extend((index, store) for store in holders if store != home)
         elif home in silent:
@@ -199,7 +201,7 @@ def may_go(
     """
     index, store = copy
     after = {**held, index: [each for each in held[index] if each != store]}
-    goal = {at: (home,) for at, home in enumerate(topology.shard_homes(*where))}
+    goal = {at: (home,) for at, home in enumerate(topology.homes_for(*where, code))}
     for tag in topology.protected_tags(where[0]):
         domains = topology.domain_by_store(tag)
         least = min(shard_survives(held, code, domains), shard_survives(goal, code, domains))
@@ -209,16 +211,22 @@ def may_go(
 
 
 def away_from_home(
-    topology: Topology, pool: int, partition: int, named: Iterable[StoreId], *, fresh: bool = False
+    topology: Topology,
+    pool: int,
+    partition: int,
+    named: Iterable[StoreId],
+    *,
+    code: Code | None = None,
+    fresh: bool = False,
 ) -> frozenset[int]:
     """The shards whose holder named by the manifest is not their home: a handoff, a double, or nobody.
 
     A store that has left the map does not count: whoever took its place was healed, or is about to be. Unless the
     manifest is `fresh`: its shards may have been sealed there before the store left, and named after heal had passed.
     """
-    homes = topology.shard_homes(pool, partition)
+    homes = topology.homes_for(pool, partition, code or topology.code(pool))
     return frozenset(
         index
         for index, (store, home) in enumerate(zip(named, homes, strict=True))
-        if store != home and (fresh or not store or topology.node(store) is not None)
+        if home not in (store, NOWHERE) and (fresh or not store or topology.node(store) is not None)
     )

@@ -30,16 +30,24 @@ _NO_STORES: Final[frozenset[StoreId]] = frozenset()
 
 
 def choose(
-    topology: Topology, pool: int, partition: int, up: Up, exclude: Collection[StoreId] = _NO_STORES
+    topology: Topology,
+    pool: int,
+    partition: int,
+    up: Up,
+    exclude: Collection[StoreId] = _NO_STORES,
+    *,
+    code: Code | None = None,
 ) -> tuple[StoreId, ...]:
     """A store for every shard index of one part.
 
     A home that is up keeps its own shard. The others' shards go to stores that hold none, as long as no domain of a
     protected tag gets more shards than the code can lose whichever they are; where no such stores are left, to the
     ones that then hold least. Raises `Unavailable` only if no store is up at all: whether the outcome may be acked is
-    `ack_allowed`'s question.
+    `ack_allowed`'s question. `code` is the pool's unless given; a part begun in one that the pool has no more is all
+    handoffs.
     """
-    homes = topology.shard_homes(pool, partition)
+    code = code or topology.code(pool)
+    homes = topology.homes_for(pool, partition, code)
     usable = [
         store
         for store in topology.stores
@@ -51,7 +59,7 @@ def choose(
     if not usable:
         said = (Evidence(node.name, "down or excluded") for node in topology.map.nodes)
         raise Unavailable("no store is up to hold a shard", evidence=said)
-    plan = _Plan(topology, pool, partition)
+    plan = _Plan(topology, pool, partition, code)
     missing: list[int] = []
     for index, home in enumerate(homes):
         if home in usable:
@@ -63,7 +71,14 @@ def choose(
 
 
 def replacement(
-    topology: Topology, pool: int, partition: int, *, index: int, holders: Mapping[int, StoreId], usable: Up
+    topology: Topology,
+    pool: int,
+    partition: int,
+    *,
+    index: int,
+    holders: Mapping[int, StoreId],
+    usable: Up,
+    code: Code | None = None,
 ) -> StoreId | None:
     """A store for one shard whose holder failed, given who holds the others (`holders`, `index` itself
     ignored).
@@ -71,12 +86,13 @@ def replacement(
     `usable` is asked about every store: whoever is down or has failed this part already is not. None if
     nobody is.
     """
+    code = code or topology.code(pool)
     candidates = [store for store in topology.stores if store in topology.placeable and usable(store)]
-    plan = _Plan(topology, pool, partition)
+    plan = _Plan(topology, pool, partition, code)
     for other, store in sorted(holders.items()):
         if other != index:
             plan.put(other, store)
-    home = topology.shard_homes(pool, partition)[index]
+    home = topology.homes_for(pool, partition, code)[index]
     if home in candidates and plan.fits(home):
         return home
     if not candidates:
@@ -109,9 +125,10 @@ def ack_allowed(
 class _Plan:
     """Shards placed so far, with their count per domain of every protected tag."""
 
-    def __init__(self, topology: Topology, pool: int, partition: int) -> None:
+    def __init__(self, topology: Topology, pool: int, partition: int, code: Code) -> None:
         self.holders: dict[int, StoreId] = {}
-        self._limit = topology.code(pool).losses_survived
+        current = topology.is_current(pool, str(code))
+        self._limit = (topology.code(pool) if current else code).losses_survived
         self._domains = [topology.domain_by_store(tag) for tag in topology.protected_tags(pool)]
         self._counts: list[Counter[str]] = [Counter() for _ in self._domains]
         self._salt = b"%d.%d." % (pool, partition)

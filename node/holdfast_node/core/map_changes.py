@@ -17,7 +17,7 @@ from holdfast_node.core.codes import parse_code
 from holdfast_node.core.errors import Evidence, HoldfastError, IntegrityError, MapConflict, Refused
 from holdfast_node.core.holders import ACK_FLOORS
 from holdfast_node.core.ids import ID_BYTES, Epoch, Era, Generation, StoreId
-from holdfast_node.core.quorum import majority
+from holdfast_node.core.quorum import majority, meet
 
 Change = Callable[[ClusterMap], ClusterMap | None]
 Scoped = Mapping[tuple[int, int], int]
@@ -78,25 +78,53 @@ def _pool(pool: Pool, change: Callable[[PartitionEntry], PartitionEntry]) -> Poo
 
 
 def _swap_homes(entry: PartitionEntry, swaps: Mapping[StoreId, StoreId]) -> PartitionEntry:
-    """An open move that a lost store has part in is over: the others go on, or back, among the old homes."""
+    """An open move that a lost store has part in is over: the others go on, or back, among the old homes. Unless the
+    code changes: then it begins anew, once the old homes are all there."""
+
+    def swapped(row: tuple[StoreId, ...]) -> tuple[StoreId, ...]:
+        return tuple(swaps.get(home, home) for home in row)
+
     if not any(home in swaps for home in (*entry.homes, *entry.moving)):
-        return entry
-    homes = tuple(swaps.get(home, home) for home in entry.homes)
+        return replace(entry, shards=swapped(entry.shards), former=swapped(entry.former))
     blank = {swaps[home] for home in entry.homes if home in swaps}
-    learners = tuple(home for home in homes if home in blank or home in entry.learners)
-    return PartitionEntry(
-        Generation(entry.generation + 1), homes, learners, former=entry.moving or entry.former
+    learning = () if entry.moving else entry.learners
+    homes, shards = swapped(entry.homes), swapped(entry.shards)
+    learners = tuple(home for home in homes if home in blank or home in learning)
+    former = () if shards else swapped(entry.moving or entry.former)
+    return _on_its_way(
+        PartitionEntry(Generation(entry.generation + 1), homes, learners, former=former, shards=shards)
     )
+
+
+def toward(entry: PartitionEntry, row: tuple[StoreId, ...]) -> PartitionEntry:
+    """The registers on their way to the homes of another code, where its shards belong at once.
+
+    Homes that stay homes have to learn, too, where a majority of the new ones might have missed what the old ones
+    decided: of nine homes five decide, and a majority of six of them can miss four of those five.
+    """
+    pupils = tuple(home for home in row if home not in entry.homes or not meet(len(entry.homes), len(row)))
+    generation = Generation(entry.generation + 1)
+    if not pupils:
+        return PartitionEntry(generation, row, former=entry.homes)
+    return PartitionEntry(generation, entry.homes, pupils, moving=row, shards=row)
+
+
+def _on_its_way(entry: PartitionEntry) -> PartitionEntry:
+    """Where the code changes and no home is learning, the registers set out, in the generation that this begins."""
+    if not entry.shards or entry.learners:
+        return entry
+    return replace(toward(entry, entry.shards), generation=entry.generation)
 
 
 def _refuse_without_majority(current: ClusterMap, lost: frozenset[StoreId]) -> None:
     names = {node.store: node.name for node in current.nodes}
-    suspect = {node.store for node in current.nodes if node.state is StoreState.SUSPECT}
+    suspect = frozenset(node.store for node in current.nodes if node.state is StoreState.SUSPECT)
     short: list[Evidence] = []
     for pool in current.pools:
         for number, entry in enumerate(pool.partitions):
             needed = majority(len(entry.homes))
-            left = [h for h in entry.homes if h not in lost and h not in entry.learners and h not in suspect]
+            learning = frozenset[StoreId]() if entry.moving else frozenset(entry.learners)
+            left = [home for home in entry.homes if home not in lost | suspect | learning]
             if len(left) < needed and not lost.isdisjoint(entry.homes):
                 who = ", ".join(sorted(names.get(home, home.hex()[:8]) for home in left)) or "none"
                 said = f"would keep {len(left)} of {len(entry.homes)} voting homes ({who}), needs {needed}"
@@ -124,7 +152,7 @@ def finish_learning(current: ClusterMap, store: StoreId, learned: Scoped) -> Clu
             return replace(entry, learners=learners)
         if entry.moving:
             return PartitionEntry(Generation(generation + 1), entry.moving, former=entry.homes)
-        return PartitionEntry(Generation(generation + 1), entry.homes, learners, former=entry.former)
+        return _on_its_way(replace(entry, generation=Generation(generation + 1), learners=learners))
 
     return _each(current, learned, finished)
 
@@ -140,16 +168,20 @@ def relearn(current: ClusterMap, store: StoreId, partitions: Scoped) -> ClusterM
     def again(entry: PartitionEntry, generation: int) -> PartitionEntry | None:
         if entry.generation != generation:
             return None
+        ended = PartitionEntry(
+            Generation(generation + 1),
+            entry.homes,
+            former=() if entry.shards else entry.moving or entry.former,
+            shards=entry.shards,
+        )
         if store in entry.moving and store not in entry.homes:
-            return PartitionEntry(Generation(generation + 1), entry.homes, former=entry.moving)
-        if store in entry.learners or store not in entry.homes:
+            return _on_its_way(ended)
+        learning = () if entry.moving else entry.learners
+        if store in learning or store not in entry.homes:
             return None
-        learners = tuple(home for home in entry.homes if home in entry.learners or home == store)
+        learners = tuple(home for home in entry.homes if home in learning or home == store)
         left = [home for home in entry.homes if home not in learners and home not in suspect]
-        if len(left) < majority(len(entry.homes)):
-            return None
-        former = entry.moving or entry.former
-        return PartitionEntry(Generation(generation + 1), entry.homes, learners, former=former)
+        return replace(ended, learners=learners) if len(left) >= majority(len(entry.homes)) else None
 
     return _each(current, partitions, again)
 
@@ -237,27 +269,37 @@ def _pools_wrong(new: ClusterMap) -> list[str]:
             wrong.append(f"pool {pool.name} has the unknown ack floor {pool.ack_floor!r}")
         try:
             n = parse_code(pool.code).n
+            n_before = parse_code(pool.former_code).n if pool.former_code else n
         except HoldfastError as error:
             wrong.append(f"pool {pool.name}: {error.message}")
             continue
         for number, entry in enumerate(pool.partitions):
-            if reason := _entry_wrong(entry, n, stores):
-                wrong.append(f"pool {pool.name} partition {number}: {reason}")
+            said = _entry_wrong(entry, n, n_before, stores)
+            if entry.shards and not pool.former_code:
+                said = "shards have homes of their own though the code does not change"
+            if said:
+                wrong.append(f"pool {pool.name} partition {number}: {said}")
     return wrong
 
 
-def _entry_wrong(entry: PartitionEntry, n: int, stores: frozenset[StoreId]) -> str:
-    if len(entry.homes) != n or len(set(entry.homes)) != n:
-        return f"needs {n} different homes"
-    if entry.moving and (len(entry.moving) != n or len(set(entry.moving)) != n):
-        return f"moves to other than {n} different homes"
-    if not stores.issuperset((*entry.homes, *entry.moving)):
+def _entry_wrong(entry: PartitionEntry, n: int, n_before: int, stores: frozenset[StoreId]) -> str:
+    wanted = n_before if entry.shards else n
+    if len(entry.homes) != wanted or len(set(entry.homes)) != wanted:
+        return f"needs {wanted} different homes"
+    for row in filter(None, (entry.moving, entry.shards)):
+        if len(row) != n or len(set(row)) != n:
+            return f"moves to other than {n} different homes"
+    if not stores.issuperset((*entry.homes, *entry.moving, *entry.shards)):
         return "a home is not a store of the map"
-    may_learn = set(entry.moving) - set(entry.homes) if entry.moving else set(entry.homes)
+    if entry.shards and entry.moving not in ((), entry.shards):
+        return "the registers move to other homes than the shards"
+    may_learn = set(entry.moving or entry.homes)
+    if entry.moving and not entry.shards:
+        may_learn -= set(entry.homes)
     if not may_learn.issuperset(entry.learners) or len(set(entry.learners)) != len(entry.learners):
         return "a learner is not a home" if not entry.moving else "a learner is not a newcomer of the move"
-    if entry.former and len(entry.former) != n:
-        return f"came from other than {n} homes"
+    if entry.former and len(entry.former) != n_before:
+        return f"came from other than {n_before} homes"
     return "" if entry.generation >= 1 else "generations begin at 1"
 
 
@@ -270,9 +312,11 @@ def _succession_wrong(old: ClusterMap, new: ClusterMap) -> list[str]:
     if [pool.name for pool in new.pools[: len(old.pools)]] != [pool.name for pool in old.pools]:
         return [*wrong, "pools are known by their place: they are neither removed nor reordered"]
     for before, after in zip(old.pools, new.pools, strict=False):
-        if before.code != after.code or len(before.partitions) != len(after.partitions):
-            wrong.append(f"pool {before.name} changed its code or its partition count")
+        if len(before.partitions) != len(after.partitions):
+            wrong.append(f"pool {before.name} changed its partition count")
             continue
+        if new.epoch == old.epoch + 1 and before.code not in (after.code, after.former_code):
+            wrong.append(f"pool {before.name} changed its code and forgot the one before")
         for number, (was, now) in enumerate(zip(before.partitions, after.partitions, strict=True)):
             reason = _entry_goes_back(was, now)
             if not reason and new.epoch == old.epoch + 1:
@@ -294,9 +338,13 @@ def _entry_goes_back(was: PartitionEntry, now: PartitionEntry) -> str:
 
 def _entry_step_wrong(was: PartitionEntry, now: PartitionEntry, known: frozenset[StoreId]) -> str:
     """What holds from one epoch to the next: who was away sees only what came of many moves."""
-    if was.moving and now.moving and was.moving != now.moving:
+    if was.moving and now.moving and was.moving != now.moving and not now.shards:
         return "one move takes the place of another that is open"
     newcomers = set(now.homes) - set(was.homes)
-    if newcomers & known and (now.homes != was.moving or was.learners[1:]):
+    if now.homes == was.moving and was.learners[1:]:
+        return "the move closed before everybody had learned"
+    if newcomers & known and now.homes != was.moving:
         return "homes changed without a move in which they learned"
+    if not newcomers and not meet(len(was.homes), len(now.homes)) and now.homes != was.moving:
+        return "fewer homes that have not learned"
     return ""

@@ -119,6 +119,8 @@ class PartitionHealth:
     """Of the exceptions, those that could not be mended after many tries."""
     survives: tuple[tuple[str, int], ...] = ()
     """How many domains the shards of any of the exceptions survive, per protected tag. Empty when there are none."""
+    former: int = 0
+    """Versions in a code that the pool had before, as far as its last full look told; -1: there was none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,9 @@ from holdfast_node.core.cluster_map import (
     StoreState,
 )
 from holdfast_node.core.codes import parse_code
-from holdfast_node.core.errors import Evidence, Refused
+from holdfast_node.core.errors import Evidence, InvalidArgument, Refused
 from holdfast_node.core.ids import Generation, NodeName, StoreId
-from holdfast_node.core.map_changes import EVIDENCE_MAX, next_epoch
+from holdfast_node.core.map_changes import EVIDENCE_MAX, next_epoch, toward
 from holdfast_node.core.placement import choose_voters, domains_of, homes_per_domain, place, water_fill
 from holdfast_node.core.seed import SeedPool, made
 
@@ -125,6 +125,58 @@ def create_pool(current: ClusterMap, pool: SeedPool) -> ClusterMap | None:
     return replace(current, epoch=next_epoch(current), pools=(*current.pools, new))
 
 
+def recode(current: ClusterMap, name: str, code: str) -> ClusterMap | None:
+    """Everything in the pool is to be in another code, on the nodes that stay: new blobs are from now on, and heal
+    brings over those that are there. None if the pool has that code.
+
+    Raises `InvalidArgument` for an unknown pool or code, `Refused` while anything else moves, or if the domains cannot
+    hold the code.
+    """
+    pool = next((each for each in current.pools if each.name == name), None)
+    if pool is None:
+        names = ", ".join(each.name for each in current.pools)
+        raise InvalidArgument(f"there is no pool {name!r}", hint=f"pools: {names}")
+    if pool.code == code:
+        return None
+    _refuse_while_open(current)
+    staying = [node for node in current.nodes if node.state is StoreState.ACTIVE]
+    table = place(
+        parse_code(code), staying, protected_tags=pool.protected_tags, partitions=len(pool.partitions)
+    )
+    entries = tuple(_toward(entry, row) for entry, row in zip(pool.partitions, table.homes, strict=True))
+    return _recoded(current, pool, code, entries, ChangeKind.RECODE)
+
+
+def _toward(entry: PartitionEntry, row: tuple[StoreId, ...]) -> PartitionEntry:
+    return replace(entry, former=()) if row == entry.homes else toward(entry, row)
+
+
+def _recoded(
+    current: ClusterMap, pool: Pool, code: str, entries: tuple[PartitionEntry, ...], kind: ChangeKind
+) -> ClusterMap:
+    epoch = next_epoch(current)
+    changed = replace(pool, code=code, former_code=pool.code, partitions=entries, moved_epoch=epoch)
+    pools = tuple(changed if each is pool else each for each in current.pools)
+    return replace(current, epoch=epoch, pools=pools, plan=Plan(kind, (), epoch, pool.name))
+
+
+def in_one_code(current: ClusterMap, settled: Mapping[str, int]) -> ClusterMap:
+    """The map without the codes before the last changes, of pools (name -> epoch that moved it) that heal has passed
+    since: no blob is in them any more. Not a change by itself: the next one begins with it."""
+    pools = tuple(
+        _in_one_code(pool) if settled.get(pool.name) == pool.moved_epoch else pool for pool in current.pools
+    )
+    return replace(current, pools=pools)
+
+
+def _in_one_code(pool: Pool) -> Pool:
+    if not pool.former_code:
+        return pool
+    return replace(
+        pool, former_code="", partitions=tuple(replace(entry, former=()) for entry in pool.partitions)
+    )
+
+
 def cancel(current: ClusterMap) -> ClusterMap | None:
     """Undo the last change of homes: open moves end where they began, closed ones go back. None if it is undone.
 
@@ -148,6 +200,12 @@ def cancel(current: ClusterMap) -> ClusterMap | None:
             evidence=gone[:EVIDENCE_MAX],
             hint="add or drain nodes instead",
         )
+    if plan.kind is ChangeKind.RECODE:
+        pool = next(each for each in current.pools if each.name == plan.pool)
+        if not pool.former_code:
+            raise Refused(f"pool {pool.name} has been in {pool.code} for long: change its code instead")
+        entries = tuple(map(_back_to_former_code, pool.partitions))
+        return _recoded(current, pool, pool.former_code, entries, ChangeKind.CANCEL)
     state = StoreState.ACTIVE if plan.kind is ChangeKind.DRAIN else StoreState.DRAINING
     epoch = next_epoch(current)
     pools = tuple(
@@ -161,7 +219,7 @@ def cancel(current: ClusterMap) -> ClusterMap | None:
 
 def plan_open(current: ClusterMap) -> bool:
     """Whether a move is open."""
-    return any(entry.moving for pool in current.pools for entry in pool.partitions)
+    return any(entry.moving or entry.shards for pool in current.pools for entry in pool.partitions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +244,12 @@ def costs(before: ClusterMap, after: ClusterMap) -> tuple[Cost, ...]:
             if (count := sum(a != b for a, b in zip(entry.moving, entry.homes, strict=False)))
         }
         slots = sum(len(entry.homes) for entry in pool.partitions)
+        if pool.code != was.code:  # every shard is made anew
+            n = parse_code(pool.code).n
+            moved = dict.fromkeys(range(len(pool.partitions)), n)
+            slots = n * len(moved)
+            found.append(Cost(pool.name, slots, slots, slots, moved))
+            continue
         least = _least_moves(after.nodes, was, slots)
         found.append(Cost(pool.name, sum(moved.values()), least, slots, moved))
     return tuple(found)
@@ -212,12 +276,16 @@ def _refuse_while_open(current: ClusterMap) -> None:
     busy: list[Evidence] = []
     for pool in current.pools:
         for number, entry in enumerate(pool.partitions):
-            if entry.moving or entry.learners:
+            if entry.moving or entry.shards or entry.learners:
                 said = "is moving" if entry.moving else "has a home that is catching up"
+                busy.append(Evidence(f"pool {pool.name} partition {number}", said))
+            elif pool.former_code:
+                said = f"may have blobs in {pool.former_code}, which are to be in {pool.code}"
                 busy.append(Evidence(f"pool {pool.name} partition {number}", said))
     if not busy:
         return
-    named = f" ({', '.join(current.plan.nodes)})" if plan_open(current) and current.plan is not None else ""
+    plan = current.plan
+    named = f" ({plan.pool or ', '.join(plan.nodes)})" if plan_open(current) and plan is not None else ""
     raise Refused(
         f"{len(busy)} partitions are not settled{named}: one change of homes at a time",
         hint=CANCEL_HINT,
@@ -266,6 +334,13 @@ def _back(entry: PartitionEntry) -> PartitionEntry:
     return _open(entry, entry.former) if entry.former else entry
 
 
+def _back_to_former_code(entry: PartitionEntry) -> PartitionEntry:
+    if not entry.shards:
+        return _toward(entry, entry.former or entry.homes)
+    learners = () if entry.moving else entry.learners
+    return PartitionEntry(Generation(entry.generation + 1), entry.homes, learners, former=entry.shards)
+
+
 def _voters(current: ClusterMap, nodes: tuple[NodeEntry, ...]) -> tuple[StoreId, ...]:
     """The voters stay who they are, unless one of them leaves or there can be more."""
     tags = {tag for pool in current.pools for tag in pool.protected_tags}
@@ -284,7 +359,7 @@ def _homes_of(current: ClusterMap) -> frozenset[StoreId]:
         store
         for pool in current.pools
         for entry in pool.partitions
-        for store in (*entry.homes, *entry.moving)
+        for store in (*entry.homes, *entry.moving, *entry.shards)
     )
 
 
@@ -293,4 +368,7 @@ def _bound(current: ClusterMap, node: NodeEntry, homes: frozenset[StoreId]) -> s
         return "is not draining"
     if node.store in homes:
         return "is still a home"
+    for pool in current.pools:
+        if pool.former_code and any(node.store in entry.former for entry in pool.partitions):
+            return f"may hold versions that are kept in {pool.former_code}"
     return "is a voter of the map" if node.store in current.voters else ""

@@ -141,11 +141,12 @@ def margin_of(
         found.append(register_survives(topology, pool, partitions[0], up, tag))
         found.append(voters_survive(topology, up, tag))
         entries.append((tag, min(found)))
-    full = all(_at_home(topology, pool, partition, up) for partition in partitions)
+    full = topology.is_current(pool, str(code))
+    full = full and all(_at_home(topology, pool, partition, up) for partition in partitions)
     full = full and all(
         home in holders.get(index, ())
         for partition, holders in zip(partitions, live, strict=False)
-        for index, home in enumerate(topology.shard_homes(pool, partition))
+        for index, home in enumerate(topology.homes_for(pool, partition, code))
     )
     full = full and all(store in topology.active and up(store) for store in topology.map.voters)
     return Margin(tuple(entries), full)
@@ -194,14 +195,16 @@ def partition_margin(
     *,
     holding: Up | None = None,
     homes: Sequence[StoreId] = (),
+    code: Code | None = None,
 ) -> Margin:
-    """The margin of a blob of this partition whose every shard is at its home, or at `homes` if they are given.
+    """The margin of a blob of this partition whose every shard is at its home, or at `homes` if they are given. `code`
+    is the pool's unless given.
 
     `holding` says of which homes that is true (proven, say); without it, of all that are up.
     """
     homes = homes or topology.shard_homes(pool, partition)
     holders = {index: (home,) for index, home in enumerate(homes) if holding is None or holding(home)}
-    return margin_of(topology, pool, (partition,), (holders,), up)
+    return margin_of(topology, pool, (partition,), (holders,), up, code=code)
 
 
 def least(margins: Iterable[Margin]) -> Margin:

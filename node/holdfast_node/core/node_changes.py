@@ -40,4 +40,12 @@ class CreatePool:
     pool: SeedPool
 
 
-NodeChange = CreatePool | AddNode | DrainNodes | RemoveNodes | CancelChange
+@dataclass(frozen=True, slots=True)
+class RecodePool:
+    """Everything in the pool is to be in another code."""
+
+    pool: str
+    code: str
+
+
+NodeChange = CreatePool | RecodePool | AddNode | DrainNodes | RemoveNodes | CancelChange

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from holdfast_node.core.head import Ballot, Manifest
-from holdfast_node.core.ids import Era, RequestId
+from holdfast_node.core.ids import BlobId, Era, RequestId
 
 NO_VERSION = -1
 
@@ -23,12 +23,14 @@ class OperationKind(IntEnum):
     """Decide the current head once more: a home whose copy is broken has it again."""
     EXPIRE = 5
     """Let go of the versions kept for undo that are below `below`."""
+    RECODE = 6
+    """The current version is the same and in another code: `manifest` takes the place of that of blob `replaces`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """`manifest` and `base` are set for PUT. `if_version` is NO_VERSION for no condition; 0 never matches a version
-    and `if_absent` means absent or deleted. `retain` says whether the version replaced is kept for undo."""
+    """`manifest` and `base` are set for PUT and RECODE. `if_version` is NO_VERSION for no condition; 0 never matches a
+    version and `if_absent` means absent or deleted. `retain` says whether the version replaced is kept for undo."""
 
     kind: OperationKind
     request_id: RequestId
@@ -40,3 +42,4 @@ class Operation:
     retain: bool = True
     created_ms: int = 0
     below: int = 0
+    replaces: BlobId = BlobId(b"")

@@ -95,23 +95,40 @@ class Picture:
         return margins, full, degraded, unreported
 
     def _margin(self, pool: int, partition: int) -> Margin:
-        """While shards follow a change of homes, a blob is where it was or where it belongs, and heal drops nothing
-        that would lower a margin on the way: so it is the smaller of the two."""
+        """While shards follow a change of homes or of the code, a blob is where it was or where it belongs, and heal
+        drops nothing that would lower a margin on the way: so it is the smaller of the two. Versions kept for undo stay
+        where they were, in the code they are in."""
         topology = self.topology
-        if self._settled(pool):
-            return partition_margin(topology, pool, partition, self._up, holding=self._proven)
-        entry = topology.entry(pool, partition)
-        before = entry.homes if entry.moving else entry.former or entry.homes
-        new = set(topology.shard_homes(pool, partition)) - set(before)
-        old_place = partition_margin(topology, pool, partition, self._up, holding=self._proven, homes=before)
-        new_place = partition_margin(
-            topology, pool, partition, self._up, holding=lambda store: store in new or self._proven(store)
-        )
-        return Margin(least((old_place, new_place)).entries, full=False)
+        passed = not self._unpassed(pool)
+        before = topology.former_homes(pool, partition)
 
-    def all_settled(self) -> bool:
-        """Whether every shard is known to be where the map says."""
-        return all(self._settled(pool) for pool in range(len(self.topology.map.pools)))
+        def been_given(store: StoreId) -> bool:
+            return self._proven(store) or (not passed and self._has_been_given(pool, store, before))
+
+        found = partition_margin(topology, pool, partition, self._up, holding=been_given)
+        if passed and not self._left(pool):
+            return found
+        former = topology.former_code(pool)
+        then = partition_margin(
+            topology, pool, partition, self._up, holding=self._proven, homes=before, code=former
+        )
+        return Margin(least((then, found)).entries, full=passed and found.full)
+
+    def _has_been_given(self, pool: int, store: StoreId, before: Sequence[StoreId]) -> bool:
+        """Whether what has moved to a store is there: to one that has taken a lost one's place since, nothing has."""
+        node = self.topology.node(store)
+        since = self.topology.pool(pool).moved_epoch
+        return store not in before and node is not None and node.joined_epoch <= since
+
+    def settled_pools(self) -> dict[str, int]:
+        """The pools in which nothing is in another place or code than it should be: name -> epoch that moved them."""
+        pools = self.topology.map.pools
+        return {pool.name: pool.moved_epoch for at, pool in enumerate(pools) if self._settled(at)}
+
+    def unsettled(self) -> str:
+        """Why not every shard is known to be where, and in the code, that the map says; empty if it is."""
+        found = (self._unsettled(pool) for pool in range(len(self.topology.map.pools)))
+        return next((reason for reason in found if reason), "")
 
     def bytes_of(self, pool: int, partition: int) -> int:
         """Of the blobs in a partition, as its steward counts them; 0 if it did not answer."""
@@ -134,6 +151,9 @@ class Picture:
         return not self._unsettled(pool)
 
     def _unsettled(self, pool: int) -> str:
+        return self._unpassed(pool) or self._left(pool)
+
+    def _unpassed(self, pool: int) -> str:
         """Where heal is not known to have passed, and why, of one partition; empty if it has passed everywhere."""
         meant = self.topology.pool(pool)
         for number in range(len(meant.partitions)) if meant.moved_epoch else ():
@@ -145,6 +165,19 @@ class Picture:
                 return f"heal has passed {where} at epoch {row.passed_epoch}, not yet at {meant.moved_epoch}"
         return ""
 
+    def _left(self, pool: int) -> str:
+        """Where something may be in the code that the pool had before; empty if nothing is."""
+        meant = self.topology.pool(pool)
+        for (at, number), row in sorted(self._health.items()) if meant.former_code else ():
+            where = f"pool {meant.name} partition {number}"
+            if at == pool and row.former < 0:
+                return f"the steward of {where} has not looked for what is left in {meant.former_code}"
+            if at == pool and row.former:
+                return (
+                    f"{row.former} versions of {where} are in {meant.former_code}: those kept for undo expire"
+                )
+        return ""
+
     def needed_because(self, node: NodeEntry) -> str:
         """Why a node cannot be removed: others may hold what nobody else does. Empty if it can."""
         if node.state is not StoreState.DRAINING:
@@ -153,8 +186,12 @@ class Picture:
             return f"is a home of {kept} partitions"
         if node.store in self.topology.map.voters:
             return "is a voter of the map"
-        unsettled = [self._unsettled(pool) for pool in range(len(self.topology.map.pools))]
-        return next((each for each in unsettled if each), "")
+        for pool, meant in enumerate(self.topology.map.pools):
+            if unpassed := self._unpassed(pool):
+                return unpassed
+            if any(node.store in entry.former for entry in meant.partitions) and (left := self._left(pool)):
+                return left
+        return ""
 
     def state(self, node: NodeEntry) -> str:
         if node.state is StoreState.SUSPECT:

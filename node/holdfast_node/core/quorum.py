@@ -20,6 +20,12 @@ def overlap(homes: int) -> int:
     return homes - majority(homes) + 1
 
 
+def meet(homes: int, others: int) -> bool:
+    """Whether a majority of so many homes, and one of the `others` that some of them are, always share a store that
+    knew what the first had decided: those of the others that were no homes have learned it. ADR 0092."""
+    return majority(homes) + majority(others) > homes
+
+
 @dataclass(frozen=True, slots=True)
 class Roster:
     """The stores whose answers count in one generation of one partition, and how many of them decide.

@@ -107,6 +107,8 @@ def decide(current: Head, operation: Operation, facts: Facts) -> Verdict:
         return _expire(current, operation)
     if operation.kind is OperationKind.REWRITE:
         return Change(current)
+    if operation.kind is OperationKind.RECODE:
+        return _recode(current, operation, facts)
     for applied in current.recent:
         if applied.request_id == operation.request_id:
             return Keep(applied.version, repeated=True)
@@ -130,6 +132,19 @@ def _expire(current: Head, operation: Operation) -> Verdict:
     if len(kept) == len(current.retained):
         return Keep(current.version)
     return Change(replace(current, retained=kept))
+
+
+def _recode(current: Head, operation: Operation, facts: Facts) -> Verdict:
+    """Nobody's write: no request is remembered, and the version stays. ADR 0092."""
+    assert operation.manifest is not None, "a change of code carries the new manifest"
+    blob_id = current.manifest.blob_id if current.manifest is not None else _NO_BLOB
+    if blob_id == operation.manifest.blob_id:
+        return Keep(current.version)
+    if blob_id != operation.replaces:
+        seen = (Evidence("current version", str(current.version)),)
+        return Refuse(PreconditionFailed("another version has taken its place", evidence=seen), settled=False)
+    late = _expired(current, operation, facts)
+    return late if late is not None else Change(replace(current, manifest=operation.manifest))
 
 
 def _condition(current: Head, operation: Operation) -> HoldfastError | None:

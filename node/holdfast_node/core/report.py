@@ -160,9 +160,10 @@ class PoolMoves:
 
 @dataclass(frozen=True, slots=True)
 class PlanReply:
-    """A change of homes: planned only, applied just now, or the last one that was. `kind`: add, drain, remove, cancel,
-    or empty if there never was one. `open` of `partitions` are still moving; `settled`: and heal has passed since.
-    `margin` is what blobs survive until then, with everybody up. `eta_s` is -1 until there is a rate to go by."""
+    """A change of homes: planned only, applied just now, or the last one that was. `kind`: add, drain, remove, recode
+    (of `pool`), cancel, or empty if there never was one. `open` of `partitions` are still moving; `settled`: and heal
+    has passed since. `margin` is what blobs survive until then, with everybody up. `eta_s` is -1 until there is a rate
+    to go by."""
 
     kind: str
     nodes: tuple[str, ...]
@@ -175,6 +176,9 @@ class PlanReply:
     margin: Margin
     eta_s: float
     warnings: tuple[str, ...]
+    pool: str = ""
+    left: str = ""
+    """What it still waits for, by one example."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Final
 from xxhash import xxh3_64_intdigest
 
 from holdfast_node.core.cluster_map import ClusterMap, NodeEntry, PartitionEntry, Pool, StoreState
-from holdfast_node.core.codes import Code, parse_code
+from holdfast_node.core.codes import Code, parse_code, tiny_code
 from holdfast_node.core.errors import InvalidArgument
 from holdfast_node.core.ids import BlobId, BucketId, NodeName, StoreId
 from holdfast_node.core.messages import Scope
@@ -26,6 +26,10 @@ NODE_TAG: Final = "node"
 UNKNOWN_DOMAIN: Final = "unknown"
 """The one domain of all nodes without a value of a tag: what is not known to be apart is taken to be
 together."""
+
+
+NOWHERE: Final = StoreId(b"")
+"""No store: the home of a shard in a code that its pool does not have any more."""
 
 
 def domain_of(node: NodeEntry, tag: str) -> str:
@@ -56,6 +60,10 @@ class Topology:
         self._by_store: Final[dict[StoreId, NodeEntry]] = {node.store: node for node in nodes}
         self._by_name: Final[dict[NodeName, NodeEntry]] = {node.name: node for node in nodes}
         self._codes: Final[tuple[Code, ...]] = tuple(parse_code(pool.code) for pool in cluster_map.pools)
+        self._former_codes: Final = tuple(
+            parse_code(pool.former_code) if pool.former_code else None for pool in cluster_map.pools
+        )
+        self._current: Final = tuple(frozenset({str(c), str(tiny_code(c))}) for c in self._codes)
         self._pools: Final[dict[str, int]] = {
             pool.name: index for index, pool in enumerate(cluster_map.pools)
         }
@@ -118,6 +126,14 @@ class Topology:
     def code(self, pool: int) -> Code:
         return self._codes[pool]
 
+    def former_code(self, pool: int) -> Code | None:
+        """The code in which some blobs may still be; None if the pool has always had the one it has."""
+        return self._former_codes[pool]
+
+    def is_current(self, pool: int, code: str) -> bool:
+        """Whether new blobs of the pool are in this code. Those in another are to be made anew: heal does."""
+        return code in self._current[pool]
+
     def key_partition(self, pool: int, bucket: BucketId, key: bytes) -> int:
         """The partition of a key's register and of the first part of its blobs."""
         return xxh3_64_intdigest(bucket + key) % len(self.map.pools[pool].partitions)
@@ -140,9 +156,26 @@ class Topology:
         return self._scopes[pool]
 
     def shard_homes(self, pool: int, partition: int) -> tuple[StoreId, ...]:
-        """Where the shards of the partition belong, by index: while a move is open, at the homes to be."""
+        """Where the shards of the partition belong, by index: while a move is open, at the homes to be. Shards of the
+        pool's code, that is: those of another belong elsewhere (`homes_for`)."""
         entry = self.entry(pool, partition)
-        return entry.moving or entry.homes
+        return entry.shards or entry.moving or entry.homes
+
+    def homes_for(self, pool: int, partition: int, code: Code) -> tuple[StoreId, ...]:
+        """Where the shards of a blob in `code` belong, by index: in the former code, where they were before the change;
+        `NOWHERE` each in one that the pool has no more."""
+        if self.is_current(pool, str(code)):
+            return self.shard_homes(pool, partition)
+        former = self._former_codes[pool]
+        if former is not None and code in (former, tiny_code(former)):
+            return self.former_homes(pool, partition)
+        return (NOWHERE,) * code.n
+
+    def former_homes(self, pool: int, partition: int) -> tuple[StoreId, ...]:
+        """Where the shards of the partition were before the last change, if heal has not passed: in the former code,
+        if that was a change of code."""
+        entry = self.entry(pool, partition)
+        return entry.homes if entry.moving or entry.shards else entry.former or entry.homes
 
     def register_homes(self, pool: int, partition: int) -> tuple[StoreId, ...]:
         """Every store that keeps register copies: the homes in shard order, then the newcomers of an open move."""
@@ -164,7 +197,7 @@ class Topology:
 
     def moves_open(self) -> int:
         """How many partitions are on their way to other homes."""
-        return sum(bool(entry.moving) for pool in self.map.pools for entry in pool.partitions)
+        return sum(bool(entry.moving or entry.shards) for pool in self.map.pools for entry in pool.partitions)
 
     def enough_to_see(self, pool: int, partition: int) -> int:
         """So many homes share one with every majority, hence hold every decided head between them."""
@@ -172,7 +205,8 @@ class Topology:
 
     def voting_homes(self, pool: int, partition: int) -> tuple[StoreId, ...]:
         """The homes whose answers count: neither learners nor suspect. In home order. While a move is open these are
-        the old ones, which alone know everything that was decided."""
+        the old ones, which alone know everything that was decided; one that stays a home goes on voting among them
+        while it learns what the others have decided without it."""
         return self._voting[pool][partition]
 
     def kept_by(self, store: StoreId) -> tuple[Scope, ...]:
@@ -215,7 +249,8 @@ def _domains(nodes: tuple[NodeEntry, ...], tags: set[str]) -> dict[str, Mapping[
 
 
 def _voting(entry: PartitionEntry, active: frozenset[StoreId]) -> tuple[StoreId, ...]:
-    return tuple(store for store in entry.homes if store in active and store not in entry.learners)
+    learners = () if entry.moving else entry.learners
+    return tuple(store for store in entry.homes if store in active and store not in learners)
 
 
 def _register_homes(entry: PartitionEntry) -> tuple[StoreId, ...]:

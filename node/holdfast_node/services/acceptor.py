@@ -274,9 +274,9 @@ class Acceptor:
     async def learn(self, copy: RegisterCopy) -> Learned:
         """Take what another home holds of a key, if it is newer. Durable on return.
 
-        Checks neither generation nor votes: the learner asked the right homes. A newcomer of an open move, which
-        promises before it has learned, does not take what is under a promise of its own: that would be an accept it
-        said it would not give.
+        Checks neither generation nor votes: the learner asked the right homes. During a move, in which it promises
+        before it has learned, it does not take what is under a promise of its own: that would be an accept it said it
+        would not give.
         """
         key = (copy.bucket, copy.key)
         theirs = RegisterRecord(*key, copy.pool, copy.partition, copy.accepted, copy.accepted, copy.head)
@@ -284,10 +284,10 @@ class Acceptor:
             try:
                 own = await self._newest(key)
             except NotVoting:
-                if self.standings.is_newcomer(copy.pool, copy.partition):
+                if self.standings.is_moving(copy.pool, copy.partition):
                     return Learned.PROMISED  # rotted: nobody knows what it promised
                 own = None  # rotted: what it had promised was of a generation that is over
-            if under_promise(own, theirs) and self.standings.is_newcomer(copy.pool, copy.partition):
+            if under_promise(own, theirs) and self.standings.is_moving(copy.pool, copy.partition):
                 return Learned.PROMISED
             durable = self._write(key, self._aged(own, learn(own, theirs)))
         if durable is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from holdfast_node.core.head import Manifest
 from holdfast_node.core.messages import DegradedKey
 from holdfast_node.core.operation import Operation
-from holdfast_node.services.datapath import DataPath, KeyPlace, homes_without_shard
+from holdfast_node.services.datapath import DataPath, KeyPlace, homes_to_fill
 from holdfast_node.services.margins import manifest_margin
 from holdfast_node.services.registers import Attempt, Outcome
 
@@ -32,7 +32,7 @@ def _at(path: DataPath, place: KeyPlace) -> tuple[int, int]:
 
 def _degraded(path: DataPath, place: KeyPlace, manifest: Manifest) -> DegradedKey | None:
     """None if every shard was sealed at its home."""
-    lacking = dict.fromkeys(homes_without_shard(path.topology, place, manifest, fresh=True))
+    lacking = dict.fromkeys(homes_to_fill(path.topology, place, manifest, fresh=True))
     if not lacking:
         return None
     survives = manifest_margin(path, place, manifest).entries

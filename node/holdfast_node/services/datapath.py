@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from holdfast_node.core.codes import Code
+from holdfast_node.core.codes import Code, parse_code
 from holdfast_node.core.head import Ballot, Manifest
 from holdfast_node.core.heal_order import away_from_home
 from holdfast_node.core.ids import BlobId, BucketId, Digest, StoreId
@@ -102,11 +102,12 @@ def candidates_of(topology: Topology, place: KeyPlace, manifest: Manifest, part:
     the last move. While the move is open, whom the manifest names comes first. Stores that have left are not asked."""
     partition = topology.part_partition(place.pool, place.bucket, place.key, manifest.seed_id, part)
     entry = topology.entry(place.pool, partition)
-    homes = topology.shard_homes(place.pool, partition)
+    homes = topology.homes_for(place.pool, partition, parse_code(manifest.code))
     found: list[list[StoreId]] = []
     for index, named in enumerate(manifest.parts[part].holders):
         likely = (named, homes[index]) if entry.moving else (homes[index], named)
-        places = dict.fromkeys((*likely, entry.homes[index], *entry.former[index : index + 1]))
+        before = (*entry.homes[index : index + 1], *entry.former[index : index + 1])
+        places = dict.fromkeys((*likely, *before))
         found.append([store for store in places if topology.node(store) is not None])
     return found
 
@@ -129,8 +130,23 @@ def homes_without_shard(
     topology: Topology, place: KeyPlace, manifest: Manifest, *, fresh: bool
 ) -> Iterator[StoreId]:
     """The homes of shards that were sealed elsewhere, or nowhere."""
+    code = parse_code(manifest.code)
     for number, part in enumerate(manifest.parts):
         partition = topology.part_partition(place.pool, place.bucket, place.key, manifest.seed_id, number)
-        homes = topology.shard_homes(place.pool, partition)
-        for index in away_from_home(topology, place.pool, partition, part.holders, fresh=fresh):
+        homes = topology.homes_for(place.pool, partition, code)
+        for index in away_from_home(topology, place.pool, partition, part.holders, code=code, fresh=fresh):
             yield homes[index]
+
+
+def homes_to_fill(
+    topology: Topology, place: KeyPlace, current: Manifest | None, *, fresh: bool
+) -> Iterator[StoreId]:
+    """The homes that lack something of a key's current version: all, if it is in a code that the pool had before."""
+    if current is None:
+        return
+    if topology.is_current(place.pool, current.code):
+        yield from homes_without_shard(topology, place, current, fresh=fresh)
+    elif current.parts:
+        yield from topology.shard_homes(
+            place.pool, topology.key_partition(place.pool, place.bucket, place.key)
+        )

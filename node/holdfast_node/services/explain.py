@@ -6,12 +6,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from holdfast_node.core.api import BlobInfo, Bucket
+from holdfast_node.core.codes import parse_code
 from holdfast_node.core.errors import BlobNotFound
 from holdfast_node.core.head import Ballot, Head, HeadKind, Manifest
 from holdfast_node.core.ids import Digest, StoreId
 from holdfast_node.core.messages import ReadRegister, RegisterView
 from holdfast_node.core.report import ExplainReply, ExplainShard
-from holdfast_node.core.topology import Topology
+from holdfast_node.core.topology import NOWHERE, Topology
 from holdfast_node.services.datapath import DataPath, KeyPlace
 from holdfast_node.services.fanout import gather, replies
 from holdfast_node.services.mending import take_census
@@ -101,13 +102,13 @@ def _shards(
     rows: list[ExplainShard] = []
     for part, written in enumerate(manifest.parts):
         partition = topology.part_partition(place.pool, place.bucket, place.key, manifest.seed_id, part)
-        homes = topology.shard_homes(place.pool, partition)
+        homes = topology.homes_for(place.pool, partition, parse_code(manifest.code))
         for index, named in enumerate(written.holders):
             rows.append(
                 ExplainShard(
                     part=part,
                     index=index,
-                    home=topology.name(homes[index]),
+                    home=topology.name(homes[index]) if homes[index] != NOWHERE else "",
                     named=topology.name(named) if topology.node(named) is not None else "",
                     found_at=tuple(topology.name(store) for store in found.get((part, index), ())),
                 )

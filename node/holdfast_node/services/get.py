@@ -6,6 +6,7 @@ The last chunk of a whole read is held back until the blob's hash is known to be
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Final
 
 from holdfast_node.core.api import GetResult, Range
 from holdfast_node.core.checksums import BlobHasher
-from holdfast_node.core.errors import DeadlineExceeded, IntegrityError, Unavailable
+from holdfast_node.core.errors import DeadlineExceeded, HoldfastError, IntegrityError, Unavailable
 from holdfast_node.core.geometry import KIB, MIB, Layout, Span, layout_of, resolve_range
 from holdfast_node.core.head import Manifest
 from holdfast_node.core.ids import BlobId, StoreId
@@ -113,17 +114,27 @@ class Crowd:
 
 
 class BlobReader:
-    """Reads one version's bytes [first, last) as an async generator that frees its memory when closed."""
+    """Reads one version's bytes [first, last) as an async generator that frees its memory when closed.
+
+    With a `hasher`, which has seen what is before `first`, the last chunk leaves only if the whole is what was stored.
+    """
 
     def __init__(
-        self, path: DataPath, place: KeyPlace, manifest: Manifest, *, span: tuple[int, int], crowd: Crowd
+        self,
+        path: DataPath,
+        place: KeyPlace,
+        manifest: Manifest,
+        *,
+        span: tuple[int, int],
+        crowd: Crowd,
+        hasher: BlobHasher | None,
     ) -> None:
         self._path: Final = path
         self._place: Final = place
         self._manifest: Final = manifest
         self._layout: Final = layout_of(manifest)
         self._crowd: Final = crowd
-        self._whole: Final = span == (0, manifest.size)
+        self._hasher: Final = hasher
         self._runs: Final = plan_runs(self._layout, *span)
         self._upcoming: Run | None = next(self._runs, None)
         self._sources: dict[int, PartSource] = {}
@@ -138,16 +149,15 @@ class BlobReader:
 
         `inlined` are cells of a one-stripe blob that are here already.
         """
-        hasher = BlobHasher()
         loop = asyncio.get_running_loop()
         self._crowd.readers += 1
         try:
             chunk = await self._take(inlined)
             yield b""
             while chunk is not None:
-                if self._whole:
-                    hasher.update(chunk)
-                    self._check_end(hasher)
+                if self._hasher is not None:
+                    self._hasher.update(chunk)
+                    self._check_end(self._hasher)
                 step = self._crowd.chunk_bytes
                 for start in range(0, len(chunk), step):
                     timer = loop.call_later(READER_IDLE_S, self._give_up)
@@ -322,15 +332,51 @@ class Getter:
             )
             manifest = await manifest_of(self._path, place, reading.head, version)
             span = resolve_range(manifest.size, wanted.first, wanted.last)
-            chunks = BlobReader(self._path, place, manifest, span=span, crowd=self._crowd).chunks(
-                reading.inlined
-            )
+            number = version or reading.head.version
+            chunks = self._chunks(place, number, manifest, span=span, inlined=reading.inlined)
             try:
                 await anext(chunks)
             except Unavailable:
                 if last_start:
                     raise
                 continue
-            info = info_of(place.key, version or reading.head.version, manifest)
-            return GetResult(info, *span, chunks, self._path.topology.map.era)
+            return GetResult(info_of(place.key, number, manifest), *span, chunks, self._path.topology.map.era)
         raise AssertionError("the last start returns or raises")
+
+    async def _chunks(
+        self,
+        place: KeyPlace,
+        version: int,
+        manifest: Manifest,
+        *,
+        span: tuple[int, int],
+        inlined: Mapping[int, bytes],
+    ) -> AsyncGenerator[bytes, None]:
+        """First an empty chunk; then the bytes, from new shards once the version was made anew in another code."""
+        first, last = span
+        hasher = BlobHasher() if span == (0, manifest.size) else None
+        while True:
+            chunks = BlobReader(
+                self._path, place, manifest, span=(first, last), crowd=self._crowd, hasher=hasher
+            ).chunks(inlined)
+            try:
+                async for chunk in chunks:
+                    first += len(chunk)
+                    yield chunk
+                return
+            except Unavailable:
+                anew = await self._made_anew(place, version, manifest)
+                if anew is None:
+                    raise
+                manifest, inlined = anew, {}
+            finally:
+                await chunks.aclose()
+
+    async def _made_anew(self, place: KeyPlace, version: int, old: Manifest) -> Manifest | None:
+        """The same version in other shards than those of `old`; None if there is none."""
+        with contextlib.suppress(HoldfastError):
+            head = await self._path.registers.head(place.pool, place.bucket, place.key)
+            found = await manifest_of(self._path, place, head, version)
+            if found.seed_id != old.seed_id and (found.hash, found.size) == (old.hash, old.size):
+                return found
+        return None

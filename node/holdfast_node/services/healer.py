@@ -16,19 +16,17 @@ from holdfast_node.core.api import Margin
 from holdfast_node.core.errors import BucketClosing, HoldfastError, NotVoting, Unavailable
 from holdfast_node.core.head import NO_BALLOT, Ballot, Head, HeadKind
 from holdfast_node.core.heal_order import NO_MARGIN_KNOWN, NONE_AILING, Ailing, HealOrder
-from holdfast_node.core.ids import BucketId, StoreId
+from holdfast_node.core.ids import StoreId
 from holdfast_node.core.margin import gravity, least
 from holdfast_node.core.messages import (
     Accept,
     AcceptReply,
     NoteDegraded,
     NoteDegradedReply,
-    PartitionChanges,
     PartitionHealth,
     QuarantinedKey,
     QuarantineReply,
     ReadQuarantine,
-    RegisterCopies,
     RegisterCopy,
     Reply,
     Request,
@@ -45,6 +43,7 @@ from holdfast_node.services.foreground import HealBounds
 from holdfast_node.services.mending import Census, Mended, Mender, take_census
 from holdfast_node.services.naming import Namer
 from holdfast_node.services.progress import Progress
+from holdfast_node.services.recoding import Recoder
 from holdfast_node.services.store import Entry
 from holdfast_node.services.versions import retained_manifest
 from holdfast_node.services.wards import (
@@ -53,6 +52,7 @@ from holdfast_node.services.wards import (
     Found,
     Level,
     Looker,
+    OwnRegisters,
     Ward,
     ailing_as_named,
     ailing_as_reported,
@@ -86,7 +86,7 @@ DAMAGED_SHARDS_MAX: Final = 1_000
 DAMAGED_AT_ONCE: Final = 64
 
 
-class HealStore(Protocol):
+class HealStore(OwnRegisters, Protocol):
     """What of the store heal needs; `services.store.Store` has it."""
 
     def partition(self, pool: int, partition: int) -> PartitionRecord: ...
@@ -96,10 +96,6 @@ class HealStore(Protocol):
     def append(self, entries: Sequence[Entry], *, bulk: bool = False) -> asyncio.Future[None]: ...
 
     async def shard_header(self, name: ShardName) -> ShardHeader | None: ...
-
-    def changes(self, pool: int, partition: int, after: int, limit: int) -> PartitionChanges: ...
-
-    async def copies_of(self, keys: Sequence[tuple[BucketId, bytes]]) -> RegisterCopies: ...
 
 
 class Healer:
@@ -127,7 +123,7 @@ class Healer:
         self._cursors: Final = level.cursors
         self._looker: Final = Looker(path, store, level, bodies, deleted)
         self._namer: Final = Namer(path, store)
-        self._mender: Final = Mender(path, bounds.repair)
+        self._mender: Final = Recoder(path, Mender(path, bounds.repair))
         self._order: Final = HealOrder()
         self._wards: dict[tuple[int, int], Ward] = {}
         self._damaged: dict[ShardName, None] = {}
@@ -187,6 +183,8 @@ class Healer:
             return
         ballot = register.ballot if isinstance(register, Accept) else register.accepted
         found = Found(KeyPlace(ward.pool, register.bucket, register.key), head, (head.manifest,), ballot)
+        if found.in_former_code(topology):
+            ward.written_in_former_code()
         ailing = ailing_as_named(self._path, ward.partition, found, self._up, fresh=True)
         if ailing is not None:
             self._add(ailing)
@@ -321,7 +319,7 @@ class Healer:
 
     async def _look(self, topology: Topology, ward: Ward) -> None:
         if not ward.looking:
-            ward.begin(unsettled_epoch(topology))
+            ward.begin(unsettled_epoch(topology), recoding=topology.former_code(ward.pool) is not None)
         try:
             for ailing in await self._looker.look(ward, self._up):
                 self._add(ailing)
@@ -387,9 +385,7 @@ class Healer:
         results: list[Mended] = []
         for manifest in found.manifests:
             try:
-                results.append(
-                    await self._mender.mend(found.place, manifest, census, base=base, deep=ailing.deep)
-                )
+                results.append(await self._mender.mend(found, manifest, census, base=base, deep=ailing.deep))
             except HoldfastError as error:
                 results.append(Mended(failed=str(error), margin=ailing.margin))
         margin = least(result.margin for result in results)
@@ -462,6 +458,7 @@ class Healer:
                     passed_epoch=ward.healed_epoch,
                     quarantined=hopeless[ward.at],
                     survives=margin.entries,
+                    former=ward.former,
                 )
             )
         return tuple(rows)

@@ -181,7 +181,7 @@ class Learner:
             if self._is_newcomer(topology, scope):
                 if not_voting and self._has_entered(scope):
                     doubtful[at] = scope.generation
-            elif self._me not in topology.entry(*at).learners and (at in rotten or not_voting):
+            elif self._votes(topology, scope) and (at in rotten or not_voting):
                 doubtful[at] = scope.generation
         if not doubtful or relearn(topology.map, self._me, doubtful) is None:
             return False
@@ -198,6 +198,11 @@ class Learner:
     def _has_learned(self, scope: Scope) -> bool:
         record = self._store.partition(scope.pool, scope.partition)
         return record.learned_generation == scope.generation and not record.not_voting
+
+    def _votes(self, topology: Topology, scope: Scope) -> bool:
+        """As a home: it may be learning all the same, if it stays one where registers move to fewer homes."""
+        entry = topology.entry(scope.pool, scope.partition)
+        return self._me in entry.homes and (self._me not in entry.learners or bool(entry.moving))
 
     def _is_newcomer(self, topology: Topology, scope: Scope) -> bool:
         return self._me not in topology.entry(scope.pool, scope.partition).homes
@@ -410,7 +415,9 @@ class Learner:
                 )
             )
         relearned = {
-            (scope.pool, scope.partition) for scope in scopes if not self._is_newcomer(topology, scope)
+            (scope.pool, scope.partition)
+            for scope in scopes
+            if not self._is_newcomer(topology, scope) and not self._votes(topology, scope)
         }
         entries += self._blank_rot(topology, relearned)
         if entries:

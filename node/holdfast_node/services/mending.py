@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from holdfast_node.core.api import Margin
+from holdfast_node.core.codes import parse_code
 from holdfast_node.core.errors import HoldfastError
 from holdfast_node.core.geometry import layout_of
 from holdfast_node.core.head import NO_BALLOT, Ballot, Manifest
@@ -109,7 +110,7 @@ def _waited_for(
     elsewhere, is only as unknown as everything else at a store that is down. One whose holder was replaced is not: the
     store that took its place began empty."""
     partition = topology.part_partition(place.pool, place.bucket, place.key, manifest.seed_id, number)
-    homes = topology.shard_homes(place.pool, partition)
+    homes = topology.homes_for(place.pool, partition, parse_code(manifest.code))
     named = manifest.parts[number].holders
     return {homes[index] for index in plan.waiting if named[index] != homes[index] or index in plan.elsewhere}
 
@@ -158,7 +159,7 @@ class Mender:
     async def _mend_part(self, part: _Part, base: Ballot, result: Mended, *, deep: bool) -> None:
         """A copy at home counts once it was read back: until then it is worth no more than none."""
         targets = dict(part.plan.missing)
-        homes = part.topology.shard_homes(part.place.pool, self._partition(part))
+        homes = part.topology.homes_for(part.place.pool, self._partition(part), part.source.code)
         doubted = {index for index, _ in part.plan.surplus}
         if deep:
             doubted |= {index for index, home in enumerate(homes) if home in part.source.candidates[index]}

@@ -29,19 +29,15 @@ class Placing:
         up = path.links.is_up
         place = target.place
         try:
-            chosen = choose(self._topology, place.pool, self._partition, up, shunned)
+            chosen = choose(self._topology, place.pool, self._partition, up, shunned, code=target.code)
         except Unavailable:
-            chosen = choose(self._topology, place.pool, self._partition, up)
+            chosen = choose(self._topology, place.pool, self._partition, up, code=target.code)
         self.assigned: dict[int, StoreId] = dict(enumerate(chosen))
         self.sealed: dict[int, StoreId] = {}
         self.bad: dict[StoreId, str] = dict.fromkeys(shunned, "failed an earlier part")
         self.faulty: set[StoreId] = set(shunned)
         self._refused: dict[StoreId, HoldfastError] = {}
         self._tries: dict[int, int] = dict.fromkeys(self.assigned, 1)
-
-    @property
-    def homes(self) -> tuple[StoreId, ...]:
-        return self._topology.shard_homes(self._target.place.pool, self._partition)
 
     @property
     def missing(self) -> list[int]:
@@ -64,6 +60,7 @@ class Placing:
             index=index,
             holders=self.assigned | self.sealed,
             usable=lambda each: each not in self.bad and self._path.links.is_up(each),
+            code=self._target.code,
         )
         if store is None or store == self.assigned[index]:
             return None

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from holdfast_node.core.api import PutOptions, PutResult
@@ -60,6 +60,15 @@ NOBODY: Final = StoreId(b"")
 
 
 @dataclass(frozen=True, slots=True)
+class Recoding:
+    """The current version `old` is written again in the pool's code. `proven` raises unless the new manifest's shards
+    are good enough to be pointed at; they were staged under the ballot."""
+
+    old: Manifest
+    proven: Callable[[Manifest, Ballot], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
 class Write:
     """One logical put, with everything decided before the first byte."""
 
@@ -71,6 +80,7 @@ class Write:
     code: Code
     stripe_bytes: int
     part_bytes: int
+    recoding: Recoding | None = None
 
 
 @dataclass(slots=True)
@@ -119,7 +129,20 @@ class Putter:
     ) -> PutResult:
         check_key(place.key)
         check_options(options)
-        write = self._write(place, options, retain=retain)
+        return await self._run(self._write(place, options, retain=retain), chunks)
+
+    async def recode(self, place: KeyPlace, recoding: Recoding, chunks: AsyncIterator[bytes]) -> PutResult:
+        """Write the bytes of the current version once more, in the pool's code. Raises what a put raises, and
+        `PreconditionFailed` if it is not the current one any more."""
+        old = recoding.old
+        options = PutOptions(
+            size=old.size, hash=old.hash, content_type=old.content_type, metadata=old.metadata
+        )
+        write = replace(self._write(place, options, retain=False), recoding=recoding)
+        return await self._run(write, chunks)
+
+    async def _run(self, write: Write, chunks: AsyncIterator[bytes]) -> PutResult:
+        options = write.options
         limit = parts_max(write.code) * write.part_bytes
         intake = Intake(chunks, declared_size=options.size, declared_hash=options.hash, limit=limit)
         if 0 <= options.size <= write.stripe_bytes:
@@ -220,8 +243,10 @@ class Putter:
             parts=tuple(staged.parts[part] for part in sorted(staged.parts)),
             content_type=write.options.content_type,
             metadata=write.options.metadata,
-            created_ms=self._path.clock.now_ms(),
+            created_ms=write.recoding.old.created_ms if write.recoding else self._path.clock.now_ms(),
         )
+        if write.recoding is not None:
+            await write.recoding.proven(manifest, staged.attempt.base)
         operation = operation_of(write, manifest, staged.attempt.base)
         outcome = await commit_known(self._path, write.place, manifest, staged.attempt, operation)
         if outcome.repeated:
@@ -327,8 +352,10 @@ def part_of(size: int, sealed: Mapping[int, StoreId], digests: Sequence[Digest])
 
 def operation_of(write: Write, manifest: Manifest, base: Ballot) -> Operation:
     condition = write.options.condition
+    recoding = write.recoding
     return Operation(
-        kind=OperationKind.PUT,
+        kind=OperationKind.PUT if recoding is None else OperationKind.RECODE,
+        replaces=recoding.old.blob_id if recoding is not None else BlobId(b""),
         request_id=write.request_id,
         stamp=write.stamp,
         manifest=manifest,

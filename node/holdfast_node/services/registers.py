@@ -57,6 +57,7 @@ COMMITS_WAITING_MAX: Final = 1024
 """Commits queued on one key at one node."""
 
 _NOBODY: Final = RequestId(bytes(ID_BYTES))
+_NAMING: Final = (OperationKind.PUT, OperationKind.DELETE, OperationKind.RECODE)
 _SETTLED: Final = (AlreadyExists, PreconditionFailed, BlobNotFound, VersionNotFound)
 _FINAL: Final = (StaleEra, BucketClosing, TooLarge, UploadExpired)
 
@@ -335,7 +336,7 @@ class _Drive:
 
     async def _forward(self, steward: StoreId) -> Outcome | None:
         before = self._forwarded
-        self._forwarded = before or self._operation.kind in (OperationKind.PUT, OperationKind.DELETE)
+        self._forwarded = before or self._operation.kind in _NAMING
         try:
             outcome = await self._home.ask_steward(steward, self._place, self._operation)
         except _SETTLED:

@@ -11,12 +11,30 @@ from typing import Final
 
 from holdfast_node.core.api import Margin
 from holdfast_node.core.cluster_map import ChangeKind, ClusterMap, NodeEntry
+from holdfast_node.core.codes import parse_code
 from holdfast_node.core.errors import Evidence, HoldfastError, MapConflict, Refused
 from holdfast_node.core.ids import NodeName
 from holdfast_node.core.map_changes import Change
-from holdfast_node.core.map_moves import Cost, add_node, cancel, costs, create_pool, drain, remove
+from holdfast_node.core.map_moves import (
+    Cost,
+    add_node,
+    cancel,
+    costs,
+    create_pool,
+    drain,
+    in_one_code,
+    recode,
+    remove,
+)
 from holdfast_node.core.margin import least, partition_margin
-from holdfast_node.core.node_changes import AddNode, CancelChange, CreatePool, DrainNodes, NodeChange
+from holdfast_node.core.node_changes import (
+    AddNode,
+    CancelChange,
+    CreatePool,
+    DrainNodes,
+    NodeChange,
+    RecodePool,
+)
 from holdfast_node.core.picture import Picture
 from holdfast_node.core.report import PlanReply, PoolMoves
 from holdfast_node.core.seed import SeedNode, check_node, check_pool
@@ -61,31 +79,48 @@ class Rehoming:
             partitions=sum(len(cost.partitions) for cost in costs(before, after)),
             open=Topology(after).moves_open(),
             settled=kind in (REMOVED, CREATED),
-            pools=tuple(_moves(picture, at, cost) for at, cost in enumerate(costs(before, after))),
+            pools=tuple(_moves(picture, at, cost, after) for at, cost in enumerate(costs(before, after))),
             margin=_margin_meanwhile(after),
             eta_s=-1.0,
             warnings=warnings,
+            pool=asked.pool if isinstance(asked, RecodePool) else "",
         )
 
     async def _meant(self, asked: NodeChange, picture: Picture) -> tuple[str, tuple[str, ...], Change]:
         if isinstance(asked, CancelChange):
             plan = picture.topology.map.plan
             return _word(ChangeKind.CANCEL), tuple(plan.nodes) if plan is not None else (), cancel
+        settled = picture.settled_pools()
+        if isinstance(asked, RecodePool):
+            parse_code(asked.code)
+            return (
+                _word(ChangeKind.RECODE),
+                (),
+                lambda current: recode(in_one_code(current, settled), asked.pool, asked.code),
+            )
         if isinstance(asked, CreatePool):
             pool = asked.pool
             check_pool(pool, len(picture.topology.placeable))
             return CREATED, (), lambda current: create_pool(current, pool)
         if isinstance(asked, AddNode):
             entry = await self._newcomer(picture.topology, asked.node)
-            return _word(ChangeKind.ADD), (entry.name,), lambda current: add_node(current, entry)
+            return (
+                _word(ChangeKind.ADD),
+                (entry.name,),
+                lambda current: add_node(in_one_code(current, settled), entry),
+            )
         names = tuple(node.name for node in picture.topology.select(asked.selector))
         if isinstance(asked, DrainNodes):
-            return _word(ChangeKind.DRAIN), names, lambda current: drain(current, names)
+            return (
+                _word(ChangeKind.DRAIN),
+                names,
+                lambda current: drain(in_one_code(current, settled), names),
+            )
         _refuse_needed(picture, names)
         seen = picture.topology.map
 
         def taken_out(current: ClusterMap) -> ClusterMap | None:
-            after = remove(current, names)
+            after = remove(in_one_code(current, settled), names)
             if after is not None and _last_moved(current) != _last_moved(seen):
                 raise MapConflict("homes have changed since this was looked at", hint="run it again")
             return after
@@ -140,7 +175,12 @@ def _refuse_needed(picture: Picture, names: Iterable[NodeName]) -> None:
 
 def _told(picture: Picture, current: ClusterMap) -> PlanReply:
     plan = current.plan
-    concerned = [entry for pool in current.pools for entry in pool.partitions if entry.moving or entry.former]
+    concerned = [
+        entry
+        for pool in current.pools
+        for entry in pool.partitions
+        if entry.moving or entry.shards or entry.former
+    ]
     return PlanReply(
         kind=_word(plan.kind) if plan is not None else "",
         nodes=tuple(plan.nodes) if plan is not None else (),
@@ -148,16 +188,18 @@ def _told(picture: Picture, current: ClusterMap) -> PlanReply:
         applied=False,
         partitions=len(concerned),
         open=picture.topology.moves_open(),
-        settled=not picture.topology.moves_open() and picture.all_settled(),
+        settled=not picture.topology.moves_open() and not picture.unsettled(),
         pools=(),
         margin=_margin_meanwhile(current),
         eta_s=picture.heal_eta_s(),
         warnings=(),
+        pool=plan.pool if plan is not None else "",
+        left=picture.unsettled(),
     )
 
 
-def _moves(picture: Picture, pool: int, cost: Cost) -> PoolMoves:
-    k = picture.topology.code(pool).k
+def _moves(picture: Picture, pool: int, cost: Cost, after: ClusterMap) -> PoolMoves:
+    k = parse_code(after.pools[pool].code).k
     size = sum(slots * picture.bytes_of(pool, number) // k for number, slots in cost.partitions.items())
     return PoolMoves(cost.pool, cost.shard_slots, cost.least_slots, cost.all_slots, size)
 
@@ -173,6 +215,8 @@ def _margin_meanwhile(current: ClusterMap) -> Margin:
     for at, pool in enumerate(current.pools):
         for number, entry in enumerate(pool.partitions):
             found.append(partition_margin(topology, at, number, everybody))
-            if entry.moving:
-                found.append(partition_margin(topology, at, number, everybody, homes=entry.homes))
+            if entry.moving or entry.shards or pool.former_code:
+                before = topology.former_homes(at, number)
+                former = topology.former_code(at)
+                found.append(partition_margin(topology, at, number, everybody, homes=before, code=former))
     return least(found)

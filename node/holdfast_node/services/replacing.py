@@ -59,8 +59,10 @@ def shard_warnings(before: ClusterMap, swaps: Mapping[StoreId, StoreId]) -> tupl
     """Where fewer than k of a partition's homes keep what they had, blobs may be beyond repair: say so."""
     warnings: list[str] = []
     for pool in before.pools:
-        k = parse_code(pool.code).k
-        short = sum(sum(home not in swaps for home in entry.homes) < k for entry in pool.partitions)
+        k = parse_code(pool.former_code or pool.code).k
+        rows = [entry.homes if entry.shards else entry.former or entry.homes for entry in pool.partitions]
+        rows = rows if pool.former_code else [entry.homes for entry in pool.partitions]
+        short = sum(sum(home not in swaps for home in row) < k for row in rows)
         if short:
             warnings.append(
                 f"pool {pool.name}: in {short} partitions fewer than {k} homes remain; "

@@ -107,7 +107,8 @@ class RegisterRestorer:
         if self._me not in (*placed.homes, *placed.moving):
             await self._own.blank(key)
             return
-        if self._me in placed.learners or self._me not in placed.homes or await self._own.renew(key):
+        learning = self._me in placed.learners and not placed.moving
+        if learning or self._me not in placed.homes or await self._own.renew(key):
             return
         try:
             await self._registers.rewrite(entry.pool, *key, above=entry.promised)

@@ -69,7 +69,7 @@ class WholeStaging:
     def _send(self, index: int, store: StoreId) -> None:
         header = self._target.header(self._path.topology, index, (self._encoded.checksums[index],))
         prepare = None
-        if store in self.placing.homes and store not in self._prepared:
+        if store in self._attempt.place.homes and store not in self._prepared:
             self._prepared.add(store)
             prepare = self._attempt.prepare
         request = StageWhole(header, prepare, self._encoded.cells[index])

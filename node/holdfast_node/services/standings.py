@@ -49,6 +49,10 @@ class Standings:
         self._may_vote: Final = may_vote
         self._closing: Final = closing
 
+    def is_moving(self, pool: int, partition: int) -> bool:
+        """Whether a move is open there: then promises of this generation bind whoever learns as well."""
+        return bool(self.topology().entry(pool, partition).moving)
+
     def is_newcomer(self, pool: int, partition: int) -> bool:
         """Whether a move brings this store here, and has not ended."""
         return self._me not in self.topology().entry(pool, partition).homes
@@ -88,7 +92,7 @@ class Standings:
         entry = topology.entry(scope.pool, scope.partition)
         if self._me not in (*entry.homes, *entry.moving):
             return "this store is not a home of the partition"
-        if self._me in entry.homes and self._me in entry.learners:
+        if self._me in entry.homes and self._me in entry.learners and not entry.moving:
             return "this store is still learning the partition"
         if self._me not in entry.homes and record.entered_generation != scope.generation:
             return "this store is about to become a home of the partition"

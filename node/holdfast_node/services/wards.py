@@ -27,7 +27,7 @@ from holdfast_node.ports import Bodies, Failed
 from holdfast_node.services.bucket_book import BucketBook
 from holdfast_node.services.closed_doors import ClosedDoors
 from holdfast_node.services.cursors import Cursors
-from holdfast_node.services.datapath import DataPath, KeyPlace, homes_without_shard
+from holdfast_node.services.datapath import DataPath, KeyPlace, homes_to_fill, homes_without_shard
 from holdfast_node.services.fanout import gather, replies
 from holdfast_node.services.mending import plans_of, take_census
 
@@ -39,10 +39,14 @@ INCONCLUSIVE_S: Final = 5.0
 """After a look during which some store did not say what it holds."""
 INCONCLUSIVE_MAX_S: Final = 60.0
 """However long that look took: waiting for the silent is not work."""
+RECOUNT_S: Final = 10.0
+"""Between looks for what is left in the code that the pool had before."""
 WAIT_S: Final = 60.0
 """Before a key whose store is down is looked at again, unless a store comes up before that."""
 LOOK_SHARE: Final = 20
 """A look may take at most about this fraction of the time."""
+
+UNKNOWN: Final = -1
 
 _START: Final[tuple[BucketId, bytes]] = (RESERVED_BUCKET, b"")
 
@@ -56,6 +60,21 @@ class Found:
     manifests: tuple[Manifest, ...]
     accepted: Ballot = NO_BALLOT
     """Under which the head was accepted, if that is all that is known of it."""
+
+    def in_former_code(self, topology: Topology) -> bool:
+        """Whether the current version is in a code that the pool has no more."""
+        current = self.head.manifest
+        return (
+            current is not None
+            and bool(current.parts)
+            and not topology.is_current(self.place.pool, current.code)
+        )
+
+    def left_in_former_code(self, topology: Topology) -> int:
+        """How many versions are, as far as is known: one whose manifest is not at hand may be."""
+        pool = self.place.pool
+        known = sum(bool(m.parts) and not topology.is_current(pool, m.code) for m in self.manifests)
+        return known or int(self.lacks_manifests)
 
     @property
     def lacks_manifests(self) -> bool:
@@ -89,6 +108,9 @@ class Ward:
     seen: bool = False
     """Whether a look has ended since this store took the partition over, or since somebody it may not know of came
     back. Until then what is on record is what a steward knew once, and no news is not good news."""
+    former: int = UNKNOWN
+    """Versions met in a full look that are in a code the pool had before."""
+    _former_met: int = 0
     _target_epoch: int = 0
     _whole: bool = True
     """Whether everything the look under way has found is remembered."""
@@ -107,10 +129,12 @@ class Ward:
             return True
         return max(self.healed_epoch, self.looked_epoch) < epoch and self.conclusive
 
-    def begin(self, epoch: int) -> None:
+    def begin(self, epoch: int, *, recoding: bool = False) -> None:
+        """`recoding`: the pool had another code before, and it is not known that nothing is left in that."""
         self.looking, self.conclusive, self._whole = True, True, True
         self.cursor, self.after = _START, self.settled
-        self.full = max(self.healed_epoch, self.looked_epoch) < epoch
+        self.full = max(self.healed_epoch, self.looked_epoch) < epoch or (recoding and self.former != 0)
+        self._former_met = 0
         self._target_epoch, self._spent_s = epoch, 0.0
 
     def end(self, now_s: float) -> None:
@@ -119,9 +143,10 @@ class Ward:
             self.reviewed = self.after
         elif self._whole and self.conclusive:
             self.looked_epoch = self._target_epoch
+            self.former = self._former_met
         earned_s = LOOK_SHARE * self._spent_s
         if self.conclusive:
-            self.next_look_s = now_s + max(RELOOK_S, earned_s)
+            self.next_look_s = now_s + max(RECOUNT_S if self.former > 0 else RELOOK_S, earned_s)
         else:
             self.next_look_s = now_s + min(max(INCONCLUSIVE_S, earned_s), INCONCLUSIVE_MAX_S)
 
@@ -134,6 +159,14 @@ class Ward:
         """There was no room to remember something that ails here: it has to be found once more."""
         self._whole, self.looked_epoch, self.reviewed = False, 0, 0
         self.next_look_s = 0.0
+
+    def met_former(self, count: int) -> None:
+        """So many versions in a code that the pool had before."""
+        self._former_met += count
+
+    def written_in_former_code(self) -> None:
+        """By somebody who began before the code changed: nobody may have counted that."""
+        self.former, self.next_look_s = UNKNOWN, 0.0
 
     def spend(self, elapsed_s: float) -> None:
         """A page took this long."""
@@ -321,7 +354,8 @@ class Looker:
         return [
             ailing
             for key, ailing in suspects
-            if any(
+            if key.in_former_code(topology)
+            or any(
                 plan.waiting or not plan.in_order
                 for manifest in key.manifests
                 for plan in plans_of(topology, key.place, manifest, census)
@@ -339,7 +373,8 @@ class Looker:
             plans = [plan for m in key.manifests for plan in plans_of(topology, key.place, m, census)]
             if any(plan.waiting for plan in plans):
                 ward.conclusive = False
-            if any(not plan.in_order for plan in plans):
+            ward.met_former(key.left_in_former_code(topology))
+            if key.in_former_code(topology) or any(not plan.in_order for plan in plans):
                 ailing.append(ailing_of(ward.partition, key, least(plan.margin for plan in plans)))
         return ailing
 
@@ -376,6 +411,7 @@ def ailing_as_named(
         for manifest in key.manifests
         for home in homes_without_shard(topology, key.place, manifest, fresh=fresh)
     }
+    lacking.update(homes_to_fill(topology, key.place, key.head.manifest, fresh=fresh))
     if not lacking:
         return None
     due_s = 0.0 if lacking & up else asyncio.get_running_loop().time() + WAIT_S

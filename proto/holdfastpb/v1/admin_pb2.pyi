@@ -582,6 +582,30 @@ class ReplaceLostReply(_message.Message):
 Global___ReplaceLostReply: _TypeAlias = ReplaceLostReply  # noqa: Y015
 
 @_typing.final
+class RecodePool(_message.Message):
+    """Everything in the pool is to be in another code."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    code: _builtins.str
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        code: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "pool", b"pool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecodePool: _TypeAlias = RecodePool  # noqa: Y015
+
+@_typing.final
 class ChangeRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -590,6 +614,7 @@ class ChangeRequest(_message.Message):
     REMOVE_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
     CREATE_POOL_FIELD_NUMBER: _builtins.int
+    RECODE_FIELD_NUMBER: _builtins.int
     APPLY_FIELD_NUMBER: _builtins.int
     drain: _builtins.str
     """a node's name or tag=value"""
@@ -605,6 +630,8 @@ class ChangeRequest(_message.Message):
 
     @_builtins.property
     def create_pool(self) -> Global___SeedPool: ...
+    @_builtins.property
+    def recode(self) -> Global___RecodePool: ...
     def __init__(
         self,
         *,
@@ -613,13 +640,14 @@ class ChangeRequest(_message.Message):
         remove: _builtins.str = ...,
         cancel: _builtins.bool = ...,
         create_pool: Global___SeedPool | None = ...,
+        recode: Global___RecodePool | None = ...,
         apply: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["add", b"add", "cancel", b"cancel", "change", b"change", "create_pool", b"create_pool", "drain", b"drain", "remove", b"remove"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["add", b"add", "cancel", b"cancel", "change", b"change", "create_pool", b"create_pool", "drain", b"drain", "recode", b"recode", "remove", b"remove"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["add", b"add", "apply", b"apply", "cancel", b"cancel", "change", b"change", "create_pool", b"create_pool", "drain", b"drain", "remove", b"remove"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add", b"add", "apply", b"apply", "cancel", b"cancel", "change", b"change", "create_pool", b"create_pool", "drain", b"drain", "recode", b"recode", "remove", b"remove"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["add", "drain", "remove", "cancel", "create_pool"]  # noqa: Y015
+    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["add", "drain", "remove", "cancel", "create_pool", "recode"]  # noqa: Y015
     _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
 
@@ -689,8 +717,10 @@ class PlanReply(_message.Message):
     MARGIN_FIELD_NUMBER: _builtins.int
     ETA_S_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
-    """add, drain, remove, cancel; empty: there never was a change"""
+    """add, drain, remove, recode, cancel; empty: there never was a change"""
     epoch: _builtins.int
     applied: _builtins.bool
     partitions: _builtins.int
@@ -701,6 +731,10 @@ class PlanReply(_message.Message):
     """and heal has passed since"""
     eta_s: _builtins.float
     """-1: unknown"""
+    pool: _builtins.str
+    """of a change of code"""
+    left: _builtins.str
+    """what it waits for; empty if settled"""
     @_builtins.property
     def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -725,10 +759,12 @@ class PlanReply(_message.Message):
         margin: _blob_pb2.Margin | None = ...,
         eta_s: _builtins.float = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        pool: _builtins.str = ...,
+        left: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["margin", b"margin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "epoch", b"epoch", "eta_s", b"eta_s", "kind", b"kind", "margin", b"margin", "nodes", b"nodes", "open", b"open", "partitions", b"partitions", "pools", b"pools", "settled", b"settled", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "epoch", b"epoch", "eta_s", b"eta_s", "kind", b"kind", "left", b"left", "margin", b"margin", "nodes", b"nodes", "open", b"open", "partitions", b"partitions", "pool", b"pool", "pools", b"pools", "settled", b"settled", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1963,6 +1963,7 @@ class PartitionHealth(_message.Message):
     PASSED_EPOCH_FIELD_NUMBER: _builtins.int
     QUARANTINED_FIELD_NUMBER: _builtins.int
     SURVIVES_FIELD_NUMBER: _builtins.int
+    FORMER_FIELD_NUMBER: _builtins.int
     pool: _builtins.int
     partition: _builtins.int
     blobs: _builtins.int
@@ -1972,6 +1973,8 @@ class PartitionHealth(_message.Message):
     least_margin: _builtins.int
     passed_epoch: _builtins.int
     quarantined: _builtins.int
+    former: _builtins.int
+    """versions in a code that the pool had before; -1: unknown"""
     @_builtins.property
     def survives(self) -> _containers.RepeatedCompositeFieldContainer[_blob_pb2.Margin.Entry]:
         """of the exceptions"""
@@ -1989,10 +1992,11 @@ class PartitionHealth(_message.Message):
         passed_epoch: _builtins.int = ...,
         quarantined: _builtins.int = ...,
         survives: _abc.Iterable[_blob_pb2.Margin.Entry] | None = ...,
+        former: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "bytes", b"bytes", "exceptions", b"exceptions", "healed_epoch", b"healed_epoch", "least_margin", b"least_margin", "partition", b"partition", "passed_epoch", b"passed_epoch", "pool", b"pool", "quarantined", b"quarantined", "survives", b"survives"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "bytes", b"bytes", "exceptions", b"exceptions", "former", b"former", "healed_epoch", b"healed_epoch", "least_margin", b"least_margin", "partition", b"partition", "passed_epoch", b"passed_epoch", "pool", b"pool", "quarantined", b"quarantined", "survives", b"survives"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -32,6 +32,7 @@ class _OperationKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Operati
     OPERATION_KIND_FENCE: _OperationKind.ValueType  # 3
     OPERATION_KIND_REWRITE: _OperationKind.ValueType  # 4
     OPERATION_KIND_EXPIRE: _OperationKind.ValueType  # 5
+    OPERATION_KIND_RECODE: _OperationKind.ValueType  # 6
 
 class OperationKind(_OperationKind, metaclass=_OperationKindEnumTypeWrapper): ...
 
@@ -41,6 +42,7 @@ OPERATION_KIND_DELETE: OperationKind.ValueType  # 2
 OPERATION_KIND_FENCE: OperationKind.ValueType  # 3
 OPERATION_KIND_REWRITE: OperationKind.ValueType  # 4
 OPERATION_KIND_EXPIRE: OperationKind.ValueType  # 5
+OPERATION_KIND_RECODE: OperationKind.ValueType  # 6
 Global___OperationKind: _TypeAlias = OperationKind  # noqa: Y015
 
 @_typing.final
@@ -698,6 +700,7 @@ class Operation(_message.Message):
     RETAIN_FIELD_NUMBER: _builtins.int
     CREATED_MS_FIELD_NUMBER: _builtins.int
     BELOW_FIELD_NUMBER: _builtins.int
+    REPLACES_FIELD_NUMBER: _builtins.int
     kind: Global___OperationKind.ValueType
     request_id: _builtins.bytes
     stamp: _builtins.int
@@ -708,6 +711,8 @@ class Operation(_message.Message):
     """not written: yes"""
     created_ms: _builtins.int
     below: _builtins.int
+    replaces: _builtins.bytes
+    """a blob id"""
     @_builtins.property
     def manifest(self) -> _types_pb2.Manifest: ...
     @_builtins.property
@@ -725,10 +730,11 @@ class Operation(_message.Message):
         retain: _builtins.bool | None = ...,
         created_ms: _builtins.int = ...,
         below: _builtins.int = ...,
+        replaces: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_if_version", b"_if_version", "_retain", b"_retain", "base", b"base", "if_version", b"if_version", "manifest", b"manifest", "retain", b"retain"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_if_version", b"_if_version", "_retain", b"_retain", "base", b"base", "below", b"below", "created_ms", b"created_ms", "if_absent", b"if_absent", "if_version", b"if_version", "kind", b"kind", "manifest", b"manifest", "request_id", b"request_id", "retain", b"retain", "stamp", b"stamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_if_version", b"_if_version", "_retain", b"_retain", "base", b"base", "below", b"below", "created_ms", b"created_ms", "if_absent", b"if_absent", "if_version", b"if_version", "kind", b"kind", "manifest", b"manifest", "replaces", b"replaces", "request_id", b"request_id", "retain", b"retain", "stamp", b"stamp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__if_version: _TypeAlias = _typing.Literal["if_version"]  # noqa: Y015
     _WhichOneofArgType__if_version: _TypeAlias = _typing.Literal["_if_version", b"_if_version"]  # noqa: Y015

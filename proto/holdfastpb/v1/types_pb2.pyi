@@ -66,12 +66,14 @@ class _ChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeKind
     CHANGE_KIND_ADD: _ChangeKind.ValueType  # 0
     CHANGE_KIND_DRAIN: _ChangeKind.ValueType  # 1
     CHANGE_KIND_CANCEL: _ChangeKind.ValueType  # 2
+    CHANGE_KIND_RECODE: _ChangeKind.ValueType  # 3
 
 class ChangeKind(_ChangeKind, metaclass=_ChangeKindEnumTypeWrapper): ...
 
 CHANGE_KIND_ADD: ChangeKind.ValueType  # 0
 CHANGE_KIND_DRAIN: ChangeKind.ValueType  # 1
 CHANGE_KIND_CANCEL: ChangeKind.ValueType  # 2
+CHANGE_KIND_RECODE: ChangeKind.ValueType  # 3
 Global___ChangeKind: _TypeAlias = ChangeKind  # noqa: Y015
 
 class _ErrorCode:
@@ -474,6 +476,7 @@ class PartitionEntry(_message.Message):
     LEARNERS_FIELD_NUMBER: _builtins.int
     MOVING_FIELD_NUMBER: _builtins.int
     FORMER_FIELD_NUMBER: _builtins.int
+    SHARDS_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
     @_builtins.property
     def homes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
@@ -491,6 +494,10 @@ class PartitionEntry(_message.Message):
     def former(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """the homes before the last move"""
 
+    @_builtins.property
+    def shards(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """where shards of the pool's code belong, while its code changes and registers stay"""
+
     def __init__(
         self,
         *,
@@ -499,10 +506,11 @@ class PartitionEntry(_message.Message):
         learners: _abc.Iterable[_builtins.bytes] | None = ...,
         moving: _abc.Iterable[_builtins.bytes] | None = ...,
         former: _abc.Iterable[_builtins.bytes] | None = ...,
+        shards: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["former", b"former", "generation", b"generation", "homes", b"homes", "learners", b"learners", "moving", b"moving"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["former", b"former", "generation", b"generation", "homes", b"homes", "learners", b"learners", "moving", b"moving", "shards", b"shards"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -518,12 +526,15 @@ class Pool(_message.Message):
     ACK_FLOOR_FIELD_NUMBER: _builtins.int
     PARTITIONS_FIELD_NUMBER: _builtins.int
     MOVED_EPOCH_FIELD_NUMBER: _builtins.int
+    FORMER_CODE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     code: _builtins.str
     ack_floor: _builtins.str
     """any-node, any-domain"""
     moved_epoch: _builtins.int
     """last change of where shards belong"""
+    former_code: _builtins.str
+    """until heal has passed that epoch, some blobs are in it"""
     @_builtins.property
     def protected_tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -537,10 +548,11 @@ class Pool(_message.Message):
         ack_floor: _builtins.str = ...,
         partitions: _abc.Iterable[Global___PartitionEntry] | None = ...,
         moved_epoch: _builtins.int = ...,
+        former_code: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_floor", b"ack_floor", "code", b"code", "moved_epoch", b"moved_epoch", "name", b"name", "partitions", b"partitions", "protected_tags", b"protected_tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_floor", b"ack_floor", "code", b"code", "former_code", b"former_code", "moved_epoch", b"moved_epoch", "name", b"name", "partitions", b"partitions", "protected_tags", b"protected_tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -555,8 +567,11 @@ class Plan(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
     kind: Global___ChangeKind.ValueType
     epoch: _builtins.int
+    pool: _builtins.str
+    """of a change of code"""
     @_builtins.property
     def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -565,10 +580,11 @@ class Plan(_message.Message):
         kind: Global___ChangeKind.ValueType = ...,
         nodes: _abc.Iterable[_builtins.str] | None = ...,
         epoch: _builtins.int = ...,
+        pool: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "kind", b"kind", "nodes", b"nodes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "kind", b"kind", "nodes", b"nodes", "pool", b"pool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -14,6 +14,7 @@ from holdfast_node.core.node_changes import (
     CreatePool,
     DrainNodes,
     NodeChange,
+    RecodePool,
     RemoveNodes,
 )
 from holdfast_node.core.operation import NO_VERSION
@@ -134,6 +135,8 @@ def node_change_of(request: admin_pb2.ChangeRequest) -> NodeChange:
         return AddNode(SeedNode(node.name, node.address, tags, node.weight or 1))
     if asked == "create_pool":
         return CreatePool(_pool_of(request.create_pool))
+    if asked == "recode":
+        return RecodePool(request.recode.pool, request.recode.code)
     if asked == "drain" and request.drain:
         return DrainNodes(request.drain)
     if asked == "remove" and request.remove:
