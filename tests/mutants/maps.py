@@ -379,6 +379,19 @@ _DOORS: Final = (
         "tests/unit/test_buckets.py",
     ),
     Mutant(
+        "door-left-closed",
+        "nobody tells a home again that the deletion of a bucket was undone",
+        (
+            Edit(
+                _BUCKETS,
+                "            if found.id == bucket and not found.closing:\n"
+                "                await self._tell(bucket, closing=False)\n",
+                "            if found.id == bucket and not found.closing:\n                return\n",
+            ),
+        ),
+        "tests/unit/test_buckets.py",
+    ),
+    Mutant(
         "bucket-not-looked-into",
         "a bucket goes without a second look into it behind the closed door",
         (

@@ -20,6 +20,7 @@ from holdfast_node.core.errors import (
     Unavailable,
 )
 from holdfast_node.core.ids import BucketId, RequestId
+from holdfast_node.core.messages import CloseBucket
 from holdfast_node.services.buckets import check_name, decode_record, encode_record
 from holdfast_node.services.node import Node
 from tests.sim.cluster import Cluster, Machine, Topology
@@ -198,6 +199,28 @@ def test_a_deletion_that_was_given_up_can_be_undone() -> None:
         assert await put(cluster, 2, "photos", b"k") == 1
         await on(cluster, 1, lambda n: n.buckets.reopen(bucket.id))
         assert await put(cluster, 0, "photos", b"k") == 2, "open already: nothing to do"
+
+    play(story)
+
+
+def test_a_home_that_did_not_hear_of_the_undoing_is_told_by_whoever_stands_before_the_door() -> None:
+    """A learner stood there for ever: the record was open, one home's door was not. Found by world 920114."""
+
+    async def story(cluster: Cluster) -> None:
+        bucket = await on(cluster, 0, lambda n: n.buckets.create("photos"))
+        away = list(cluster.machines.values())[2]
+        cluster.stop_at_once(away)
+        with pytest.raises(Unavailable):
+            await on(cluster, 0, lambda n: n.buckets.delete("photos"))
+        await cluster.boot(away)
+        cluster.network.losing = lambda request: isinstance(request, CloseBucket)
+        await on(cluster, 1, lambda n: n.buckets.reopen(bucket.id))
+        cluster.network.losing = None
+        deaf = next(iter(cluster.machines.values())).node
+        assert deaf is not None
+        assert deaf.store.bucket_closing(bucket.id)
+        await on(cluster, 1, lambda n: n.buckets.reopen(bucket.id))
+        assert not deaf.store.bucket_closing(bucket.id)
 
     play(story)
 

@@ -186,9 +186,12 @@ class Buckets:
         return True
 
     async def reopen(self, bucket: BucketId) -> None:
-        """Undo a deletion that nobody goes on with. One that is still under way starts over, or finds it not empty."""
+        """Undo a deletion that nobody goes on with. One that is still under way starts over, or finds it not empty. If
+        it has been undone, by somebody who could not tell every home, they are told."""
         async for _, found in self.all_buckets():
-            if found.id == bucket and found.closing:
+            if found.id == bucket and not found.closing:
+                await self._tell(bucket, closing=False)
+            elif found.id == bucket:
                 stored = await self._read(found.name)
                 if stored.bucket == found:
                     await self._reopen(found, stored.version)
