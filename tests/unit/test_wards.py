@@ -13,7 +13,7 @@ from holdfast_node.services.cursors import NOTED_S
 from holdfast_node.services.datapath import KeyPlace
 from holdfast_node.services.dispatcher import Caller
 from holdfast_node.services.store import TIME_RECORD_EVERY_S
-from holdfast_node.services.wards import RELOOK_S, Found, Looker, Ward
+from holdfast_node.services.wards import RECOUNT_S, RELOOK_S, UNKNOWN, Found, Looker, Ward
 from tests.support.small_clusters import Serve, SmallCluster, pass_time, payload_of, run_story
 
 KEYS = [b"key %d" % number for number in range(12)]
@@ -45,6 +45,28 @@ def test_what_there_was_no_room_for_is_found_again() -> None:
     full.forget()
     full.end(now_s=1.0)
     assert (full.full, full.looked_epoch) == (True, 0)
+
+
+def test_what_is_written_in_the_former_code_behind_a_look_is_looked_for_again() -> None:
+    """By somebody who began before the pool's code changed. What a look had passed by then is not counted in it."""
+    looking = Ward(0, 0, generation=1, healed_epoch=9)
+    looking.begin(9, recoding=True)
+    assert looking.full, "nobody has counted yet"
+    looking.written_in_former_code()
+    looking.end(now_s=1.0)
+    assert looking.former == UNKNOWN
+    assert looking.due(9, 1.0 + RECOUNT_S)
+    looking.begin(9, recoding=True)
+    looking.met_former(2)
+    looking.end(now_s=20.0)
+    assert looking.former == 2
+    assert looking.due(9, 20.0 + RECOUNT_S)
+    looking.begin(9, recoding=True)
+    looking.end(now_s=40.0)
+    assert looking.former == 0
+    assert not looking.due(9, 40.0 + RECOUNT_S)
+    looking.begin(9, recoding=True)
+    assert not looking.full, "nothing is left"
 
 
 class Counted:

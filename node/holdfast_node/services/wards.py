@@ -111,6 +111,8 @@ class Ward:
     former: int = UNKNOWN
     """Versions met in a full look that are in a code the pool had before."""
     _former_met: int = 0
+    _former_unmet: bool = False
+    """One was written since the look under way began, perhaps where it had passed."""
     _target_epoch: int = 0
     _whole: bool = True
     """Whether everything the look under way has found is remembered."""
@@ -134,7 +136,7 @@ class Ward:
         self.looking, self.conclusive, self._whole = True, True, True
         self.cursor, self.after = _START, self.settled
         self.full = max(self.healed_epoch, self.looked_epoch) < epoch or (recoding and self.former != 0)
-        self._former_met = 0
+        self._former_met, self._former_unmet = 0, False
         self._target_epoch, self._spent_s = epoch, 0.0
 
     def end(self, now_s: float) -> None:
@@ -143,10 +145,11 @@ class Ward:
             self.reviewed = self.after
         elif self._whole and self.conclusive:
             self.looked_epoch = self._target_epoch
-            self.former = self._former_met
+            self.former = UNKNOWN if self._former_unmet else self._former_met
         earned_s = LOOK_SHARE * self._spent_s
         if self.conclusive:
-            self.next_look_s = now_s + max(RECOUNT_S if self.former > 0 else RELOOK_S, earned_s)
+            recount = self.former > 0 or self._former_unmet
+            self.next_look_s = now_s + max(RECOUNT_S if recount else RELOOK_S, earned_s)
         else:
             self.next_look_s = now_s + min(max(INCONCLUSIVE_S, earned_s), INCONCLUSIVE_MAX_S)
 
@@ -166,7 +169,7 @@ class Ward:
 
     def written_in_former_code(self) -> None:
         """By somebody who began before the code changed: nobody may have counted that."""
-        self.former, self.next_look_s = UNKNOWN, 0.0
+        self.former, self._former_unmet, self.next_look_s = UNKNOWN, True, 0.0
 
     def spend(self, elapsed_s: float) -> None:
         """A page took this long."""
