@@ -60,6 +60,12 @@ MUTANTS: Final = (
         _TEST_MAPS,
     ),
     Mutant(
+        "cancel-lets-blank-vote",
+        "a change is undone by a move in which a blank home votes among the old ones",
+        (Edit(_MOVES, "        if entry.learners and not entry.moving\n", "        if False\n"),),
+        _TEST_MAPS,
+    ),
+    Mutant(
         "codes-mixed",
         "another change begins while blobs may be in the code before",
         (Edit(_MOVES, "            elif pool.former_code:", "            elif False:"),),

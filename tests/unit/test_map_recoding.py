@@ -145,6 +145,18 @@ def test_a_cancelled_change_of_code_goes_back_to_the_old_row(closed: bool) -> No
     assert cancel(done) is None
 
 
+@pytest.mark.parametrize("code", [True, False])
+def test_nothing_is_cancelled_while_a_home_that_took_a_lost_ones_place_is_learning(code: bool) -> None:
+    """An open move lets all old homes vote: a blank one would, too, and what it does not know be decided twice."""
+    started = went(base(), "rs:6+3") if code else must(add_node(base(), N13))
+    closed = learn_all(started)
+    lost = entries(closed)[0].homes[0]
+    after = must(replace_lost(closed, {lost: store_id(99)}))
+    with pytest.raises(Refused, match="has not learned yet"):
+        cancel(after)
+    assert cancel(learn_all(after)) is not None
+
+
 def test_nothing_else_moves_until_nothing_is_left_in_the_former_code() -> None:
     current = learn_all(went(base(), "rs:6+3"))
     changes: tuple[Callable[[], ClusterMap | None], ...] = (

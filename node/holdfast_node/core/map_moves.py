@@ -138,6 +138,11 @@ def recode(current: ClusterMap, name: str, code: str) -> ClusterMap | None:
         raise InvalidArgument(f"there is no pool {name!r}", hint=f"pools: {names}")
     if pool.code == code:
         return None
+    if "copy" in (parse_code(code).kind, parse_code(pool.code).kind):
+        raise InvalidArgument(
+            f"pool {name} cannot go from {pool.code} to {code}: copies are told apart from tiny blobs by their code",
+            hint="make a pool in the other code, and copy",
+        )
     _refuse_while_open(current)
     staying = [node for node in current.nodes if node.state is StoreState.ACTIVE]
     table = place(
@@ -170,7 +175,7 @@ def in_one_code(current: ClusterMap, settled: Mapping[str, int]) -> ClusterMap:
 
 
 def _in_one_code(pool: Pool) -> Pool:
-    if not pool.former_code:
+    if not pool.former_code or any(entry.shards or entry.moving for entry in pool.partitions):
         return pool
     return replace(
         pool, former_code="", partitions=tuple(replace(entry, former=()) for entry in pool.partitions)
@@ -187,6 +192,18 @@ def cancel(current: ClusterMap) -> ClusterMap | None:
         raise Refused("no change of homes is under way or could be undone")
     if plan.kind is ChangeKind.CANCEL:
         return None
+    learning = [
+        Evidence(f"pool {pool.name} partition {number}", "has a home that is catching up")
+        for pool in current.pools
+        for number, entry in enumerate(pool.partitions)
+        if entry.learners and not entry.moving
+    ]
+    if learning:  # a move would let it vote among the old homes, which know what it has not learned yet
+        raise Refused(
+            f"in {len(learning)} partitions a home that took a lost one's place has not learned yet",
+            hint="cancel when `clusterctl status` says that nobody is catching up",
+            evidence=learning[:EVIDENCE_MAX],
+        )
     stores = {node.store for node in current.nodes}
     gone = [
         Evidence(f"pool {pool.name} partition {number}", "a home before has left the map")

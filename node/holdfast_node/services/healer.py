@@ -47,6 +47,7 @@ from holdfast_node.services.recoding import Recoder
 from holdfast_node.services.store import Entry
 from holdfast_node.services.versions import retained_manifest
 from holdfast_node.services.wards import (
+    UNKNOWN,
     WAIT_S,
     DeletedBuckets,
     Found,
@@ -458,7 +459,7 @@ class Healer:
                     passed_epoch=ward.healed_epoch,
                     quarantined=hopeless[ward.at],
                     survives=margin.entries,
-                    former=ward.former,
+                    former=ward.former if self._knows(ward) else UNKNOWN,
                 )
             )
         return tuple(rows)

@@ -7,29 +7,41 @@ Refuses to choose what to mend and to know how bytes are written (`put`). ADR 00
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from holdfast_node.core.api import Margin
 from holdfast_node.core.errors import BucketClosing, Evidence, HoldfastError, Unavailable
+from holdfast_node.core.geometry import MIB
 from holdfast_node.core.head import Ballot, Manifest
 from holdfast_node.core.margin import least
+from holdfast_node.services.budget import CoordinateMemory
 from holdfast_node.services.datapath import DataPath, KeyPlace
 from holdfast_node.services.get import BlobReader, Crowd
 from holdfast_node.services.mending import Census, Mended, Mender, plans_of, take_census
 from holdfast_node.services.put import Putter, Recoding
 from holdfast_node.services.wards import Found
 
+AT_ONCE: Final = 2
+"""Blobs made anew at once. Each waits for memory to write in while it holds what it reads: few enough cannot wait in a
+circle."""
+MEMORY_BYTES: Final = 128 * MIB
+"""Beside what callers share: they never wait for a change of code, nor it for them."""
+
 
 class Recoder:
     """Mends what is in the pool's code, and makes anew the current version that is not."""
 
     def __init__(self, path: DataPath, mender: Mender) -> None:
-        self._path: Final = path
+        own = CoordinateMemory(MEMORY_BYTES)
+        self._path: Final = replace(path, coordinate=own)
         self._mender: Final = mender
-        self._putter: Final = Putter(path)
+        self._putter: Final = Putter(self._path)
         self._crowd: Final = Crowd()
+        self._turns: Final = asyncio.Semaphore(AT_ONCE)
 
     async def mend(
         self, found: Found, manifest: Manifest, census: Census, *, base: Ballot | None, deep: bool
@@ -39,7 +51,8 @@ class Recoder:
             with contextlib.suppress(
                 BucketClosing
             ):  # nobody can point at anything there, and nobody has to yet
-                return await self._recode(found.place, manifest, census)
+                async with self._turns:
+                    return await self._recode(found.place, manifest, census)
         return await self._mender.mend(found.place, manifest, census, base=base, deep=deep)
 
     async def _recode(self, place: KeyPlace, old: Manifest, census: Census) -> Mended:
@@ -49,8 +62,8 @@ class Recoder:
         async def proven(new: Manifest, base: Ballot) -> None:
             found = await take_census(self._path, [new.seed_id])
             made = await self._mender.mend(place, new, found, base=base, deep=True)
-            if made.failed:
-                raise Unavailable(made.failed)
+            if made.failed or not self._path.topology.is_current(place.pool, new.code):
+                raise Unavailable(made.failed or "the pool's code has changed again")
             if not made.in_order:
                 _refuse_less(before, made.margin)
             result.margin = made.margin

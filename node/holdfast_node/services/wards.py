@@ -367,6 +367,7 @@ class Looker:
 
     async def _ask(self, topology: Topology, ward: Ward, found: Sequence[Found]) -> list[Ailing]:
         """Compare what stores say they hold with where it belongs."""
+        ward.met_former(sum(key.left_in_former_code(topology) for key in found))
         seeds = list(dict.fromkeys(m.seed_id for key in found for m in key.manifests if m.parts))
         if not seeds:
             return []
@@ -376,7 +377,6 @@ class Looker:
             plans = [plan for m in key.manifests for plan in plans_of(topology, key.place, m, census)]
             if any(plan.waiting for plan in plans):
                 ward.conclusive = False
-            ward.met_former(key.left_in_former_code(topology))
             if key.in_former_code(topology) or any(not plan.in_order for plan in plans):
                 ailing.append(ailing_of(ward.partition, key, least(plan.margin for plan in plans)))
         return ailing
