@@ -18,6 +18,7 @@ from holdfast_node.core.map_changes import finish_learning, relearn, replace_los
 from holdfast_node.core.map_moves import add_node, cancel, drain, in_one_code, plan_open, recode, remove
 from holdfast_node.core.quorum import majority, meet
 from holdfast_node.core.topology import NOWHERE, Topology
+from holdfast_node.services.replacing import shard_warnings
 from tests.support.maps import cluster, node, nodes, store_id
 from tests.unit.test_map_moves import entries, learn_all, must
 
@@ -281,3 +282,11 @@ def _after(current: ClusterMap, what: str, number: int) -> ClusterMap:
     if after is not None:
         validate(current, after)
     return after or current
+
+
+def test_stores_that_the_new_code_cannot_miss_are_warned_of_though_the_former_could() -> None:
+    current = learn_all(went(cluster(nodes(12, sans=4), code="rs:2+4", partitions=8), "rs:8+1"))
+    lost = entries(current)[0].homes[:2]
+    told = shard_warnings(current, {store: store_id(90 + at) for at, store in enumerate(lost)})
+    assert any("are lost" in line for line in told)
+    assert not shard_warnings(current, {lost[0]: store_id(90)})

@@ -52,7 +52,7 @@ def test_what_is_written_in_the_former_code_behind_a_look_is_looked_for_again() 
     looking = Ward(0, 0, generation=1, healed_epoch=9)
     looking.begin(9, recoding=True)
     assert looking.full, "nobody has counted yet"
-    looking.written_in_former_code()
+    looking.written_in_former_code(now_s=0.5)
     looking.end(now_s=1.0)
     assert looking.former == UNKNOWN
     assert looking.due(9, 1.0 + RECOUNT_S)

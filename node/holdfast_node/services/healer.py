@@ -185,7 +185,7 @@ class Healer:
         ballot = register.ballot if isinstance(register, Accept) else register.accepted
         found = Found(KeyPlace(ward.pool, register.bucket, register.key), head, (head.manifest,), ballot)
         if found.in_former_code(topology):
-            ward.written_in_former_code()
+            ward.written_in_former_code(asyncio.get_running_loop().time())
         ailing = ailing_as_named(self._path, ward.partition, found, self._up, fresh=True)
         if ailing is not None:
             self._add(ailing)

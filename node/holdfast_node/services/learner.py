@@ -410,7 +410,7 @@ class Learner:
                         version_floor=max(own.version_floor, floors.version_floor),
                         ballot_floor=higher_ballot(own.ballot_floor, floors.ballot_floor),
                         learned_generation=scope.generation,
-                        not_voting="",
+                        not_voting=own.not_voting if self._votes(topology, scope) else "",
                     )
                 )
             )

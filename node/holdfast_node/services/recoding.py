@@ -48,9 +48,8 @@ class Recoder:
     ) -> Mended:
         """One version of the key `found`. Versions kept for undo stay in the code they are in, until they expire."""
         if manifest is found.head.manifest and found.in_former_code(self._path.topology):
-            with contextlib.suppress(
-                BucketClosing
-            ):  # nobody can point at anything there, and nobody has to yet
+            # Behind a closed door nobody can point at anything, and nobody has to yet.
+            with contextlib.suppress(BucketClosing):
                 async with self._turns:
                     return await self._recode(found.place, manifest, census)
         return await self._mender.mend(found.place, manifest, census, base=base, deep=deep)

@@ -83,7 +83,7 @@ class Rehoming:
             margin=_margin_meanwhile(after),
             eta_s=-1.0,
             warnings=warnings,
-            pool=asked.pool if isinstance(asked, RecodePool) else "",
+            pool=after.plan.pool if after.plan is not None and kind not in (REMOVED, CREATED) else "",
         )
 
     async def _meant(self, asked: NodeChange, picture: Picture) -> tuple[str, tuple[str, ...], Change]:

@@ -59,13 +59,15 @@ def shard_warnings(before: ClusterMap, swaps: Mapping[StoreId, StoreId]) -> tupl
     """Where fewer than k of a partition's homes keep what they had, blobs may be beyond repair: say so."""
     warnings: list[str] = []
     for pool in before.pools:
-        k = parse_code(pool.former_code or pool.code).k
-        rows = [entry.homes if entry.shards else entry.former or entry.homes for entry in pool.partitions]
-        rows = rows if pool.former_code else [entry.homes for entry in pool.partitions]
-        short = sum(sum(home not in swaps for home in row) < k for row in rows)
+        k = parse_code(pool.code).k
+        rows = [(entry.shards or entry.homes, k) for entry in pool.partitions]
+        if pool.former_code:
+            k = parse_code(pool.former_code).k
+            rows += [(e.homes if e.shards else e.former or e.homes, k) for e in pool.partitions]
+        short = sum(sum(home not in swaps for home in row) < needed for row, needed in rows)
         if short:
             warnings.append(
-                f"pool {pool.name}: in {short} partitions fewer than {k} homes remain; "
+                f"pool {pool.name}: in {short} partitions fewer homes remain than its code needs; "
                 "blobs without other copies there are lost"
             )
     return tuple(warnings)

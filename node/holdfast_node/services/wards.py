@@ -167,9 +167,10 @@ class Ward:
         """So many versions in a code that the pool had before."""
         self._former_met += count
 
-    def written_in_former_code(self) -> None:
+    def written_in_former_code(self, now_s: float) -> None:
         """By somebody who began before the code changed: nobody may have counted that."""
-        self.former, self._former_unmet, self.next_look_s = UNKNOWN, True, 0.0
+        self.former, self._former_unmet = UNKNOWN, True
+        self.next_look_s = min(self.next_look_s, now_s + RECOUNT_S)
 
     def spend(self, elapsed_s: float) -> None:
         """A page took this long."""
@@ -270,6 +271,9 @@ class Looker:
             for change in changes.keys
             if not await self._book.is_gone(change.bucket)
         ]
+        recoding = topology.former_code(ward.pool) is not None
+        if recoding and any(key.left_in_former_code(topology) for key in found):
+            ward.written_in_former_code(asyncio.get_running_loop().time())
         ailing = await self._ask_of_suspects(topology, ward, found, up)
         # A home that missed a version and then accepted the next has no manifest of it: heal asks the others for it.
         ailing += [
