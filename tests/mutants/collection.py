@@ -16,9 +16,31 @@ _INDEX_ROWS: Final = "node/holdfast_node/core/index_rows.py"
 _KEEPER: Final = "node/holdfast_node/services/keeper.py"
 _REGISTER: Final = "node/holdfast_node/core/register.py"
 
+_TOLD: Final = (
+    "            except BucketClosing:\n"
+    "                _ = await self._closed.nothing_behind(bucket)\n"
+    "                return\n"
+)
+_TOLD_OF_MANIFESTS: Final = (
+    "                _ = await self._closed.nothing_behind(held.bucket)\n"
+    "                return\n"
+    "            unnamed -= _blobs_of"
+)
 _TEST: Final = "tests/unit/test_collection.py"
 
 MUTANTS: Final = (
+    Mutant(
+        "shards-behind-door",
+        "a collector that meets a half-accepted head behind a closed door waits until somebody else has the door opened",
+        (Edit(_COLLECTION, _TOLD, "            except BucketClosing:\n                return\n"),),
+        _TEST,
+    ),
+    Mutant(
+        "manifests-behind-door",
+        "the same before a manifest",
+        (Edit(_COLLECTION, _TOLD_OF_MANIFESTS, "                return\n            unnamed -= _blobs_of"),),
+        _TEST,
+    ),
     Mutant(
         "dropped-unfenced",
         "shards that no head names are dropped while their attempt may still be decided",

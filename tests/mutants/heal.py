@@ -6,6 +6,7 @@ from typing import Final
 
 from tests.mutants.mutant import Edit, Mutant
 
+_ENDLESS: Final = "return took_s * (BUSY_REST if self.busy else 1.0)"
 _FOREGROUND: Final = "node/holdfast_node/services/foreground.py"
 _HEALER: Final = "node/holdfast_node/services/healer.py"
 _HEAL_ORDER: Final = "node/holdfast_node/core/heal_order.py"
@@ -140,6 +141,12 @@ MUTANTS: Final = (
         "heal-goes-first",
         "heal never rests for callers",
         (Edit(_FOREGROUND, "if self.busy else 0.0", "if False else 0.0"),),
+        _TEST_HEAL,
+    ),
+    Mutant(
+        "endless-rest",
+        "who waited long for the silent rests ten times as long",
+        (Edit(_FOREGROUND, "return min(took_s * (BUSY_REST if self.busy else 1.0), REST_MAX_S)", _ENDLESS),),
         _TEST_HEAL,
     ),
 )

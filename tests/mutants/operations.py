@@ -215,6 +215,12 @@ _ATTEMPT_RULES: Final = (
         _TEST_SERVICES,
     ),
     Mutant(
+        "nothing-unread",
+        "a reader takes an absent head that was decided once more for one that nobody has sent",
+        (Edit(_READING, "if agreed.head_hash == _HASH_OF_NOTHING:", "if False:"),),
+        "tests/unit/test_broken_registers.py",
+    ),
+    Mutant(
         "unread-base",
         "a long upload does not read its register first: its base is under a fence",
         (

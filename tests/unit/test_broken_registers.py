@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from holdfast_node.core.errors import NotVoting
+from holdfast_node.core.errors import BlobNotFound, NotVoting
 from holdfast_node.core.head import Ballot
 from holdfast_node.core.ids import NodeName, Version
 from holdfast_node.core.messages import (
@@ -123,6 +123,22 @@ def test_it_keeps_a_promise_of_which_only_the_index_knows() -> None:
         refused = await home.accept(79)
         assert (refused.accepted, refused.higher) == (False, home.ballot(80))
         assert (await home.accept(80)).accepted
+
+    run_story(story)
+
+
+def test_a_key_that_was_never_written_is_read_after_its_absence_was_decided_once_more() -> None:
+    """An absent head takes no bytes, and a reader asked for them again and again."""
+
+    async def story(small: SmallCluster) -> None:
+        bucket, pool = await small.bucket()
+        await small.at("n1", lambda node: node.registers.rewrite(pool, bucket.id, KEY, above=None))
+        small.watch(ReadRegister)
+        for name in ("n1", "n5"):
+            with pytest.raises(BlobNotFound):
+                _ = await small.get(KEY, at=name)
+        assert 8 <= small.served[ReadRegister] <= 12, "four homes, or all six, each time"
+        assert (await small.put(KEY, payload_of(300))).version == 1
 
     run_story(story)
 

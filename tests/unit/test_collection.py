@@ -14,7 +14,7 @@ from holdfast_node.adapters.records import ProtobufBodies
 from holdfast_node.core.api import Bucket, Call, Condition, PutOptions
 from holdfast_node.core.errors import OutcomeUnknown, Overloaded, VersionNotFound
 from holdfast_node.core.head import Head, seeds_of
-from holdfast_node.core.ids import RequestId
+from holdfast_node.core.ids import BucketId, RequestId
 from holdfast_node.core.messages import (
     Accept,
     LinkShards,
@@ -26,10 +26,13 @@ from holdfast_node.core.messages import (
     Seal,
     SupersededReply,
 )
+from holdfast_node.core.records import BucketRecord
 from holdfast_node.services import collection, collector
+from holdfast_node.services.closed_doors import ClosedDoors
 from holdfast_node.services.datapath import KeyPlace
 from holdfast_node.services.dispatcher import Caller
 from holdfast_node.services.node import Node
+from holdfast_node.services.store import Entry
 from tests.sim.client import ConnectionLost
 from tests.support.small_clusters import (
     BUCKET,
@@ -428,6 +431,51 @@ def test_the_manifest_of_what_is_about_to_be_decided_stays() -> None:
         before = _manifests(small, b"k")
         await small.at("n2", lambda node: _round(node, doubting=True))
         assert _manifests(small, b"k") == before == 7
+
+    run_story(story, undo_seconds=0)
+
+
+class Before:
+    """Remembers that somebody stood before a closed door, which leads to its being opened in the end."""
+
+    def __init__(self) -> None:
+        self.stood: list[BucketId] = []
+
+    async def is_gone(self, bucket: BucketId) -> bool:
+        self.stood.append(bucket)
+        return False
+
+    async def reopen(self, bucket: BucketId) -> None:
+        raise AssertionError("so soon")
+
+
+@pytest.mark.usefixtures("no_quarantine")
+@pytest.mark.parametrize("size", [20_000, 0])
+def test_a_half_accepted_head_behind_a_closed_door_keeps_nothing_for_ever(size: int) -> None:
+    """Shards of a blob, or the manifest of one that has none: a deletion that nobody goes on with is undone."""
+
+    async def story(small: SmallCluster) -> None:
+        bucket, _ = await small.bucket()
+
+        async def refuse(usual: Serve, caller: Caller, asked: Request) -> Reply:
+            if isinstance(asked, Accept | ReadRegister) and asked.bucket == bucket.id:
+                raise Overloaded("not now")
+            return await usual(caller, asked)
+
+        for name in ("n1", "n4", "n5", "n6"):
+            small.twist(name, Accept, refuse)
+        with pytest.raises(OutcomeUnknown):
+            await small.put(b"k", payload_of(size))
+        for name in ("n1", "n2"):  # two show it of the four that answer: nothing is decided
+            small.twist(name, ReadRegister, refuse)
+        for machine in small.cluster.running():
+            await small.node(machine.name).store.append([Entry(BucketRecord(bucket.id, closing=True))])
+        step = "shards_step" if size else "manifests_step"
+        before_it = Before()
+        vars(small.node("n3").collection)["_closed"] = ClosedDoors(before_it)
+        small.node("n3").collection.begin(doubting=True)
+        _ = await small.at("n3", lambda node: getattr(node.collection, step)(b""))
+        assert before_it.stood == [bucket.id]
 
     run_story(story, undo_seconds=0)
 

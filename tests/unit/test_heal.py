@@ -22,7 +22,7 @@ from holdfast_node.core.messages import (
 )
 from holdfast_node.services.closed_doors import CLOSED_PATIENCE_S, ClosedDoors
 from holdfast_node.services.dispatcher import Caller
-from holdfast_node.services.foreground import HEAL_REST, HEAL_REST_MAX_S, QUIET_S
+from holdfast_node.services.foreground import BUSY_REST, HEAL_REST, HEAL_REST_MAX_S, QUIET_S, REST_MAX_S
 from holdfast_node.services.mending import take_census
 from holdfast_node.services.wards import INCONCLUSIVE_MAX_S, WAIT_S, Ward
 from tests.sim.cluster import Topology
@@ -405,15 +405,20 @@ def test_callers_go_before_heal_unless_one_more_loss_would_take_something(
     run_story(story, topology=topology)
 
 
-def test_the_rest_of_heal_is_in_proportion_and_bounded() -> None:
+def test_rests_are_in_proportion_and_bounded() -> None:
+    """One that had waited 45 seconds for the silent rested for seven minutes."""
+
     async def story(small: SmallCluster) -> None:
         foreground = small.node("n1").foreground
         await pass_time(2 * QUIET_S)
         assert foreground.heal_rest_s(0.1) == 0.0, "nobody waits"
+        assert foreground.rest_s(0.1) == 0.1
         await small.put(b"key", payload_of(100))
         await pass_time(QUIET_S / 2)
         assert foreground.heal_rest_s(0.1) == HEAL_REST * 0.1
         assert foreground.heal_rest_s(60.0) == HEAL_REST_MAX_S
+        assert foreground.rest_s(0.1) == BUSY_REST * 0.1
+        assert foreground.rest_s(60.0) == REST_MAX_S
 
     run_story(story)
 

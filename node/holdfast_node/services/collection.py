@@ -120,7 +120,11 @@ class Collection:
             nobodys = False
         else:
             origins = await self._origins(held, most=len(held.shards))
-            nobodys = await self._is_nobodys(held.seed_id, origins)
+            try:
+                nobodys = await self._is_nobodys(held.seed_id, origins)
+            except BucketClosing:
+                _ = await self._closed.nothing_behind(bucket)
+                return
         if not nobodys:
             return
         dropped = await self._shards.drop(held.shards)
@@ -184,11 +188,7 @@ class Collection:
             return False
         base = max(each.base for each in origins)
         if head.fence is None or head.fence < base:
-            try:
-                head = await self._path.registers.fence(pool, bucket, key, base)
-            except BucketClosing:
-                _ = await self._closed.nothing_behind(bucket)
-                return False
+            head = await self._path.registers.fence(pool, bucket, key, base)
         return seed_id not in seeds_of(head)
 
     def _is_over(self, seed_id: BlobId, origins: Sequence[Origin]) -> bool:
@@ -213,7 +213,11 @@ class Collection:
             facts = await self._book.facts(held.bucket)
             if facts is None:
                 return
-            reading = await self._path.registers.read(facts.pool, held.bucket, held.key)
+            try:
+                reading = await self._path.registers.read(facts.pool, held.bucket, held.key)
+            except BucketClosing:
+                _ = await self._closed.nothing_behind(held.bucket)
+                return
             unnamed -= _blobs_of(reading.head)
             unnamed -= await self._accepted_here(held, above=reading.ballot)
         if unnamed:

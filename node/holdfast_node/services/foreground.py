@@ -15,6 +15,8 @@ QUIET_S: Final = 1.0
 """After the last request that a caller waits for, the background has the machine to itself."""
 BUSY_REST: Final = 10.0
 """Rest after a piece of work, times its length: each node of what may be one machine works a tenth of the time."""
+REST_MAX_S: Final = 5.0
+"""However long it took: waiting for the silent is not work, and others may wait for what comes next."""
 HEAL_REST: Final = 3.0
 """The same for heal of what one more loss does not take: it matters more than other work, and less than callers."""
 HEAL_REST_MAX_S: Final = 1.0
@@ -33,8 +35,8 @@ class Foreground:
         return self._loop.time() < self._last_s + QUIET_S
 
     def rest_s(self, took_s: float) -> float:
-        """As long as the work took; much longer while callers wait."""
-        return took_s * (BUSY_REST if self.busy else 1.0)
+        """As long as the work took, within bounds; much longer while callers wait."""
+        return min(took_s * (BUSY_REST if self.busy else 1.0), REST_MAX_S)
 
     def heal_rest_s(self, took_s: float) -> float:
         """None if nobody waits."""

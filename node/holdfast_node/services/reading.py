@@ -48,6 +48,8 @@ class Reading:
     agreed: frozenset[StoreId]
 
 
+_HASH_OF_NOTHING: Final = head_hash(b"")
+
 Settle = Callable[[int, BucketId, bytes], Awaitable[Reading]]
 """Finish whatever may be half-accepted (prepare, accept) and say what is decided."""
 
@@ -68,6 +70,7 @@ class _Poll:
         self._done: asyncio.Future[None] = self._loop.create_future()
         self._outstanding: dict[StoreId, int] = {}
         self._asked: set[StoreId] = set()
+        self._asked_for_head: set[StoreId] = set()
         self._hurried = False
         self.views: dict[StoreId, RegisterView] = {}
         self.errors: dict[StoreId, HoldfastError] = {}
@@ -87,12 +90,17 @@ class _Poll:
         sights: dict[StoreId, Sight] = {s: (v.ballot, v.head_hash) for s, v in self.views.items()}
         return agreement(sights, self._place.roster)
 
-    def head_of(self, agreed: Agreement) -> bytes:
-        """The agreed head's bytes, empty if nobody sent them (yet)."""
-        return next((v.head for s in sorted(agreed.stores) if (v := self.views[s]).head), b"")
+    def head_of(self, agreed: Agreement) -> bytes | None:
+        """The agreed head's bytes, None if nobody sent them (yet). An absent head that was decided once more takes
+        none."""
+        if agreed.head_hash == _HASH_OF_NOTHING:
+            return b""
+        return next((v.head for s in sorted(agreed.stores) if (v := self.views[s]).head), None)
 
     def _ask(self, store: StoreId, *, want_head: bool, inline: int = 0) -> None:
         self._asked.add(store)
+        if want_head:
+            self._asked_for_head.add(store)
         self._outstanding[store] = self._outstanding.get(store, 0) + 1
         began = self._loop.time()
 
@@ -129,17 +137,18 @@ class _Poll:
             if not self._outstanding:
                 self._done.set_result(None)
             return
-        if agreed.ballot is None or (self.head_of(agreed) and self._cells_suffice()):
-            self._done.set_result(None)
-        elif not self.head_of(agreed):
+        known = agreed.ballot is None or self.head_of(agreed) is not None
+        if not known:
             self._fetch_head(agreed)
+        elif agreed.ballot is None or self._cells_suffice():
+            self._done.set_result(None)
 
     def _fetch_head(self, agreed: Agreement) -> None:
-        """Nobody who agrees has been asked for the head: ask one who does."""
+        """Nobody who agrees has sent the head: ask one who does, and nobody twice."""
         if self._outstanding and not self._hurried and self._first[0] in self._outstanding:
             return
         for store in sorted(agreed.stores, key=self._order.index):
-            if store not in self._outstanding and store not in self.errors:
+            if store not in self._outstanding and store not in self._asked_for_head:
                 self._ask(store, want_head=True, inline=self._inline)
                 return
         if not self._outstanding:
@@ -234,7 +243,7 @@ class Reader:
         if agreed.ballot is None:
             return Reading(ABSENT_HEAD, None, {}, agreed.stores)
         data = poll.head_of(agreed)
-        if not data:
+        if data is None:
             return None
         head = self._codec.decode(Head, data)
         views = [poll.views[store] for store in sorted(agreed.stores)]
