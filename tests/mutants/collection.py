@@ -31,7 +31,7 @@ _TEST: Final = "tests/unit/test_collection.py"
 MUTANTS: Final = (
     Mutant(
         "shards-behind-door",
-        "a collector that meets a half-accepted head behind a closed door waits until somebody else has the door opened",
+        "a collector that meets a half-accepted head behind a closed door does not have that opened",
         (Edit(_COLLECTION, _TOLD, "            except BucketClosing:\n                return\n"),),
         _TEST,
     ),
