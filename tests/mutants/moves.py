@@ -21,6 +21,7 @@ _WARDS: Final = "node/holdfast_node/services/wards.py"
 
 _TEST_MOVES: Final = "tests/unit/test_map_moves.py"
 _TEST_NEWCOMERS: Final = "tests/unit/test_newcomers.py"
+_TEST_PICTURE: Final = "tests/unit/test_picture.py"
 _TEST_QUORUM: Final = "tests/unit/test_quorum.py"
 _TEST_WORLD: Final = "tests/sim/test_moves.py"
 
@@ -28,6 +29,18 @@ _MISSED: Final = Aim(("move", "late", "unfollowed"), clients=6, keys=4, rounds=2
 _WORLDS: Final = Aim(("move", "messages", "crash", "partition"), clients=6, keys=2, rounds=14)
 
 MUTANTS: Final = (
+    Mutant(
+        "removed-too-soon",
+        "a drained node is removed before a store that was replaced has its shards",
+        (Edit(_PICTURE, "if other.joined_epoch > self._healed_epoch:", "if False:"),),
+        _TEST_PICTURE,
+    ),
+    Mutant(
+        "better-steward-believed",
+        "of two stewards of a partition the one that heals is asked what is left in the former code, and no other",
+        (Edit(_PICTURE, "former=former[0] if former[0] < 0 else former[1],", "former=worse.former,"),),
+        _TEST_PICTURE,
+    ),
     Mutant(
         "move-without-new-homes",
         "while a move is open, a quorum of the old homes decides",

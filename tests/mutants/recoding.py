@@ -8,6 +8,7 @@ from tests.mutants.mutant import Edit, Mutant
 
 _ACCEPTOR: Final = "node/holdfast_node/services/acceptor.py"
 _CHANGES: Final = "node/holdfast_node/core/map_changes.py"
+_FOREGROUND: Final = "node/holdfast_node/services/foreground.py"
 _GET: Final = "node/holdfast_node/services/get.py"
 _MOVES: Final = "node/holdfast_node/core/map_moves.py"
 _PICTURE: Final = "node/holdfast_node/core/picture.py"
@@ -22,6 +23,7 @@ _TEST_PICTURE: Final = "tests/unit/test_picture.py"
 _TEST_REGISTER: Final = "tests/unit/test_register.py"
 _TEST_SIM: Final = "tests/sim/test_recoding.py"
 
+_ANY: Final = "isinstance(prepare, Prepare)"
 MUTANTS: Final = (
     Mutant(
         "fewer-homes-unlearned",
@@ -105,6 +107,12 @@ MUTANTS: Final = (
         "recode-cuts-readers",
         "a reader does not follow a blob to its new shards",
         (Edit(_GET, "if found.seed_id != old.seed_id and", "if False and"),),
+        _TEST_SIM,
+    ),
+    Mutant(
+        "recode-as-caller",
+        "heal takes its own change of a blob's code for a caller's write, and rests",
+        (Edit(_FOREGROUND, "isinstance(prepare, Prepare) and not prepare.background", _ANY),),
         _TEST_SIM,
     ),
     Mutant(

@@ -14,7 +14,7 @@ from tests.mutants.table import rows_of
 from tests.mutants.tree import ROOT, copy_of_sources
 
 BY_NAME = {mutant.name: mutant for mutant in MUTANTS}
-QUICK_WORLDS = 12
+QUICK_WORLDS = 24
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)

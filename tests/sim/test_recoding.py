@@ -15,10 +15,11 @@ from holdfast_node.core.ids import StoreId
 from holdfast_node.core.node_changes import CancelChange, DrainNodes, RecodePool
 from holdfast_node.services.admin import Admin
 from holdfast_node.services.datapath import KeyPlace
+from holdfast_node.services.foreground import QUIET_S
 from holdfast_node.services.get import READER_IDLE_S
 from holdfast_node.services.mending import Census, Mended, Mender
 from tests.sim.client import Coordinator, SimClient
-from tests.sim.cluster import Topology
+from tests.sim.cluster import Machine, Topology
 from tests.sim.history import content_bytes
 from tests.sim.test_found_bugs import Stage
 from tests.sim.test_moves import KEYS, change, everything_reads_back, fill
@@ -177,3 +178,23 @@ def test_nothing_is_pointed_at_that_does_not_read_back_or_survives_less(
         await everything_reads_back(stage)
 
     stage.play(story)
+
+
+def test_heal_does_not_take_its_own_work_for_that_of_callers() -> None:
+    """It would leave them the machine, and go at a quarter of its speed in a cluster where nobody waits."""
+    stage = Stage(topology=NINE)
+
+    async def story() -> None:
+        await fill(stage)
+        assert await codes(stage) == {"rs:4+2"}, "after which the bucket's record is known"
+        await asyncio.sleep(2 * QUIET_S)
+        assert (await change(stage, RecodePool("main", "rs:6+3"))).applied
+        while await codes(stage) != {"rs:6+3"}:
+            assert not [machine.name for machine in stage.cluster.running() if is_busy(machine)]
+            await asyncio.sleep(QUIET_S / 4)
+
+    stage.play(story)
+
+
+def is_busy(machine: Machine) -> bool:
+    return machine.node is not None and machine.node.foreground.busy

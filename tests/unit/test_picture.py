@@ -1,5 +1,7 @@
 """What operators are told: green only where somebody vouched for it, and each trouble with its next command."""
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -182,6 +184,39 @@ def test_a_node_is_drained_when_heal_has_passed_and_no_sooner() -> None:
     assert not why_needed(closed, accounts_of(closed, healed=2))
     assert [node.state for node in late.nodes if node.name == "n1"] == ["drained"]
     assert late.healthy
+
+
+def test_a_drained_node_stays_until_a_replaced_one_has_its_shards() -> None:
+    """After the removal the one that was replaced would count as having been given what had moved to the lost one."""
+    _, closed = moved()
+    late = replace(closed.nodes[2], joined_epoch=Epoch(3))
+    closed = replace(closed, nodes=(*closed.nodes[:2], late, *closed.nodes[3:]))
+    assert why_needed(closed, accounts_of(closed, healed=2)) == (
+        f"heal has passed everywhere at epoch 2, and {late.name} joined later"
+    )
+    assert not why_needed(closed, accounts_of(closed, healed=3))
+
+
+def test_of_two_stewards_the_worse_is_believed_in_everything() -> None:
+    current = six()
+    accounts = accounts_of(current, healed=2)
+    first, second = (accounts[current.pools[0].partitions[0].homes[at]] for at in (0, 1))
+    [row, *_] = first.stewarded
+
+    def reported(mine: PartitionHealth, other: PartitionHealth) -> PartitionHealth:
+        told = {
+            **accounts,
+            first.store: replace(first, stewarded=(mine,)),
+            second.store: replace(second, stewarded=(other,)),
+        }
+        return Picture(Topology(current), told)._health[(0, row.partition)]
+
+    more = replace(row, exceptions=1, former=2)
+    assert reported(row, more).exceptions == 1
+    for mine, other in ((more, replace(row, passed_epoch=1)), (replace(row, passed_epoch=1), more)):
+        assert reported(mine, other) == replace(more, passed_epoch=1)
+    assert reported(more, replace(row, former=-1)) == replace(more, former=-1)
+    assert reported(replace(more, former=0), replace(row, former=5)).former == 5
 
 
 def test_a_node_that_cannot_be_removed_is_told_why() -> None:

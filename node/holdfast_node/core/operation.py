@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Final
 
 from holdfast_node.core.head import Ballot, Manifest
 from holdfast_node.core.ids import BlobId, Era, RequestId
@@ -27,6 +28,11 @@ class OperationKind(IntEnum):
     """The current version is the same and in another code: `manifest` takes the place of that of blob `replaces`."""
 
 
+_BACKGROUND: Final = frozenset(
+    {OperationKind.FENCE, OperationKind.REWRITE, OperationKind.EXPIRE, OperationKind.RECODE}
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """`manifest` and `base` are set for PUT and RECODE. `if_version` is NO_VERSION for no condition; 0 never matches a
@@ -43,3 +49,8 @@ class Operation:
     created_ms: int = 0
     below: int = 0
     replaces: BlobId = BlobId(b"")
+
+    @property
+    def background(self) -> bool:
+        """Whether no caller waits for it."""
+        return self.kind in _BACKGROUND

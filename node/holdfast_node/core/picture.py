@@ -8,6 +8,7 @@ were gathered.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from holdfast_node.core.api import Margin
@@ -191,6 +192,11 @@ class Picture:
                 return unpassed
             if any(node.store in entry.former for entry in meant.partitions) and (left := self._left(pool)):
                 return left
+        for other in self.topology.map.nodes:
+            if other.joined_epoch > self._healed_epoch:
+                return (
+                    f"heal has passed everywhere at epoch {self._healed_epoch}, and {other.name} joined later"
+                )
         return ""
 
     def state(self, node: NodeEntry) -> str:
@@ -280,15 +286,24 @@ class Picture:
 
 
 def _newest_health(accounts: Mapping[StoreId, NodeStatus]) -> dict[tuple[int, int], PartitionHealth]:
-    """One row a partition; two stewards may report the same one: the more cautious row wins."""
+    """One row a partition; if two stewards report the same one, what is worse of both."""
     rows: dict[tuple[int, int], PartitionHealth] = {}
     for store in sorted(accounts):
         for row in accounts[store].stewarded:
             at = (row.pool, row.partition)
             known = rows.get(at)
-            if known is None or (row.healed_epoch, -row.exceptions) < (known.healed_epoch, -known.exceptions):
-                rows[at] = row
+            rows[at] = row if known is None else _worse(row, known)
     return rows
+
+
+def _worse(one: PartitionHealth, other: PartitionHealth) -> PartitionHealth:
+    worse = min(one, other, key=lambda row: (row.healed_epoch, -row.exceptions))
+    former = sorted((one.former, other.former))
+    return replace(
+        worse,
+        passed_epoch=min(one.passed_epoch, other.passed_epoch),
+        former=former[0] if former[0] < 0 else former[1],
+    )
 
 
 def _worker_report(node: str, worker: WorkerStatus) -> WorkerReport:

@@ -53,6 +53,8 @@ class Prepare:
     key: bytes
     ballot: Ballot
     stamp: int
+    background: bool = False
+    """No caller waits for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,8 @@ _LOUD: Final = frozenset({ReadRegister, Prepare, StageWhole})
 
 
 def _is_waited_for(request: Request) -> bool:
-    """Heal reads registers without any bytes, and stages what it makes without a promise."""
+    """Heal reads registers without any bytes, and stages what it makes without a promise, or in the background."""
     if isinstance(request, ReadRegister):
         return request.inline_bytes_max > 0
-    return isinstance(request, Prepare) or (isinstance(request, StageWhole) and request.prepare is not None)
+    prepare = request.prepare if isinstance(request, StageWhole) else request
+    return isinstance(prepare, Prepare) and not prepare.background

@@ -217,7 +217,9 @@ class Putter:
 
     def begin(self, write: Write, code: Code) -> Staged:
         place = write.place
-        attempt = self._path.registers.attempt(place.pool, place.bucket, place.key, write.stamp)
+        attempt = self._path.registers.attempt(
+            place.pool, place.bucket, place.key, write.stamp, background=write.recoding is not None
+        )
         return Staged(attempt, self._path.new_blob_id(), code, Trail(self._path.links))
 
     def target(self, write: Write, staged: Staged, part: int, part_size: int) -> PartTarget:

@@ -77,10 +77,10 @@ class Outcome:
 class Attempt:
     """One attempt's base ballot, and the promises that came back with its staged shards."""
 
-    def __init__(self, place: Place, ballot: Ballot, stamp: int) -> None:
+    def __init__(self, place: Place, ballot: Ballot, stamp: int, *, background: bool = False) -> None:
         self.place: Final = place
         self.base: Final = ballot
-        self.prepare: Final = Prepare(place.scope, place.bucket, place.key, ballot, stamp)
+        self.prepare: Final = Prepare(place.scope, place.bucket, place.key, ballot, stamp, background)
         self.promises: dict[StoreId, PrepareReply] = {}
         self.refused = False
         self.accept_sent = False
@@ -150,10 +150,13 @@ class Registers:
 
     # --- writing --------------------------------------------------------------------------------------------
 
-    def attempt(self, pool: int, bucket: BucketId, key: bytes, stamp: int) -> Attempt:
-        """A new base ballot. Its `prepare` may travel with the shards; `commit` works without that too."""
+    def attempt(
+        self, pool: int, bucket: BucketId, key: bytes, stamp: int, *, background: bool = False
+    ) -> Attempt:
+        """A new base ballot. Its `prepare` may travel with the shards; `commit` works without that too. `background`:
+        no caller waits for it."""
         place = place_of(self._maps, pool, bucket, key)
-        return Attempt(place, self._ballots.mint(place.scope.generation), stamp)
+        return Attempt(place, self._ballots.mint(place.scope.generation), stamp, background=background)
 
     async def commit(self, attempt: Attempt, operation: Operation) -> Outcome:
         """Carry out the operation, once, whatever happens on the way. Use an attempt for one commit."""
@@ -163,7 +166,7 @@ class Registers:
 
     async def run(self, pool: int, bucket: BucketId, key: bytes, operation: Operation) -> Outcome:
         """An attempt and its commit in one, for writes that stage nothing."""
-        attempt = self.attempt(pool, bucket, key, operation.stamp)
+        attempt = self.attempt(pool, bucket, key, operation.stamp, background=operation.background)
         if operation.kind is OperationKind.PUT and operation.base is None:
             operation = replace(operation, base=attempt.base)
         return await self.commit(attempt, operation)
@@ -192,7 +195,7 @@ class Registers:
 
     async def serve_commit(self, scope: Scope, key: KeyId, operation: Operation) -> CommitReply:
         """As steward: run another node's commit in this key's queue. Never forwards it further."""
-        attempt = self.attempt(scope.pool, *key, operation.stamp)
+        attempt = self.attempt(scope.pool, *key, operation.stamp, background=operation.background)
         async with self._turns.turn(key):
             outcome = await _Drive(self, attempt, operation, may_forward=False).run()
         return CommitReply(outcome.version, self._codec.encode(outcome.head))
@@ -212,8 +215,10 @@ class Registers:
     def proposal(self, operation: Operation) -> Proposal:
         return Proposal(operation, self._codec)
 
-    async def play(self, place: Place, proposal: Proposal, stamp: int, effects: list[Effect]) -> Rest:
-        return await Round(self._links, place, proposal, stamp).run(effects)
+    async def play(
+        self, place: Place, proposal: Proposal, operation: Operation, effects: list[Effect]
+    ) -> Rest:
+        return await Round(self._links, place, proposal, operation).run(effects)
 
     async def pause(self, most_s: float) -> None:
         await asyncio.sleep(self._entropy.jitter(0.0, most_s))
@@ -296,7 +301,7 @@ class _Drive:
 
     async def _ballot(self, effects: list[Effect]) -> Outcome | None:
         """One ballot to its rest; None: another is needed."""
-        rest = await self._home.play(self._place, self._proposal, self._operation.stamp, effects)
+        rest = await self._home.play(self._place, self._proposal, self._operation, effects)
         if isinstance(rest, Finished):
             self._home.note_recent(rest.head)
             return Outcome(rest.version, rest.head, rest.accepted, rest.repeated and not self._forwarded)

@@ -12,6 +12,7 @@ from typing import Final
 from holdfast_node.core.errors import InternalError
 from holdfast_node.core.head import Ballot
 from holdfast_node.core.messages import Accept, AcceptReply, Prepare, PrepareReply
+from holdfast_node.core.operation import Operation
 from holdfast_node.core.proposal import (
     Again,
     Effect,
@@ -37,11 +38,11 @@ Rest = Finished | Failed | Again
 class Round:
     """Use once per ballot: `run` with the effects of `Proposal.begin` or `resume`."""
 
-    def __init__(self, links: Links, place: Place, proposal: Proposal, stamp: int) -> None:
+    def __init__(self, links: Links, place: Place, proposal: Proposal, operation: Operation) -> None:
         self._links: Final = links
         self._place: Final = place
         self._proposal: Final = proposal
-        self._stamp: Final = stamp
+        self._operation: Final = operation
         self._rest: asyncio.Future[Rest] = asyncio.get_running_loop().create_future()
 
     async def run(self, effects: list[Effect]) -> Rest:
@@ -78,7 +79,8 @@ class Round:
                 wrong = InternalError(f"a prepare was answered with {type(answer.reply).__name__}")
                 self._perform(self._proposal.not_promised(ballot, answer.store, wrong))
 
-        request = Prepare(place.scope, place.bucket, place.key, ballot, self._stamp)
+        asked = self._operation
+        request = Prepare(place.scope, place.bucket, place.key, ballot, asked.stamp, asked.background)
         for store in place.voters:
             self._links.send(store, request, timeout_s=PREPARE_TIMEOUT_S, done=done)
 
@@ -94,9 +96,8 @@ class Round:
                 wrong = InternalError(f"an accept was answered with {type(answer.reply).__name__}")
                 self._perform(self._proposal.not_accepted(ballot, answer.store, wrong))
 
-        request = Accept(
-            place.scope, place.bucket, place.key, ballot, self._stamp, effect.head, effect.head_hash
-        )
+        stamp = self._operation.stamp
+        request = Accept(place.scope, place.bucket, place.key, ballot, stamp, effect.head, effect.head_hash)
         for store in place.homes:
             self._links.send(store, request, timeout_s=ACCEPT_TIMEOUT_S, done=done)
 

@@ -408,9 +408,12 @@ class Prepare(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     BALLOT_FIELD_NUMBER: _builtins.int
     STAMP_FIELD_NUMBER: _builtins.int
+    BACKGROUND_FIELD_NUMBER: _builtins.int
     bucket: _builtins.bytes
     key: _builtins.bytes
     stamp: _builtins.int
+    background: _builtins.bool
+    """No caller waits for it: homes do not hold work of their own back because of it."""
     @_builtins.property
     def scope(self) -> Global___Scope: ...
     @_builtins.property
@@ -423,10 +426,11 @@ class Prepare(_message.Message):
         key: _builtins.bytes = ...,
         ballot: _types_pb2.Ballot | None = ...,
         stamp: _builtins.int = ...,
+        background: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ballot", b"ballot", "scope", b"scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ballot", b"ballot", "bucket", b"bucket", "key", b"key", "scope", b"scope", "stamp", b"stamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["background", b"background", "ballot", b"ballot", "bucket", b"bucket", "key", b"key", "scope", b"scope", "stamp", b"stamp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
