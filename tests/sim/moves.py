@@ -28,6 +28,8 @@ NODES_MAX: Final = 14
 CODES: Final = ("rs:4+2", "rs:2+1", "rs:2+2", "rs:3+2", "rs:6+3", "lrc:8+4/2")
 """What a pool is changed to. Many a world is too small for some of them, and says so."""
 
+CANCEL_SHARE: Final = 0.4
+
 Act = tuple[str, Callable[[], Awaitable[None]]]
 
 
@@ -86,6 +88,12 @@ class Moves:
 
     async def _cancel(self) -> None:
         await self._say(CancelChange())
+
+    async def think_again(self) -> None:
+        """A node has just been replaced, and its operator would rather have everything as it was: while a home is
+        blank."""
+        if self._chooser.random() < CANCEL_SHARE:
+            await self._cancel()
 
     async def _two(self) -> None:
         """Two operators who do not know of each other."""

@@ -415,6 +415,8 @@ class Nemesis:
             if why:
                 break
             machine.wiped = False
+        if self._trouble.move:
+            await self._moves.think_again()
         return why
 
     async def replace_holed(self) -> str:
