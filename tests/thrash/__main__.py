@@ -13,7 +13,7 @@ from types import FrameType
 
 from tests.thrash import enclosure, report
 from tests.thrash.cluster import ThrashCluster
-from tests.thrash.nemeses import ALL
+from tests.thrash.deck import ALL
 from tests.thrash.network import Network
 from tests.thrash.run import SHORT, Plan, Run
 from tests.thrash.screen import Screen

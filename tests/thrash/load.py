@@ -23,7 +23,9 @@ from tests.faults.workload import KIB, MIB, Caller, Record, check_key, shared_by
 from tests.sim.checker import Kind, Op, Result, linearizable, smallest_violation, tell
 
 BUCKET: Final = "thrash"
-"""Keeps what is overwritten and deleted: every wiped node must get its shards of all that back."""
+"""Keeps what is overwritten and deleted for a while: every wiped node must get its shards of all that back."""
+UNDO_S: Final = 60.0
+"""What is kept stays in the code before a change of it, and until it has expired no other change begins."""
 LAST_BUCKET: Final = "thrash-last"
 """Keeps the last version alone, so that healing does not grow with every operation of a long run."""
 CALLERS: Final = 16
@@ -248,7 +250,7 @@ class ThrashLoad:
         for number in range(CALLERS):
             turned = [*endpoints[number % len(endpoints) :], *endpoints[: number % len(endpoints)]]
             self.clients.append(holdfast.connect(turned, timeout=TIMEOUT))
-        self.bucket = self.clients[0].create_bucket(BUCKET, exist_ok=True)
+        self.bucket = self.clients[0].create_bucket(BUCKET, exist_ok=True, undo=UNDO_S)
         self.clients[0].create_bucket(LAST_BUCKET, exist_ok=True, undo=0)
         self.callers = [
             Thrasher(number, client, self, str(seed)) for number, client in enumerate(self.clients)

@@ -14,16 +14,13 @@ import subprocess
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import holdfast
-from holdfast.admin import Admin
-from holdfast.testing.local import seed_node
 from holdfast.testing.refusals import LocalRefused
-from holdfastpb.v1 import admin_pb2
 from tests.faults.support.wait import until
 from tests.thrash import enclosure
 from tests.thrash.cluster import ThrashCluster
@@ -421,80 +418,3 @@ class FailedSync(Nemesis):
     def undo(self, stage: Stage) -> None:
         stage.cluster.terminate(self._node)
         _start_all(stage)
-
-
-# --- the map
-
-
-class ComeAndGo(Nemesis):
-    """An operator's next step with a spare node: it is added; then somebody is drained, taken out and started anew as
-    the next spare; now and then what was begun is undone. A refusal is an answer."""
-
-    name = "nodes come and go"
-    hits = MAP
-    hold_s = 10.0
-
-    def missing(self, stage: Stage) -> str:
-        return "" if stage.cluster.spare else "no node to spare"
-
-    def strike(self, stage: Stage) -> str:
-        try:
-            with stage.cluster.admin() as admin:
-                return self._step(stage, admin)
-        except (holdfast.Error, LocalRefused) as error:
-            return f"not now: {str(error)[:120]}"
-
-    def _step(self, stage: Stage, admin: Admin) -> str:
-        states = {node.name: node.state for node in admin.status().nodes}
-        drained = [name for name, state in states.items() if state == "drained"]
-        outside = [name for name in stage.cluster.names() if name not in states]
-        if drained:
-            admin.change(admin_pb2.ChangeRequest(remove=drained[0], apply=True))
-            stage.cluster.renew(drained[0])
-            return f"{drained[0]} is taken out"
-        if admin.plan().open and stage.chooser.random() < 0.5:
-            admin.change(admin_pb2.ChangeRequest(cancel=True, apply=True))
-            return "what was begun is undone"
-        if outside:
-            node = seed_node(stage.cluster.layout.node(outside[0]))
-            admin.change(admin_pb2.ChangeRequest(add=node, apply=True))
-            return f"{outside[0]} is added"
-        name = stage.chooser.choice(sorted(states))
-        admin.change(admin_pb2.ChangeRequest(drain=name, apply=True))
-        return f"{name} is drained"
-
-    def undo(self, stage: Stage) -> None:
-        """What it began comes to its end by itself."""
-
-
-ALL: Final[tuple[type[Nemesis], ...]] = (
-    KillOne,
-    KillSan,
-    KillAll,
-    Pause,
-    Starve,
-    ClockJump,
-    Halves,
-    Bridge,
-    OneWay,
-    Isolate,
-    Delay,
-    Lossy,
-    WipeNode,
-    WipeSan,
-    FullDisk,
-    FailedSync,
-    ComeAndGo,
-)
-
-
-def able(stage: Stage, kinds: Iterable[type[Nemesis]] = ALL) -> tuple[list[Nemesis], dict[str, str]]:
-    """Those that can work here, and why the others cannot."""
-    found: list[Nemesis] = []
-    missing: dict[str, str] = {}
-    for nemesis in (kind() for kind in kinds):
-        if why := nemesis.missing(stage):
-            missing[nemesis.name] = why
-        else:
-            found.append(nemesis)
-    return found, missing

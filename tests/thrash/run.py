@@ -19,9 +19,10 @@ import holdfast
 from holdfast.testing.refusals import LocalRefused
 from tests.thrash.auditor import Audit, audit
 from tests.thrash.cluster import ThrashCluster
+from tests.thrash.deck import ALL, able
 from tests.thrash.frozen import Frozen, measure
 from tests.thrash.load import BUCKET, Loss, ThrashLoad
-from tests.thrash.nemeses import ALL, NETWORK, KillAll, Nemesis, Pause, Stage, WipeNode, able
+from tests.thrash.nemeses import NETWORK, KillAll, Nemesis, Pause, Stage, WipeNode
 from tests.thrash.network import Network
 from tests.thrash.screen import Screen
 
