@@ -11,6 +11,7 @@ import click
 
 from holdfast.cli.shell import EXIT_FINE, EXIT_REFUSED, EXIT_USAGE, Usage
 from holdfast_ctl import documents, report, screen
+from holdfast_ctl.buckets import bucket
 from holdfast_ctl.changes import create, node, plan, recode
 from holdfast_ctl.risk import risk
 from holdfast_ctl.scrub import scrub
@@ -276,6 +277,7 @@ CLUSTER_COMMANDS: Final = (
     risk,
     node,
     pool,
+    bucket,
     plan,
     heal,
     scrub,

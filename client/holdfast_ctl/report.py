@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from holdfast.testing import NodeState
+    from holdfast.values import BucketInfo
     from holdfastpb.v1 import admin_pb2, blob_pb2
 
 STYLES = {
@@ -64,6 +65,21 @@ def pools(output: Output, message: admin_pb2.StatusReply) -> None:
         cells += [margin_text(pool.designed_margin), str(pool.blobs), size_text(pool.bytes)]
         row(table, cells, "")
     output.console().print(table)
+
+
+def buckets(output: Output, found: Iterable[BucketInfo], *, now_s: float) -> None:
+    table = table_of("bucket", "pool", "deletions can be undone for", "made", "")
+    for info in found:
+        kept = time_text(info.undo_s) if info.undo_s else "not at all"
+        made = f"{time_text(max(0.0, now_s - info.created_ms / 1000))} ago"
+        row(table, [info.name, info.pool, kept, made, "is being deleted" if info.closing else ""], "")
+    output.console().print(table)
+
+
+def undo_text(info: BucketInfo) -> str:
+    if not info.undo_s:
+        return f"{info.name}: what is overwritten or deleted is gone"
+    return f"{info.name}: what is overwritten or deleted can be brought back for {time_text(info.undo_s)}"
 
 
 def workers(output: Output, found: Iterable[admin_pb2.WorkerStatus]) -> None:

@@ -12,6 +12,7 @@ from holdfast.cli.commands import confirm
 from holdfast.cli.shell import LOCAL_ROOT, Output, endpoints
 
 if TYPE_CHECKING:
+    from holdfast import Client
     from holdfast.admin import Admin
     from holdfast.testing import LocalCluster
 
@@ -32,6 +33,11 @@ class Session:
         from holdfast.admin import Admin
 
         return Admin(endpoints(self.endpoints, self.root), timeout_s=self.timeout_s)
+
+    def client(self) -> Client:
+        from holdfast import connect
+
+        return connect(endpoints(self.endpoints, self.root), timeout=self.timeout_s)
 
     @property
     def local_root(self) -> Path:

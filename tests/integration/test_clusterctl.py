@@ -60,6 +60,16 @@ def test_the_life_of_a_local_cluster(tmp_path: Path) -> None:
     ]
 
 
+def _set_undo(root: Path) -> None:
+    assert "24.0 h" in ctl(root, "bucket", "list")
+    ctl(root, "bucket", "set", "bbb", "--undo", "1h", status=2)  # nobody there to ask
+    assert [each["undo_s"] for each in document(root, "bucket", "list")["buckets"]] == [86400]
+    assert document(root, "bucket", "set", "bbb", "--undo", "1h", "--yes")["undo_s"] == 3600
+    assert "7.0 d" in ctl(root, "bucket", "set", "bbb", "--undo", "7d")
+    ctl(root, "bucket", "set", "bbb", "--undo", "soon", status=2)
+    ctl(root, "bucket", "set", "nobodys", "--undo", "1h", status=1)
+
+
 def _live(root: Path) -> None:
     ctl(root, "local", "up", "--nodes", "6", "--sans", "3", "--racks", "3")
     local = document(root, "local", "status")
@@ -98,6 +108,7 @@ def _live(root: Path) -> None:
     with holdfast.connect(str(local["endpoints"])) as client:
         bucket = client.create_bucket("bbb")
         bucket.put("k\x1b", data)
+        _set_undo(root)
         _lose_and_replace(root, bucket, data)
         _scrub(root, bucket, data)
 

@@ -77,6 +77,8 @@ def test_small_calls_reach_their_doors() -> None:
         assert (bucket.name, bucket.pool, bucket.undo_seconds) == ("photos", "main", -1)
         buckets = await guest.blobs.ListBuckets(blob_pb2.ListBucketsRequest())
         assert buckets.buckets[0].closing
+        bucket = await guest.blobs.SetBucket(blob_pb2.SetBucketRequest(name="photos", undo_seconds=7))
+        assert (bucket.name, bucket.undo_seconds) == ("photos", 7)
         await guest.blobs.DeleteBucket(blob_pb2.DeleteBucketRequest(name="photos"))
 
     run(scenario)

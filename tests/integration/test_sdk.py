@@ -120,6 +120,12 @@ def test_buckets(client: holdfast.Client) -> None:
     with pytest.raises(holdfast.AlreadyExists):
         client.create_bucket("bucket-life")
     assert bucket.info().undo_s == 3600
+    assert bucket.set(undo=60).undo_s == 60
+    assert bucket.info().undo_s == 60
+    with pytest.raises(holdfast.InvalidArgument):
+        bucket.set(undo=-1)
+    with pytest.raises(holdfast.BucketNotFound):
+        client.bucket("nobodys").set(undo=60)
     assert "bucket-life" in [info.name for info in client.buckets()]
     bucket.put("k", b"x")
     with pytest.raises(holdfast.BucketNotEmpty):

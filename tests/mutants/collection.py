@@ -9,13 +9,17 @@ from tests.mutants.mutant import Edit, Mutant
 _ACCEPTOR: Final = "node/holdfast_node/services/acceptor.py"
 _AGES: Final = "node/holdfast_node/core/ages.py"
 _BOOK: Final = "node/holdfast_node/services/bucket_book.py"
+_BUCKETS: Final = "node/holdfast_node/services/buckets.py"
 _COLLECTION: Final = "node/holdfast_node/services/collection.py"
+_EXPIRY: Final = "node/holdfast_node/services/expiry.py"
 _HEAD: Final = "node/holdfast_node/core/head.py"
 _HEALER: Final = "node/holdfast_node/services/healer.py"
 _INDEX_ROWS: Final = "node/holdfast_node/core/index_rows.py"
 _KEEPER: Final = "node/holdfast_node/services/keeper.py"
 _REGISTER: Final = "node/holdfast_node/core/register.py"
 
+_REMEMBERED: Final = "windows[each.bucket] = facts.undo_seconds"
+_ANY_AGE: Final = "if known is not None:"
 _TOLD: Final = (
     "            except BucketClosing:\n"
     "                _ = await self._closed.nothing_behind(bucket)\n"
@@ -52,6 +56,38 @@ MUTANTS: Final = (
             ),
         ),
         _TEST,
+    ),
+    Mutant(
+        "window-from-memory",
+        "a window that was made longer ends as the list of buckets says that the round began with",
+        (
+            Edit(
+                _EXPIRY, "windows[each.bucket] = await self._book.undo_seconds_now(each.bucket)", _REMEMBERED
+            ),
+        ),
+        "tests/unit/test_undo_windows.py",
+    ),
+    Mutant(
+        "settings-for-ever",
+        "a node goes by the settings of a bucket that it read first",
+        (
+            Edit(
+                _BUCKETS, "if known is not None and self._now_s() < known.since_s + SETTINGS_AGE_S:", _ANY_AGE
+            ),
+        ),
+        "tests/unit/test_buckets.py",
+    ),
+    Mutant(
+        "settings-or-nothing",
+        "where a bucket's record cannot be read anew, nothing is written to the bucket any more",
+        (
+            Edit(
+                _BUCKETS,
+                "            if known is None or before != self._forgotten:\n",
+                "            if True:\n",
+            ),
+        ),
+        "tests/unit/test_buckets.py",
     ),
     Mutant(
         "kept-versions-nobodys",

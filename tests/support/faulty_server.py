@@ -220,6 +220,11 @@ class Server(blob_pb2_grpc.BlobsServicer, admin_pb2_grpc.AdminServicer):
     ) -> blob_pb2.ListBucketsReply:
         return blob_pb2.ListBucketsReply(buckets=self.state.buckets.values())
 
+    async def SetBucket(self, request: blob_pb2.SetBucketRequest, context: Context) -> blob_pb2.Bucket:
+        bucket = await self.GetBucket(blob_pb2.GetBucketRequest(name=request.name), context)
+        bucket.undo_seconds = request.undo_seconds
+        return bucket
+
     async def DeleteBucket(
         self, request: blob_pb2.DeleteBucketRequest, context: Context
     ) -> blob_pb2.DeleteBucketReply:

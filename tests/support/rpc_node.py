@@ -161,6 +161,10 @@ class DictBuckets:
         del page_token
         return (Bucket("photos", BucketId(ID), "main", 5, 1234, closing=True),), b""
 
+    async def set_undo(self, name: str, undo_seconds: int, call: Call) -> Bucket:
+        del call
+        return Bucket(name, BucketId(ID), "main", undo_seconds, 1234)
+
     async def delete(self, name: str, call: Call) -> None:
         del name, call
 

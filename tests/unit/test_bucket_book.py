@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 
 from holdfast_node.core.api import Bucket
-from holdfast_node.core.ids import BucketId
+from holdfast_node.core.errors import BucketNotFound
+from holdfast_node.core.ids import RESERVED_BUCKET, BucketId
 from holdfast_node.services.bucket_book import BucketBook
 
 ID = BucketId(b"b" * 16)
@@ -17,6 +19,12 @@ class Listed:
     def __init__(self, *buckets: Bucket) -> None:
         self.buckets = list(buckets)
         self.lists = 0
+
+    async def get(self, name: str) -> Bucket:
+        for bucket in self.buckets:
+            if bucket.name == name:
+                return bucket
+        raise BucketNotFound(f"there is no bucket {name!r}")
 
     async def all_buckets(self) -> AsyncIterator[tuple[int, Bucket]]:
         self.lists += 1
@@ -52,6 +60,26 @@ def test_a_closed_bucket_without_a_record_is_gone_and_need_not_be_asked_for_agai
         assert await book.is_gone(ID)
         assert await book.facts(ID) is None
         assert listed.lists == 1
+
+    play(listed, story)
+
+
+def test_before_something_is_given_up_its_window_is_read_anew() -> None:
+    """The list may be as old as a round, and an operator may have made the window longer since."""
+    listed = Listed(RECORD)
+
+    async def story(book: BucketBook) -> None:
+        assert await book.undo_seconds_now(ID) == 7
+        listed.buckets = [replace(RECORD, undo_seconds=700)]
+        facts = await book.facts(ID)
+        assert facts is not None
+        assert facts.undo_seconds == 7
+        assert await book.undo_seconds_now(ID) == 700
+        listed.buckets = [replace(RECORD, id=BucketId(b"c" * 16))]
+        assert await book.undo_seconds_now(ID) is None, "another bucket has the name now"
+        listed.buckets = []
+        assert await book.undo_seconds_now(ID) is None
+        assert await book.undo_seconds_now(RESERVED_BUCKET) == 0
 
     play(listed, story)
 

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 import pytest
 
-from holdfast_node.core.api import Bucket, Call, Condition, PutOptions
+from holdfast_node.core.api import Bucket, Call, Condition, PutOptions, VersionEntry
 from holdfast_node.core.errors import (
     AlreadyExists,
+    BucketClosing,
     BucketNotEmpty,
     BucketNotFound,
     HoldfastError,
@@ -19,12 +20,19 @@ from holdfast_node.core.errors import (
     InvalidArgument,
     Unavailable,
 )
-from holdfast_node.core.ids import BucketId, RequestId
-from holdfast_node.core.messages import CloseBucket
-from holdfast_node.services.buckets import check_name, decode_record, encode_record
+from holdfast_node.core.ids import RESERVED_BUCKET, BucketId, RequestId
+from holdfast_node.core.messages import CloseBucket, Prepare, ReadRegister
+from holdfast_node.services.buckets import (
+    SETTINGS_AGE_S,
+    UNDO_SECONDS_MAX,
+    check_name,
+    decode_record,
+    encode_record,
+)
 from holdfast_node.services.node import Node
 from tests.sim.cluster import Cluster, Machine, Topology
 from tests.sim.loop import SimLoop
+from tests.support.small_clusters import pass_time
 
 T = TypeVar("T")
 RECORD = Bucket("photos", BucketId(b"i" * 16), "main", 60, 7)
@@ -184,6 +192,61 @@ def test_with_a_node_away_the_door_cannot_be_proved_closed_and_the_next_try_goes
         assert await on(cluster, 0, lambda n: n.buckets.is_gone(bucket.id))
 
     play(story)
+
+
+def test_another_undo_window_holds_on_every_node_soon() -> None:
+    async def story(cluster: Cluster) -> None:
+        made = await on(cluster, 0, lambda n: n.buckets.create("photos", undo_seconds=0))
+        for at in range(3):
+            assert await put(cluster, at, "photos", b"k") == at + 1
+        assert [v.version for v in await versions(cluster, "photos", b"k")] == [3]
+        changed = await on(cluster, 1, lambda n: n.buckets.set_undo("photos", 3600))
+        assert changed == replace(made, undo_seconds=3600)
+        await pass_time(SETTINGS_AGE_S)
+        for at in range(3):
+            assert await put(cluster, at, "photos", b"k") == at + 4
+        assert [v.version for v in await versions(cluster, "photos", b"k")] == [6, 5, 4, 3]
+        again = await on(cluster, 2, lambda n: n.buckets.set_undo("photos", 3600))
+        assert again == changed
+        for wrong in (-1, UNDO_SECONDS_MAX + 1):
+            with pytest.raises(InvalidArgument):
+                await on(cluster, 2, lambda n, wrong=wrong: n.buckets.set_undo("photos", wrong))  # type: ignore[misc]
+        with pytest.raises(BucketNotFound):
+            await on(cluster, 2, lambda n: n.buckets.set_undo("nobodys", 5))
+
+    play(story)
+
+
+def test_a_bucket_that_is_being_deleted_is_not_set() -> None:
+    async def story(cluster: Cluster) -> None:
+        await on(cluster, 0, lambda n: n.buckets.create("photos"))
+        cluster.stop_at_once(list(cluster.machines.values())[2])
+        with pytest.raises(Unavailable):
+            await on(cluster, 0, lambda n: n.buckets.delete("photos"))
+        with pytest.raises(BucketClosing):
+            await on(cluster, 1, lambda n: n.buckets.set_undo("photos", 5))
+
+    play(story)
+
+
+def test_where_the_record_cannot_be_read_what_was_known_of_a_bucket_holds_on() -> None:
+    async def story(cluster: Cluster) -> None:
+        await on(cluster, 0, lambda n: n.buckets.create("photos"))
+        assert await put(cluster, 1, "photos", b"k") == 1
+        cluster.network.losing = lambda request: (
+            isinstance(request, ReadRegister | Prepare) and request.bucket == RESERVED_BUCKET
+        )
+        for number in range(3):
+            await pass_time(SETTINGS_AGE_S)
+            assert await put(cluster, 1, "photos", b"k") == number + 2
+        with pytest.raises(Unavailable):
+            await put(cluster, 2, "photos", b"k")
+
+    play(story)
+
+
+async def versions(cluster: Cluster, bucket: str, key: bytes) -> tuple[VersionEntry, ...]:
+    return await on(cluster, 0, lambda n: n.coordinator.versions(bucket, key))
 
 
 def test_a_deletion_that_was_given_up_can_be_undone() -> None:

@@ -123,6 +123,17 @@ class Bucket:
 
         return wire.bucket_info(await self._transport.read(attempt))
 
+    async def set(self, *, undo: float) -> BucketInfo:
+        """`undo`: for how many seconds what is overwritten or deleted can be brought back, from now on and of what is
+        kept already; 0: not at all. All nodes go by it some ten seconds later. Raises BucketNotFound."""
+        undo_s = int(undo)
+
+        async def attempt(peer: Peer, timeout_s: float, call: blob_pb2.Call) -> blob_pb2.Bucket:
+            request = blob_pb2.SetBucketRequest(name=self.name, undo_seconds=undo_s, call=call)
+            return await peer.blobs.SetBucket(request, timeout=timeout_s)
+
+        return wire.bucket_info(await self._transport.write(attempt))
+
     async def put(
         self,
         key: Key,

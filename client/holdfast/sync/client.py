@@ -101,6 +101,11 @@ class Bucket:
     def info(self) -> BucketInfo:
         return self._run(lambda bucket: bucket.info())
 
+    def set(self, *, undo: float) -> BucketInfo:
+        """`undo`: for how many seconds what is overwritten or deleted can be brought back, from now on and of what is
+        kept already; 0: not at all. All nodes go by it some ten seconds later. Raises BucketNotFound."""
+        return self._run(lambda bucket: bucket.set(undo=undo))
+
     def put(
         self,
         key: Key,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from holdfast_node.core.api import Bucket
+from holdfast_node.core.errors import BucketNotFound
 from holdfast_node.core.ids import RESERVED_BUCKET, RESERVED_POOL, BucketId
 
 GONE_MAX: Final = 100_000
@@ -25,16 +26,19 @@ class BucketList(Protocol):
 
     def all_buckets(self) -> AsyncIterator[tuple[int, Bucket]]: ...
 
+    async def get(self, name: str) -> Bucket: ...
+
 
 @dataclass(frozen=True, slots=True)
 class BucketFacts:
     """The pool of a bucket, and how long it keeps what was deleted or overwritten."""
 
+    name: str
     pool: int
     undo_seconds: int
 
 
-_RESERVED: Final = BucketFacts(pool=RESERVED_POOL, undo_seconds=0)
+_RESERVED: Final = BucketFacts("", pool=RESERVED_POOL, undo_seconds=0)
 
 
 class BucketBook:
@@ -60,6 +64,18 @@ class BucketBook:
             await self._list(asyncio.get_running_loop().time())
         return self._known.get(bucket)
 
+    async def undo_seconds_now(self, bucket: BucketId) -> int | None:
+        """Read anew, before something is given up because of it: an operator may have made it longer. None: no record
+        names this bucket. Raises `ClusterError`."""
+        facts = await self.facts(bucket)
+        if facts is None or bucket == RESERVED_BUCKET:
+            return facts.undo_seconds if facts is not None else None
+        try:
+            now = await self._buckets.get(facts.name)
+        except BucketNotFound:
+            return None
+        return now.undo_seconds if now.id == bucket else None
+
     async def is_gone(self, bucket: BucketId) -> bool:
         """Whether the bucket was deleted: it was proven empty, nothing is decided in it again, and its id is never used
         again. Every store closes a bucket for good before its record goes; so whoever has not closed it does not
@@ -83,7 +99,7 @@ class BucketBook:
                 return
             began_s = asyncio.get_running_loop().time()
             found = {
-                each.id: BucketFacts(pool, each.undo_seconds)
+                each.id: BucketFacts(each.name, pool, each.undo_seconds)
                 async for pool, each in self._buckets.all_buckets()
             }
             self._known, self._listed_s = found, began_s

@@ -6,6 +6,7 @@ nothing of registers; it stores through the same put and get as everybody.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Sequence
@@ -48,7 +49,10 @@ UNDO_SECONDS_MAX: Final = 10 * 366 * 24 * 3600
 CACHE_MAX: Final = 10_000
 LIST_PAGE: Final = 100
 CLOSE_TIMEOUT_S: Final = 5.0
-DELETE_TRIES: Final = 3
+WRITE_TRIES: Final = 3
+"""Of a change of a record that somebody else keeps changing."""
+SETTINGS_AGE_S: Final = 10.0
+"""How long a node goes by what it has read of a bucket's settings."""
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?")
 _FORMAT: Final = 1
 
@@ -65,6 +69,12 @@ class BlobIo(Protocol):
     async def delete_in(
         self, pool: int, bucket: BucketId, key: bytes, condition: Condition, call: Call
     ) -> tuple[int, int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    bucket: Bucket
+    since_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +127,24 @@ def decode_record(data: bytes) -> Bucket:
         raise IntegrityError("a bucket record cannot be read") from error
 
 
+def _check_undo(seconds: int) -> None:
+    if not 0 <= seconds <= UNDO_SECONDS_MAX:
+        raise InvalidArgument(
+            f"undo_seconds is {seconds}",
+            hint=f"0 to {UNDO_SECONDS_MAX}; -1 when a bucket is made: the default",
+        )
+
+
+def _closing(name: str) -> BucketClosing:
+    return BucketClosing(f"the bucket {name!r} is being deleted", hint="finish with another delete")
+
+
+def _keeps_changing(name: str) -> Unavailable:
+    return Unavailable(f"the record of {name!r} keeps changing", hint="retry")
+
+
 class Buckets:
-    """Create, find, list and delete buckets from any node."""
+    """Create, find, list, set and delete buckets from any node."""
 
     def __init__(
         self,
@@ -134,22 +160,41 @@ class Buckets:
         self._entropy: Final = path.entropy
         self._clock: Final = path.clock
         self._events: Final = path.events
-        self._cache: dict[str, Bucket] = {}
+        self._cache: dict[str, _Known] = {}
         self._forgotten = 0
 
     # --- finding --------------------------------------------------------------------------------------------
 
     async def resolve(self, name: str) -> tuple[Bucket, int]:
-        """The bucket and the index of its pool, cached until somebody closes it. Raises `BucketNotFound`."""
-        bucket = self._cache.get(name)
-        if bucket is None:
-            before = self._forgotten
-            bucket = (await self._read(name)).bucket
-            if before == self._forgotten:
-                self._remember(bucket)
+        """The bucket and the index of its pool. What is cached is dropped when somebody closes the bucket, and read
+        anew after a while: its settings may have changed. Raises `BucketNotFound`."""
+        known = self._cache.get(name)
+        if known is not None and self._now_s() < known.since_s + SETTINGS_AGE_S:
+            bucket = known.bucket
+        else:
+            bucket = await self._read_anew(name, known.bucket if known is not None else None)
         if bucket.closing:
-            raise BucketClosing(f"the bucket {name!r} is being deleted", hint="finish with another delete")
+            raise _closing(name)
         return bucket, current_topology(self._maps).pool_index(bucket.pool)
+
+    async def _read_anew(self, name: str, known: Bucket | None) -> Bucket:
+        """Where the record cannot be read now, what was known holds on."""
+        if known is not None:
+            self._remember(known)  # one reads; who comes meanwhile does not wait
+        before = self._forgotten
+        try:
+            bucket = (await self._read(name)).bucket
+        except BucketNotFound:
+            if known is not None:
+                self.forget(known.id)
+            raise
+        except HoldfastError:
+            if known is None or before != self._forgotten:
+                raise
+            return known
+        if before == self._forgotten:
+            self._remember(bucket)
+        return bucket
 
     async def get(self, name: str) -> Bucket:
         """The record as it is now, also of a bucket that is being deleted."""
@@ -158,7 +203,7 @@ class Buckets:
     def forget(self, bucket: BucketId) -> None:
         """Drop what is cached of a bucket: it was closed, opened, or refused."""
         self._forgotten += 1
-        for name in [name for name, cached in self._cache.items() if cached.id == bucket]:
+        for name in [name for name, known in self._cache.items() if known.bucket.id == bucket]:
             del self._cache[name]
 
     async def refused(self, name: str, bucket: BucketId) -> None:
@@ -202,7 +247,10 @@ class Buckets:
             return
         if len(self._cache) >= CACHE_MAX:
             del self._cache[next(iter(self._cache))]
-        self._cache[bucket.name] = bucket
+        self._cache[bucket.name] = _Known(bucket, self._now_s())
+
+    def _now_s(self) -> float:
+        return asyncio.get_running_loop().time()
 
     async def _read(self, name: str) -> _Stored:
         check_name(name)
@@ -228,10 +276,7 @@ class Buckets:
         check_name(name)
         topology = current_topology(self._maps)
         undo = UNDO_SECONDS_DEFAULT if undo_seconds == -1 else undo_seconds
-        if not 0 <= undo <= UNDO_SECONDS_MAX:
-            raise InvalidArgument(
-                f"undo_seconds is {undo}", hint=f"0 to {UNDO_SECONDS_MAX}, -1 for the default"
-            )
+        _check_undo(undo)
         bucket = Bucket(
             name=name,
             id=BucketId(self._entropy.token(ID_BYTES)),
@@ -256,6 +301,26 @@ class Buckets:
         return (
             await self._blobs.put_in(RESERVED_POOL, RESERVED_BUCKET, bucket.name.encode(), options, once())
         ).version
+
+    async def set_undo(self, name: str, undo_seconds: int, call: Call = Call()) -> Bucket:  # noqa: B008 - a frozen value
+        """Another undo window, from now on and for what is kept already, unless that has been given up. Every node goes
+        by it within `SETTINGS_AGE_S`. Raises `BucketNotFound`, `BucketClosing`."""
+        _check_undo(undo_seconds)
+        for _ in range(WRITE_TRIES):
+            stored = await self._read(name)
+            if stored.bucket.closing:
+                raise _closing(name)
+            if stored.bucket.undo_seconds == undo_seconds:
+                return stored.bucket
+            changed = replace(stored.bucket, undo_seconds=undo_seconds)
+            try:
+                await self._write(changed, Condition(if_version=stored.version), call)
+            except PreconditionFailed:
+                continue
+            self.forget(changed.id)
+            self._events.emit("bucket_set", bucket=name, undo_seconds=undo_seconds)
+            return (await self._read(name)).bucket
+        raise _keeps_changing(name)
 
     # --- listing --------------------------------------------------------------------------------------------
 
@@ -289,12 +354,12 @@ class Buckets:
         the door again; `Unavailable` if a node did not confirm the closed door: then a retry goes on from there."""
         if call.request_id is not None and await self._deleted_before(name, call):
             return None
-        for _ in range(DELETE_TRIES):
+        for _ in range(WRITE_TRIES):
             try:
                 return await self._delete_once(name, call)
             except PreconditionFailed:  # somebody else changed the record
                 continue
-        raise Unavailable(f"the record of {name!r} keeps changing", hint="retry")
+        raise _keeps_changing(name)
 
     async def _deleted_before(self, name: str, call: Call) -> bool:
         """Version 0 never matches: this succeeds only if this very request was applied already."""

@@ -13,7 +13,7 @@ from typing import Final
 from holdfast_node.core.ages import agreed, superseded_below
 from holdfast_node.core.errors import HoldfastError, NotVoting, StoreFailed
 from holdfast_node.core.head import Head
-from holdfast_node.core.ids import StoreId
+from holdfast_node.core.ids import BucketId, StoreId
 from holdfast_node.core.messages import ReadSuperseded, SupersededReply, WindowedKey
 from holdfast_node.ports import Bodies
 from holdfast_node.services.bucket_book import BucketBook
@@ -43,11 +43,18 @@ class Expiry:
         wards = frozenset(stewarded(self._path.topology, self._path))
         page, following = self._store.inventory.retaining(wards, start)
         due: defaultdict[tuple[int, int], list[WindowedKey]] = defaultdict(list)
+        windows: dict[BucketId, int | None] = {}
         for each in page:
             gone = await self._book.is_gone(each.bucket)  # remembered, unlike that there is no record
             facts = None if gone else await self._book.facts(each.bucket)
-            if facts is not None:
-                key = WindowedKey(each.bucket, each.key, facts.undo_seconds)
+            if facts is None or not await self._is_due(
+                WindowedKey(each.bucket, each.key, facts.undo_seconds)
+            ):
+                continue
+            if each.bucket not in windows:
+                windows[each.bucket] = await self._book.undo_seconds_now(each.bucket)
+            if (window_s := windows[each.bucket]) is not None:
+                key = WindowedKey(each.bucket, each.key, window_s)
                 if await self._is_due(key):
                     due[each.pool, each.partition].append(key)
         for at, keys in sorted(due.items()):

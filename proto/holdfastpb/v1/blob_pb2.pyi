@@ -814,6 +814,32 @@ class ListBucketsReply(_message.Message):
 Global___ListBucketsReply: _TypeAlias = ListBucketsReply  # noqa: Y015
 
 @_typing.final
+class SetBucketRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    UNDO_SECONDS_FIELD_NUMBER: _builtins.int
+    CALL_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    undo_seconds: _builtins.int
+    @_builtins.property
+    def call(self) -> Global___Call: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        undo_seconds: _builtins.int = ...,
+        call: Global___Call | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "name", b"name", "undo_seconds", b"undo_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetBucketRequest: _TypeAlias = SetBucketRequest  # noqa: Y015
+
+@_typing.final
 class DeleteBucketRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -85,6 +85,11 @@ class BlobsStub:
                 request_serializer=holdfastpb_dot_v1_dot_blob__pb2.ListBucketsRequest.SerializeToString,
                 response_deserializer=holdfastpb_dot_v1_dot_blob__pb2.ListBucketsReply.FromString,
                 _registered_method=True)
+        self.SetBucket = channel.unary_unary(
+                '/holdfastpb.v1.Blobs/SetBucket',
+                request_serializer=holdfastpb_dot_v1_dot_blob__pb2.SetBucketRequest.SerializeToString,
+                response_deserializer=holdfastpb_dot_v1_dot_blob__pb2.Bucket.FromString,
+                _registered_method=True)
         self.DeleteBucket = channel.unary_unary(
                 '/holdfastpb.v1.Blobs/DeleteBucket',
                 request_serializer=holdfastpb_dot_v1_dot_blob__pb2.DeleteBucketRequest.SerializeToString,
@@ -158,6 +163,12 @@ class BlobsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetBucket(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteBucket(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -216,6 +227,11 @@ def add_BlobsServicer_to_server(servicer, server):
                     servicer.ListBuckets,
                     request_deserializer=holdfastpb_dot_v1_dot_blob__pb2.ListBucketsRequest.FromString,
                     response_serializer=holdfastpb_dot_v1_dot_blob__pb2.ListBucketsReply.SerializeToString,
+            ),
+            'SetBucket': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetBucket,
+                    request_deserializer=holdfastpb_dot_v1_dot_blob__pb2.SetBucketRequest.FromString,
+                    response_serializer=holdfastpb_dot_v1_dot_blob__pb2.Bucket.SerializeToString,
             ),
             'DeleteBucket': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteBucket,
@@ -494,6 +510,33 @@ class Blobs:
             '/holdfastpb.v1.Blobs/ListBuckets',
             holdfastpb_dot_v1_dot_blob__pb2.ListBucketsRequest.SerializeToString,
             holdfastpb_dot_v1_dot_blob__pb2.ListBucketsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetBucket(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/holdfastpb.v1.Blobs/SetBucket',
+            holdfastpb_dot_v1_dot_blob__pb2.SetBucketRequest.SerializeToString,
+            holdfastpb_dot_v1_dot_blob__pb2.Bucket.FromString,
             options,
             channel_credentials,
             insecure,

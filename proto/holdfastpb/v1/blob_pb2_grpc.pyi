@@ -45,6 +45,7 @@ class BlobsStub:
     CreateBucket: _grpc.UnaryUnaryMultiCallable[_blob_pb2.CreateBucketRequest, _blob_pb2.Bucket]
     GetBucket: _grpc.UnaryUnaryMultiCallable[_blob_pb2.GetBucketRequest, _blob_pb2.Bucket]
     ListBuckets: _grpc.UnaryUnaryMultiCallable[_blob_pb2.ListBucketsRequest, _blob_pb2.ListBucketsReply]
+    SetBucket: _grpc.UnaryUnaryMultiCallable[_blob_pb2.SetBucketRequest, _blob_pb2.Bucket]
     DeleteBucket: _grpc.UnaryUnaryMultiCallable[_blob_pb2.DeleteBucketRequest, _blob_pb2.DeleteBucketReply]
 
 @_typing.type_check_only
@@ -64,6 +65,7 @@ class BlobsAsyncStub(BlobsStub):
     CreateBucket: _aio.UnaryUnaryMultiCallable[_blob_pb2.CreateBucketRequest, _blob_pb2.Bucket]  # type: ignore[assignment]
     GetBucket: _aio.UnaryUnaryMultiCallable[_blob_pb2.GetBucketRequest, _blob_pb2.Bucket]  # type: ignore[assignment]
     ListBuckets: _aio.UnaryUnaryMultiCallable[_blob_pb2.ListBucketsRequest, _blob_pb2.ListBucketsReply]  # type: ignore[assignment]
+    SetBucket: _aio.UnaryUnaryMultiCallable[_blob_pb2.SetBucketRequest, _blob_pb2.Bucket]  # type: ignore[assignment]
     DeleteBucket: _aio.UnaryUnaryMultiCallable[_blob_pb2.DeleteBucketRequest, _blob_pb2.DeleteBucketReply]  # type: ignore[assignment]
 
 class BlobsServicer(metaclass=_abc_1.ABCMeta):
@@ -140,6 +142,13 @@ class BlobsServicer(metaclass=_abc_1.ABCMeta):
         request: _blob_pb2.ListBucketsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_blob_pb2.ListBucketsReply, _abc.Awaitable[_blob_pb2.ListBucketsReply]]: ...
+
+    @_abc_1.abstractmethod
+    def SetBucket(
+        self,
+        request: _blob_pb2.SetBucketRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_blob_pb2.Bucket, _abc.Awaitable[_blob_pb2.Bucket]]: ...
 
     @_abc_1.abstractmethod
     def DeleteBucket(

@@ -87,6 +87,10 @@ class BlobsServicer:
         messages = [values.bucket_message(bucket) for bucket in buckets]
         return blob_pb2.ListBucketsReply(buckets=messages, next_page_token=token)
 
+    async def set_bucket(self, request: blob_pb2.SetBucketRequest, _context: object) -> blob_pb2.Bucket:
+        name, call = values.bucket_name(request.name), values.call_of(request.call)
+        return values.bucket_message(await self._buckets.set_undo(name, request.undo_seconds, call))
+
     async def delete_bucket(
         self, request: blob_pb2.DeleteBucketRequest, _context: object
     ) -> blob_pb2.DeleteBucketReply:

@@ -24,6 +24,7 @@ METHOD_ROWS: Final[dict[str, Row]] = {
     "/holdfastpb.v1.Blobs/CreateBucket": Row.LOOPBACK,
     "/holdfastpb.v1.Blobs/GetBucket": Row.LOOPBACK,
     "/holdfastpb.v1.Blobs/ListBuckets": Row.LOOPBACK,
+    "/holdfastpb.v1.Blobs/SetBucket": Row.LOOPBACK,
     "/holdfastpb.v1.Blobs/DeleteBucket": Row.LOOPBACK,
     "/holdfastpb.v1.Admin/Identify": Row.LOOPBACK,
     "/holdfastpb.v1.Admin/Init": Row.LOOPBACK,
