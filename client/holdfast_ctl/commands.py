@@ -113,16 +113,14 @@ def map_show(context: click.Context, /, *, as_json: bool) -> None:
         if name not in {"nodes", "pools"}:
             session.output.line(f"{name:>18}  {value}")
     for pool in _list(found["pools"]):
-        session.output.line(f"pool {pool['name']}: {pool['code']}")
+        former = f", some of it still in {pool['former_code']}" if pool["former_code"] else ""
+        session.output.line(f"pool {pool['name']}: {pool['code']}{former}")
         for number, partition in enumerate(_list(pool["partitions"])):
-            learners = (
-                f"  learning: {' '.join(_words(partition['learners']))}" if partition["learners"] else ""
-            )
-            if partition["moving"]:
-                learners += f"  moving to: {' '.join(_words(partition['moving']))}"
-            session.output.line(
-                f"{number:>6}  generation {partition['generation']}  {' '.join(_words(partition['homes']))}{learners}"
-            )
+            homes = [" ".join(_words(partition["homes"]))]
+            for said, which in (("learning", "learners"), ("moving to", "moving"), ("shards at", "shards")):
+                if partition[which]:
+                    homes.append(f"{said}: {' '.join(_words(partition[which]))}")
+            session.output.line(f"{number:>6}  generation {partition['generation']}  {'  '.join(homes)}")
 
 
 @click.command()

@@ -204,6 +204,7 @@ def cluster_map(message: types_pb2.ClusterMap) -> Document:
             {
                 "name": item.name,
                 "code": item.code,
+                "former_code": item.former_code or None,
                 "protected_tags": list(item.protected_tags),
                 "ack_floor": item.ack_floor,
                 "partitions": [
@@ -212,6 +213,7 @@ def cluster_map(message: types_pb2.ClusterMap) -> Document:
                         "homes": [named(store) for store in partition.homes],
                         "learners": [named(store) for store in partition.learners],
                         "moving": [named(store) for store in partition.moving],
+                        "shards": [named(store) for store in partition.shards],
                     }
                     for partition in item.partitions
                 ],
