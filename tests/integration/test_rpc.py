@@ -79,6 +79,8 @@ def test_small_calls_reach_their_doors() -> None:
         assert buckets.buckets[0].closing
         bucket = await guest.blobs.SetBucket(blob_pb2.SetBucketRequest(name="photos", undo_seconds=7))
         assert (bucket.name, bucket.undo_seconds) == ("photos", 7)
+        with pytest.raises(grpc.aio.AioRpcError, match="nothing is to be set"):
+            await guest.blobs.SetBucket(blob_pb2.SetBucketRequest(name="photos"))
         await guest.blobs.DeleteBucket(blob_pb2.DeleteBucketRequest(name="photos"))
 
     run(scenario)

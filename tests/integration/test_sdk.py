@@ -123,7 +123,7 @@ def test_buckets(client: holdfast.Client) -> None:
     assert bucket.set(undo=60).undo_s == 60
     assert bucket.info().undo_s == 60
     with pytest.raises(holdfast.InvalidArgument):
-        bucket.set(undo=-1)
+        bucket.set(undo=-0.5)
     with pytest.raises(holdfast.BucketNotFound):
         client.bucket("nobodys").set(undo=60)
     assert "bucket-life" in [info.name for info in client.buckets()]

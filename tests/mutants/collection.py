@@ -18,8 +18,7 @@ _INDEX_ROWS: Final = "node/holdfast_node/core/index_rows.py"
 _KEEPER: Final = "node/holdfast_node/services/keeper.py"
 _REGISTER: Final = "node/holdfast_node/core/register.py"
 
-_REMEMBERED: Final = "windows[each.bucket] = facts.undo_seconds"
-_ANY_AGE: Final = "if known is not None:"
+_ALL_RAISED: Final = "        except (HoldfastError, TimeoutError):\n            raise\n"
 _TOLD: Final = (
     "            except BucketClosing:\n"
     "                _ = await self._closed.nothing_behind(bucket)\n"
@@ -60,21 +59,13 @@ MUTANTS: Final = (
     Mutant(
         "window-from-memory",
         "a window that was made longer ends as the list of buckets says that the round began with",
-        (
-            Edit(
-                _EXPIRY, "windows[each.bucket] = await self._book.undo_seconds_now(each.bucket)", _REMEMBERED
-            ),
-        ),
+        (Edit(_EXPIRY, "or await self._is_longer_now(each):", "or False:"),),
         "tests/unit/test_undo_windows.py",
     ),
     Mutant(
         "settings-for-ever",
         "a node goes by the settings of a bucket that it read first",
-        (
-            Edit(
-                _BUCKETS, "if known is not None and self._now_s() < known.since_s + SETTINGS_AGE_S:", _ANY_AGE
-            ),
-        ),
+        (Edit(_BUCKETS, "elif self._now_s() < known.since_s + SETTINGS_AGE_S:", "elif True:"),),
         "tests/unit/test_buckets.py",
     ),
     Mutant(
@@ -83,10 +74,16 @@ MUTANTS: Final = (
         (
             Edit(
                 _BUCKETS,
-                "            if known is None or before != self._forgotten:\n",
-                "            if True:\n",
+                "        except (HoldfastError, TimeoutError):\n            return known\n",
+                _ALL_RAISED,
             ),
         ),
+        "tests/unit/test_buckets.py",
+    ),
+    Mutant(
+        "older-settings-last",
+        "of two who read a bucket's settings anew the one that began first has the last word",
+        (Edit(_BUCKETS, "if self._cache.get(name) is entry:", "if True:"),),
         "tests/unit/test_buckets.py",
     ),
     Mutant(

@@ -25,6 +25,8 @@ _TEST_PICTURE: Final = "tests/unit/test_picture.py"
 _TEST_QUORUM: Final = "tests/unit/test_quorum.py"
 _TEST_WORLD: Final = "tests/sim/test_moves.py"
 
+_WITHOUT_JOINED: Final = "if joined and (unpassed := self._unpassed(pool)):"
+
 _MISSED: Final = Aim(("move", "late", "unfollowed"), clients=6, keys=4, rounds=20, code="rs:2+1")
 _WORLDS: Final = Aim(("move", "messages", "crash", "partition"), clients=6, keys=2, rounds=14)
 
@@ -32,13 +34,19 @@ MUTANTS: Final = (
     Mutant(
         "removed-too-soon",
         "a drained node is removed before a store that was replaced has its shards",
-        (Edit(_PICTURE, "if other.joined_epoch > self._healed_epoch:", "if False:"),),
+        (Edit(_PICTURE, "if unpassed := self._unpassed(pool, since=joined):", _WITHOUT_JOINED),),
         _TEST_PICTURE,
     ),
     Mutant(
         "better-steward-believed",
         "of two stewards of a partition the one that heals is asked what is left in the former code, and no other",
-        (Edit(_PICTURE, "former=former[0] if former[0] < 0 else former[1],", "former=worse.former,"),),
+        (
+            Edit(
+                _PICTURE,
+                "former=former[0] if former[0] < 0 else former[1],",
+                "former=max(one.former, other.former),",
+            ),
+        ),
         _TEST_PICTURE,
     ),
     Mutant(
@@ -163,7 +171,7 @@ MUTANTS: Final = (
         (
             Edit(
                 _PICTURE,
-                "            if unpassed := self._unpassed(pool):\n                return unpassed\n",
+                "            if unpassed := self._unpassed(pool, since=joined):\n                return unpassed\n",
                 "",
             ),
         ),

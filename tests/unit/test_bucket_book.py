@@ -9,7 +9,7 @@ from dataclasses import replace
 from holdfast_node.core.api import Bucket
 from holdfast_node.core.errors import BucketNotFound
 from holdfast_node.core.ids import RESERVED_BUCKET, BucketId
-from holdfast_node.services.bucket_book import BucketBook
+from holdfast_node.services.bucket_book import BucketBook, BucketFacts
 
 ID = BucketId(b"b" * 16)
 RECORD = Bucket(name="kept", id=ID, pool="main", undo_seconds=7, created_ms=0)
@@ -20,11 +20,11 @@ class Listed:
         self.buckets = list(buckets)
         self.lists = 0
 
-    async def get(self, name: str) -> Bucket:
+    async def current(self, known: Bucket) -> Bucket:
         for bucket in self.buckets:
-            if bucket.name == name:
+            if bucket.name == known.name:
                 return bucket
-        raise BucketNotFound(f"there is no bucket {name!r}")
+        raise BucketNotFound(f"there is no bucket {known.name!r}")
 
     async def all_buckets(self) -> AsyncIterator[tuple[int, Bucket]]:
         self.lists += 1
@@ -64,6 +64,11 @@ def test_a_closed_bucket_without_a_record_is_gone_and_need_not_be_asked_for_agai
     play(listed, story)
 
 
+def undo_of(facts: BucketFacts | None) -> int:
+    assert facts is not None
+    return facts.undo_seconds
+
+
 def test_before_something_is_given_up_its_window_is_read_anew() -> None:
     """The list may be as old as a round, and an operator may have made the window longer since."""
     listed = Listed(RECORD)
@@ -71,10 +76,9 @@ def test_before_something_is_given_up_its_window_is_read_anew() -> None:
     async def story(book: BucketBook) -> None:
         assert await book.undo_seconds_now(ID) == 7
         listed.buckets = [replace(RECORD, undo_seconds=700)]
-        facts = await book.facts(ID)
-        assert facts is not None
-        assert facts.undo_seconds == 7
+        assert undo_of(await book.facts(ID)) == 7
         assert await book.undo_seconds_now(ID) == 700
+        assert undo_of(await book.facts(ID)) == 700
         listed.buckets = [replace(RECORD, id=BucketId(b"c" * 16))]
         assert await book.undo_seconds_now(ID) is None, "another bucket has the name now"
         listed.buckets = []

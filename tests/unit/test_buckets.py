@@ -1,5 +1,7 @@
 """Buckets of a simulated cluster: names, records, and deleting behind a closed door."""
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
@@ -23,8 +25,10 @@ from holdfast_node.core.errors import (
 from holdfast_node.core.ids import RESERVED_BUCKET, BucketId, RequestId
 from holdfast_node.core.messages import CloseBucket, Prepare, ReadRegister
 from holdfast_node.services.buckets import (
+    REFRESH_WAIT_S,
     SETTINGS_AGE_S,
     UNDO_SECONDS_MAX,
+    Buckets,
     check_name,
     decode_record,
     encode_record,
@@ -238,9 +242,74 @@ def test_where_the_record_cannot_be_read_what_was_known_of_a_bucket_holds_on() -
         )
         for number in range(3):
             await pass_time(SETTINGS_AGE_S)
+            began_s = cluster.loop.time()
             assert await put(cluster, 1, "photos", b"k") == number + 2
+            assert cluster.loop.time() < began_s + REFRESH_WAIT_S + 1
         with pytest.raises(Unavailable):
             await put(cluster, 2, "photos", b"k")
+
+    play(story)
+
+
+class Slow:
+    """Reads of records come to their ends when the test says so, with what was there when they began."""
+
+    def __init__(self, buckets: Buckets) -> None:
+        self._usual = buckets._read
+        self.gates: list[asyncio.Future[None]] = []
+        vars(buckets)["_read"] = self.read
+
+    async def read(self, name: str) -> object:
+        found = await self._usual(name)
+        self.gates.append(asyncio.get_running_loop().create_future())
+        await self.gates[-1]
+        return found
+
+
+def test_what_was_read_later_stays_and_another_bucket_that_is_forgotten_does_not_matter() -> None:
+    async def story(cluster: Cluster) -> None:
+        await on(cluster, 1, lambda n: n.buckets.create("photos", undo_seconds=0))
+        node = next(iter(cluster.machines.values())).node
+        assert node is not None
+        buckets = node.buckets
+        await buckets.resolve("photos")
+        slow = Slow(buckets)
+        await pass_time(SETTINGS_AGE_S)
+        early = asyncio.create_task(buckets.resolve("photos"))
+        await pass_time(0.5)
+        assert len(slow.gates) == 1
+        await on(cluster, 1, lambda n: n.buckets.set_undo("photos", 3600))
+        entry = buckets._cache["photos"]
+        buckets._cache["photos"] = replace(entry, since_s=entry.since_s - SETTINGS_AGE_S)
+        late = asyncio.create_task(buckets.resolve("photos"))
+        await pass_time(0.1)
+        buckets.forget(BucketId(b"another bucket's"))
+        slow.gates[1].set_result(None)
+        assert (await late)[0].undo_seconds == 3600
+        slow.gates[0].set_result(None)
+        assert (await early)[0].undo_seconds == 0
+        assert (await buckets.resolve("photos"))[0].undo_seconds == 3600
+
+    play(story)
+
+
+def test_a_bucket_that_was_made_anew_meanwhile_is_not_set() -> None:
+    async def story(cluster: Cluster) -> None:
+        await on(cluster, 0, lambda n: n.buckets.create("photos", undo_seconds=7200))
+        node = next(iter(cluster.machines.values())).node
+        assert node is not None
+        usual = node.buckets._write
+
+        async def write(bucket: Bucket, condition: Condition, call: Call) -> int:
+            vars(node.buckets)["_write"] = usual
+            await on(cluster, 1, lambda n: n.buckets.delete("photos"))
+            await on(cluster, 1, lambda n: n.buckets.create("photos", undo_seconds=9999))
+            return await usual(bucket, condition, call)
+
+        vars(node.buckets)["_write"] = write
+        with pytest.raises(BucketNotFound, match="made anew"):
+            await on(cluster, 0, lambda n: n.buckets.set_undo("photos", 60))
+        assert (await on(cluster, 2, lambda n: n.buckets.get("photos"))).undo_seconds == 9999
 
     play(story)
 

@@ -191,10 +191,18 @@ def test_a_drained_node_stays_until_a_replaced_one_has_its_shards() -> None:
     _, closed = moved()
     late = replace(closed.nodes[2], joined_epoch=Epoch(3))
     closed = replace(closed, nodes=(*closed.nodes[:2], late, *closed.nodes[3:]))
-    assert why_needed(closed, accounts_of(closed, healed=2)) == (
-        f"heal has passed everywhere at epoch 2, and {late.name} joined later"
-    )
-    assert not why_needed(closed, accounts_of(closed, healed=3))
+    assert "at epoch 2, not yet at 3" in why_needed(closed, accounts_of(closed, healed=2))
+    passed = accounts_of(closed, healed=3)
+    assert not why_needed(closed, passed)
+    stewards = [store for store in passed if passed[store].stewarded]
+    for store in stewards:  # somebody came back: they look once more, and claim nothing meanwhile
+        rows = tuple(replace(row, healed_epoch=0) for row in passed[store].stewarded)
+        passed[store] = replace(passed[store], stewarded=rows)
+    assert not why_needed(closed, passed)
+    [row, *rest] = passed[stewards[0]].stewarded
+    rows = (replace(row, passed_epoch=2), *rest)
+    passed[stewards[0]] = replace(passed[stewards[0]], stewarded=rows)
+    assert f"partition {row.partition} at epoch 2, not yet at 3" in why_needed(closed, passed)
 
 
 def test_of_two_stewards_the_worse_is_believed_in_everything() -> None:
@@ -211,10 +219,13 @@ def test_of_two_stewards_the_worse_is_believed_in_everything() -> None:
         }
         return Picture(Topology(current), told)._health[(0, row.partition)]
 
-    more = replace(row, exceptions=1, former=2)
-    assert reported(row, more).exceptions == 1
-    for mine, other in ((more, replace(row, passed_epoch=1)), (replace(row, passed_epoch=1), more)):
-        assert reported(mine, other) == replace(more, passed_epoch=1)
+    more = replace(row, exceptions=1, former=2, least_margin=-1, survives=(("node", -1),), quarantined=1)
+    new = replace(row, passed_epoch=1, healed_epoch=0)  # it has just taken over, and knows of nothing
+    for mine, other in ((more, new), (new, more)):
+        assert reported(mine, other) == replace(more, passed_epoch=1, healed_epoch=0)
+    less = replace(row, exceptions=3, least_margin=0, survives=(("node", 0), ("san", 0)))
+    both = replace(more, exceptions=3, survives=(("node", -1), ("san", 0)))
+    assert reported(more, less) == both
     assert reported(more, replace(row, former=-1)) == replace(more, former=-1)
     assert reported(replace(more, former=0), replace(row, former=5)).former == 5
 

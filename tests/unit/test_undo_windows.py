@@ -4,16 +4,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import pytest
 
 from holdfast_node.core.errors import VersionNotFound
+from holdfast_node.core.head import Head
+from holdfast_node.core.ids import BucketId
 from holdfast_node.services.node import Node
 from holdfast_node.services.worker import Work
 from tests.support.small_clusters import BUCKET, SmallCluster, pass_time, payload_of, run_story
 
 WINDOW_S: Final = 200
+Expire = Callable[[int, BucketId, bytes, int], Awaitable[Head]]
 
 
 async def _never(*_: object) -> Work:
@@ -52,6 +56,39 @@ def test_a_longer_one_holds_at_once_whatever_was_known_before() -> None:
             await small.at(machine.name, _expire)
         with pytest.raises(VersionNotFound):
             await small.get(b"k", version=first)
+
+    run_story(story, undo_seconds=WINDOW_S)
+
+
+def test_a_longer_one_holds_also_in_the_midst_of_a_round() -> None:
+    """Many keys were asked about by the old window before it was set: only what was being given up right then goes."""
+    keys = [b"k%d" % number for number in range(12)]
+
+    async def story(small: SmallCluster) -> None:
+        await _two_versions(small)
+        first: dict[bytes, int] = {}
+        for key in keys:
+            first[key] = (await small.put(key, payload_of(2000))).version
+            await small.put(key, payload_of(700))
+        await pass_time(WINDOW_S + 10)
+        given_up: list[bytes] = []
+        for machine in small.cluster.running():
+            registers = small.node(machine.name).registers
+
+            async def expire(
+                pool: int, bucket: BucketId, key: bytes, below: int, usual: Expire = registers.expire
+            ) -> Head:
+                if not given_up:
+                    await small.at("n2", lambda node: node.buckets.set_undo(BUCKET, 10 * WINDOW_S))
+                given_up.append(key)
+                return await usual(pool, bucket, key, below)
+
+            vars(registers)["expire"] = expire
+        for machine in small.cluster.running():
+            await small.at(machine.name, _expire)
+        assert len(given_up) == 1
+        for key in set(keys) - set(given_up):
+            assert await small.get(key, version=first[key]) == payload_of(2000)
 
     run_story(story, undo_seconds=WINDOW_S)
 

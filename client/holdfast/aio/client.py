@@ -54,7 +54,7 @@ class Client:
     ) -> Bucket:
         """`pool` empty: the cluster's first. `undo`: for how many seconds what is overwritten or deleted can be
         brought back; None: 24 hours. Raises AlreadyExists unless `exist_ok`."""
-        undo_s = requests.DEFAULT_UNDO if undo is None else int(undo)
+        undo_s = requests.DEFAULT_UNDO if undo is None else requests.undo_seconds(undo)
         bucket = requests.bucket_name(name)
 
         async def attempt(peer: Peer, timeout_s: float, call: blob_pb2.Call) -> blob_pb2.Bucket:
@@ -126,7 +126,7 @@ class Bucket:
     async def set(self, *, undo: float) -> BucketInfo:
         """`undo`: for how many seconds what is overwritten or deleted can be brought back, from now on and of what is
         kept already; 0: not at all. All nodes go by it some ten seconds later. Raises BucketNotFound."""
-        undo_s = int(undo)
+        undo_s = requests.undo_seconds(undo)
 
         async def attempt(peer: Peer, timeout_s: float, call: blob_pb2.Call) -> blob_pb2.Bucket:
             request = blob_pb2.SetBucketRequest(name=self.name, undo_seconds=undo_s, call=call)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -48,6 +49,13 @@ def bucket_name(name: str) -> str:
     if "/" in name or not name.isprintable():
         raise InvalidArgument(f"{name!r} cannot name a bucket", hint="no slash and no control characters")
     return name
+
+
+def undo_seconds(undo: float) -> int:
+    """A window in whole seconds, no shorter than what was asked for."""
+    if not 0 <= undo < math.inf:
+        raise InvalidArgument(f"undo is {undo}", hint="seconds; 0 for none")
+    return math.ceil(undo)
 
 
 def parse_hash(text: str) -> bytes:

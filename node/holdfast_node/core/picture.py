@@ -154,16 +154,18 @@ class Picture:
     def _unsettled(self, pool: int) -> str:
         return self._unpassed(pool) or self._left(pool)
 
-    def _unpassed(self, pool: int) -> str:
-        """Where heal is not known to have passed, and why, of one partition; empty if it has passed everywhere."""
+    def _unpassed(self, pool: int, since: int = 0) -> str:
+        """Where heal is not known to have passed what moved last, nor the epoch `since`, and why, of one partition;
+        empty if it has passed everywhere."""
         meant = self.topology.pool(pool)
-        for number in range(len(meant.partitions)) if meant.moved_epoch else ():
+        epoch = max(meant.moved_epoch, since)
+        for number in range(len(meant.partitions)) if epoch else ():
             row = self._health.get((pool, number))
             where = f"pool {meant.name} partition {number}"
             if row is None:
                 return f"no steward of {where} answers now"
-            if row.passed_epoch < meant.moved_epoch:
-                return f"heal has passed {where} at epoch {row.passed_epoch}, not yet at {meant.moved_epoch}"
+            if row.passed_epoch < epoch:
+                return f"heal has passed {where} at epoch {row.passed_epoch}, not yet at {epoch}"
         return ""
 
     def _left(self, pool: int) -> str:
@@ -187,16 +189,12 @@ class Picture:
             return f"is a home of {kept} partitions"
         if node.store in self.topology.map.voters:
             return "is a voter of the map"
+        joined = max(other.joined_epoch for other in self.topology.map.nodes)
         for pool, meant in enumerate(self.topology.map.pools):
-            if unpassed := self._unpassed(pool):
+            if unpassed := self._unpassed(pool, since=joined):
                 return unpassed
             if any(node.store in entry.former for entry in meant.partitions) and (left := self._left(pool)):
                 return left
-        for other in self.topology.map.nodes:
-            if other.joined_epoch > self._healed_epoch:
-                return (
-                    f"heal has passed everywhere at epoch {self._healed_epoch}, and {other.name} joined later"
-                )
         return ""
 
     def state(self, node: NodeEntry) -> str:
@@ -297,11 +295,19 @@ def _newest_health(accounts: Mapping[StoreId, NodeStatus]) -> dict[tuple[int, in
 
 
 def _worse(one: PartitionHealth, other: PartitionHealth) -> PartitionHealth:
-    worse = min(one, other, key=lambda row: (row.healed_epoch, -row.exceptions))
+    """A steward that has just taken over knows of no exceptions, and claims nothing; one that has not noticed yet that
+    it is no steward any more may know of some."""
     former = sorted((one.former, other.former))
+    tags = dict.fromkeys(tag for tag, _ in (*one.survives, *other.survives))
+    told = [dict(row.survives) for row in (one, other) if row.survives]
     return replace(
-        worse,
+        max(one, other, key=lambda row: row.blobs),
+        healed_epoch=min(one.healed_epoch, other.healed_epoch),
         passed_epoch=min(one.passed_epoch, other.passed_epoch),
+        exceptions=max(one.exceptions, other.exceptions),
+        quarantined=max(one.quarantined, other.quarantined),
+        least_margin=min(one.least_margin, other.least_margin),
+        survives=tuple((tag, min(row[tag] for row in told if tag in row)) for tag in tags),
         former=former[0] if former[0] < 0 else former[1],
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from holdfast_node.core.api import Bucket
@@ -26,19 +26,19 @@ class BucketList(Protocol):
 
     def all_buckets(self) -> AsyncIterator[tuple[int, Bucket]]: ...
 
-    async def get(self, name: str) -> Bucket: ...
+    async def current(self, known: Bucket) -> Bucket: ...
 
 
 @dataclass(frozen=True, slots=True)
 class BucketFacts:
     """The pool of a bucket, and how long it keeps what was deleted or overwritten."""
 
-    name: str
     pool: int
     undo_seconds: int
+    record: Bucket | None
 
 
-_RESERVED: Final = BucketFacts("", pool=RESERVED_POOL, undo_seconds=0)
+_RESERVED: Final = BucketFacts(pool=RESERVED_POOL, undo_seconds=0, record=None)
 
 
 class BucketBook:
@@ -68,13 +68,17 @@ class BucketBook:
         """Read anew, before something is given up because of it: an operator may have made it longer. None: no record
         names this bucket. Raises `ClusterError`."""
         facts = await self.facts(bucket)
-        if facts is None or bucket == RESERVED_BUCKET:
+        if facts is None or facts.record is None:
             return facts.undo_seconds if facts is not None else None
         try:
-            now = await self._buckets.get(facts.name)
+            now = await self._buckets.current(facts.record)
         except BucketNotFound:
             return None
-        return now.undo_seconds if now.id == bucket else None
+        if now.id != bucket:
+            return None
+        if now != facts.record and bucket in self._known:
+            self._known[bucket] = replace(facts, undo_seconds=now.undo_seconds, record=now)
+        return now.undo_seconds
 
     async def is_gone(self, bucket: BucketId) -> bool:
         """Whether the bucket was deleted: it was proven empty, nothing is decided in it again, and its id is never used
@@ -99,7 +103,7 @@ class BucketBook:
                 return
             began_s = asyncio.get_running_loop().time()
             found = {
-                each.id: BucketFacts(each.name, pool, each.undo_seconds)
+                each.id: BucketFacts(pool, each.undo_seconds, each)
                 async for pool, each in self._buckets.all_buckets()
             }
             self._known, self._listed_s = found, began_s

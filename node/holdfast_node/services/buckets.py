@@ -23,6 +23,7 @@ from holdfast_node.core.api import (
     PutOptions,
     PutResult,
 )
+from holdfast_node.core.checksums import blob_digest
 from holdfast_node.core.errors import (
     AlreadyExists,
     BlobNotFound,
@@ -53,6 +54,8 @@ WRITE_TRIES: Final = 3
 """Of a change of a record that somebody else keeps changing."""
 SETTINGS_AGE_S: Final = 10.0
 """How long a node goes by what it has read of a bucket's settings."""
+REFRESH_WAIT_S: Final = 1.0
+"""And how long a caller waits for them to be read anew, before what was known holds on."""
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?")
 _FORMAT: Final = 1
 
@@ -73,6 +76,8 @@ class BlobIo(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Known:
+    """`since_s`: when the reading of it began."""
+
     bucket: Bucket
     since_s: float
 
@@ -156,6 +161,7 @@ class Buckets:
         self._blobs: Final = blobs
         self._listing: Final = listing
         self._links: Final = path.links
+        self._registers: Final = path.registers
         self._maps: Final = path.maps
         self._entropy: Final = path.entropy
         self._clock: Final = path.clock
@@ -169,32 +175,47 @@ class Buckets:
         """The bucket and the index of its pool. What is cached is dropped when somebody closes the bucket, and read
         anew after a while: its settings may have changed. Raises `BucketNotFound`."""
         known = self._cache.get(name)
-        if known is not None and self._now_s() < known.since_s + SETTINGS_AGE_S:
+        if known is None:
+            bucket = await self._read_first(name)
+        elif self._now_s() < known.since_s + SETTINGS_AGE_S:
             bucket = known.bucket
         else:
-            bucket = await self._read_anew(name, known.bucket if known is not None else None)
+            bucket = await self._read_anew(name, known.bucket)
         if bucket.closing:
             raise _closing(name)
         return bucket, current_topology(self._maps).pool_index(bucket.pool)
 
-    async def _read_anew(self, name: str, known: Bucket | None) -> Bucket:
-        """Where the record cannot be read now, what was known holds on."""
-        if known is not None:
-            self._remember(known)  # one reads; who comes meanwhile does not wait
-        before = self._forgotten
-        try:
-            bucket = (await self._read(name)).bucket
-        except BucketNotFound:
-            if known is not None:
-                self.forget(known.id)
-            raise
-        except HoldfastError:
-            if known is None or before != self._forgotten:
-                raise
-            return known
+    async def _read_first(self, name: str) -> Bucket:
+        before, began_s = self._forgotten, self._now_s()
+        bucket = (await self._read(name)).bucket
         if before == self._forgotten:
-            self._remember(bucket)
+            self._remember(_Known(bucket, began_s))
         return bucket
+
+    async def _read_anew(self, name: str, known: Bucket) -> Bucket:
+        """One reads; who comes meanwhile goes by what was known, as does everybody where the record cannot be read."""
+        entry = _Known(known, self._now_s())
+        self._cache[name] = entry
+        try:
+            async with asyncio.timeout(REFRESH_WAIT_S):
+                found = (await self._read(name)).bucket
+        except BucketNotFound:
+            self.forget(known.id)
+            raise
+        except (HoldfastError, TimeoutError):
+            return known
+        # Else it was forgotten meanwhile, or read by somebody who began later.
+        if self._cache.get(name) is entry:
+            self._remember(_Known(found, entry.since_s))
+        return found
+
+    async def current(self, known: Bucket) -> Bucket:
+        """The record of that name as it is now, for work in the background: read whole only if it has changed, since
+        homes would take that for a caller. Raises `BucketNotFound`."""
+        head = await self._registers.head(RESERVED_POOL, RESERVED_BUCKET, known.name.encode())
+        if head.manifest is not None and head.manifest.hash == blob_digest(encode_record(known)):
+            return known
+        return await self.get(known.name)
 
     async def get(self, name: str) -> Bucket:
         """The record as it is now, also of a bucket that is being deleted."""
@@ -242,12 +263,14 @@ class Buckets:
                     await self._reopen(found, stored.version)
                     self._events.emit("bucket_reopened", bucket=found.name)
 
-    def _remember(self, bucket: Bucket) -> None:
-        if bucket.closing:
+    def _remember(self, known: _Known) -> None:
+        name = known.bucket.name
+        if known.bucket.closing:
+            self._cache.pop(name, None)
             return
-        if len(self._cache) >= CACHE_MAX:
+        if name not in self._cache and len(self._cache) >= CACHE_MAX:
             del self._cache[next(iter(self._cache))]
-        self._cache[bucket.name] = _Known(bucket, self._now_s())
+        self._cache[name] = known
 
     def _now_s(self) -> float:
         return asyncio.get_running_loop().time()
@@ -306,8 +329,14 @@ class Buckets:
         """Another undo window, from now on and for what is kept already, unless that has been given up. Every node goes
         by it within `SETTINGS_AGE_S`. Raises `BucketNotFound`, `BucketClosing`."""
         _check_undo(undo_seconds)
+        meant: BucketId | None = None
         for _ in range(WRITE_TRIES):
             stored = await self._read(name)
+            if meant not in (None, stored.bucket.id):
+                raise BucketNotFound(
+                    f"the bucket {name!r} was deleted, and made anew", hint="look at it first"
+                )
+            meant = stored.bucket.id
             if stored.bucket.closing:
                 raise _closing(name)
             if stored.bucket.undo_seconds == undo_seconds:

@@ -13,7 +13,7 @@ from typing import Final
 from holdfast_node.core.ages import agreed, superseded_below
 from holdfast_node.core.errors import HoldfastError, NotVoting, StoreFailed
 from holdfast_node.core.head import Head
-from holdfast_node.core.ids import BucketId, StoreId
+from holdfast_node.core.ids import StoreId
 from holdfast_node.core.messages import ReadSuperseded, SupersededReply, WindowedKey
 from holdfast_node.ports import Bodies
 from holdfast_node.services.bucket_book import BucketBook
@@ -43,18 +43,11 @@ class Expiry:
         wards = frozenset(stewarded(self._path.topology, self._path))
         page, following = self._store.inventory.retaining(wards, start)
         due: defaultdict[tuple[int, int], list[WindowedKey]] = defaultdict(list)
-        windows: dict[BucketId, int | None] = {}
         for each in page:
             gone = await self._book.is_gone(each.bucket)  # remembered, unlike that there is no record
             facts = None if gone else await self._book.facts(each.bucket)
-            if facts is None or not await self._is_due(
-                WindowedKey(each.bucket, each.key, facts.undo_seconds)
-            ):
-                continue
-            if each.bucket not in windows:
-                windows[each.bucket] = await self._book.undo_seconds_now(each.bucket)
-            if (window_s := windows[each.bucket]) is not None:
-                key = WindowedKey(each.bucket, each.key, window_s)
+            if facts is not None:
+                key = WindowedKey(each.bucket, each.key, facts.undo_seconds)
                 if await self._is_due(key):
                     due[each.pool, each.partition].append(key)
         for at, keys in sorted(due.items()):
@@ -81,7 +74,7 @@ class Expiry:
         for number, each in enumerate(keys):
             said = {store: reply.below[number] for store, reply in answers.items()}
             below = agreed(said, roster)
-            if not below:
+            if not below or await self._is_longer_now(each):
                 continue
             try:
                 await self._path.registers.expire(pool, each.bucket, each.key, below)
@@ -92,6 +85,12 @@ class Expiry:
                 continue
             self.expired += 1
             self._path.events.emit("versions_expired", key=each.key.hex(), below=below)
+
+    async def _is_longer_now(self, asked: WindowedKey) -> bool:
+        """Whether an operator has made the window longer than what the homes were asked about, or took the bucket away.
+        Raises `ClusterError`."""
+        window_s = await self._book.undo_seconds_now(asked.bucket)
+        return window_s is None or window_s > asked.window_s
 
     async def _ask(self, at: tuple[int, int], keys: list[WindowedKey]) -> Mapping[StoreId, SupersededReply]:
         topology = self._path.topology

@@ -822,20 +822,23 @@ class SetBucketRequest(_message.Message):
     CALL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     undo_seconds: _builtins.int
+    """not written: a mistake"""
     @_builtins.property
     def call(self) -> Global___Call: ...
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
-        undo_seconds: _builtins.int = ...,
+        undo_seconds: _builtins.int | None = ...,
         call: Global___Call | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_undo_seconds", b"_undo_seconds", "call", b"call", "undo_seconds", b"undo_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "name", b"name", "undo_seconds", b"undo_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_undo_seconds", b"_undo_seconds", "call", b"call", "name", b"name", "undo_seconds", b"undo_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__undo_seconds: _TypeAlias = _typing.Literal["undo_seconds"]  # noqa: Y015
+    _WhichOneofArgType__undo_seconds: _TypeAlias = _typing.Literal["_undo_seconds", b"_undo_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__undo_seconds) -> _WhichOneofReturnType__undo_seconds | None: ...
 
 Global___SetBucketRequest: _TypeAlias = SetBucketRequest  # noqa: Y015
 

@@ -89,6 +89,8 @@ class BlobsServicer:
 
     async def set_bucket(self, request: blob_pb2.SetBucketRequest, _context: object) -> blob_pb2.Bucket:
         name, call = values.bucket_name(request.name), values.call_of(request.call)
+        if not request.HasField("undo_seconds"):
+            raise InvalidArgument("nothing is to be set", hint="undo_seconds, in 0 to ten years")
         return values.bucket_message(await self._buckets.set_undo(name, request.undo_seconds, call))
 
     async def delete_bucket(
