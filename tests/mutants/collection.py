@@ -87,6 +87,18 @@ MUTANTS: Final = (
         "tests/unit/test_buckets.py",
     ),
     Mutant(
+        "broken-behind-door",
+        "a home whose register is broken behind a closed door does not see to it that that is opened",
+        (
+            Edit(
+                "node/holdfast_node/services/restoring.py",
+                "            if not await self._closed.nothing_behind(key[0]):\n",
+                "            if True:\n",
+            ),
+        ),
+        "tests/unit/test_broken_registers.py",
+    ),
+    Mutant(
         "kept-versions-nobodys",
         "a head names the shards of its current version only",
         (

@@ -215,6 +215,18 @@ _ATTEMPT_RULES: Final = (
         _TEST_SERVICES,
     ),
     Mutant(
+        "closed-door-hidden",
+        "whoever has lost its quorum does not wait for who may say that the bucket is closed",
+        (
+            Edit(
+                "node/holdfast_node/core/proposal.py",
+                "            if refusals and self._outstanding():\n                return None\n",
+                "",
+            ),
+        ),
+        "tests/unit/test_register_proposal.py",
+    ),
+    Mutant(
         "nothing-unread",
         "a reader takes an absent head that was decided once more for one that nobody has sent",
         (Edit(_READING, "if agreed.head_hash == _HASH_OF_NOTHING:", "if False:"),),

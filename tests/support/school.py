@@ -16,6 +16,7 @@ from holdfast_node.core.map_moves import add_node, drain, plan_open
 from holdfast_node.core.operation import Operation, OperationKind
 from holdfast_node.services.acceptor import Acceptor, Helpers
 from holdfast_node.services.ballots import Ballots
+from holdfast_node.services.closed_doors import ClosedDoors
 from holdfast_node.services.eras import Eras
 from holdfast_node.services.learner import Learner
 from holdfast_node.services.registers import Outcome, Registers
@@ -105,7 +106,11 @@ class School:
         )
         learner = Learner(cartographer=maps, pupil=acceptor, settler=registers, doors=self.doors)
         broken = RegisterRestorer(
-            me=block.store, store=process.store, own=acceptor, registers=registers, is_gone=_never
+            me=block.store,
+            store=process.store,
+            own=acceptor,
+            registers=registers,
+            closed=ClosedDoors(self.doors),
         )
         process.dispatcher.add(acceptor.handlers())
         if block.node not in self.by_hand:
@@ -197,10 +202,6 @@ class School:
             while 0 < member.cartographer.epoch < epoch:
                 await self.atlas.run(member.name, lambda c: c.catch_up(epoch, source))
                 await pass_time(0.1)
-
-
-async def _never(_: BucketId) -> bool:
-    return False
 
 
 async def _inline_nothing(_: Manifest) -> tuple[int, bytes] | None:

@@ -8,9 +8,9 @@ from typing import Final
 
 import pytest
 
-from holdfast_node.core.errors import BlobNotFound, NotVoting
+from holdfast_node.core.errors import BlobNotFound, BucketClosing, NotVoting
 from holdfast_node.core.head import Ballot
-from holdfast_node.core.ids import NodeName, Version
+from holdfast_node.core.ids import BucketId, NodeName, Version
 from holdfast_node.core.messages import (
     Accept,
     AcceptReply,
@@ -22,8 +22,9 @@ from holdfast_node.core.messages import (
     Request,
     Scope,
 )
-from holdfast_node.core.records import RecordType
+from holdfast_node.core.records import BucketRecord, RecordType
 from holdfast_node.core.register import head_hash
+from holdfast_node.services.closed_doors import ClosedDoors
 from holdfast_node.services.dispatcher import Caller
 from holdfast_node.services.node import Node
 from holdfast_node.services.scrubber import Scrubber
@@ -139,6 +140,38 @@ def test_a_key_that_was_never_written_is_read_after_its_absence_was_decided_once
                 _ = await small.get(KEY, at=name)
         assert 8 <= small.served[ReadRegister] <= 12, "four homes, or all six, each time"
         assert (await small.put(KEY, payload_of(300))).version == 1
+
+    run_story(story)
+
+
+class Before:
+    """Remembers who stood before a closed door, which leads to its being opened in the end."""
+
+    def __init__(self) -> None:
+        self.stood: list[BucketId] = []
+
+    async def is_gone(self, bucket: BucketId) -> bool:
+        self.stood.append(bucket)
+        return False
+
+    async def reopen(self, bucket: BucketId) -> None:
+        raise AssertionError("so soon")
+
+
+def test_behind_a_closed_door_it_waits_for_the_deletion_to_be_undone_and_sees_to_that() -> None:
+    """Homes decide nothing behind it. A deletion that had stopped half-way kept the record broken: world 2517."""
+
+    async def story(small: SmallCluster) -> None:
+        home = await Witness(small).start(promised=0)
+        for machine in small.cluster.running():
+            await small.node(machine.name).store.append([Entry(BucketRecord(home.bucket, closing=True))])
+        node, before_it = small.node(HOME), Before()
+        assert node.cartographer.topology is not None
+        broken = node.scrubber._restorer._others.registers
+        vars(broken)["_closed"] = ClosedDoors(before_it)
+        with pytest.raises(BucketClosing):
+            await small.at(HOME, lambda node: broken.restore(node.path.topology, (home.bucket, KEY)))
+        assert before_it.stood == [home.bucket]
 
     run_story(story)
 

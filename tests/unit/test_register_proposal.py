@@ -332,6 +332,27 @@ def test_a_closing_bucket_ends_the_operation() -> None:
     assert isinstance(failure(homes.prepare(begun(put("u1"), homes), 0, 1, 2)), BucketClosing)
 
 
+def test_a_broken_home_does_not_hide_that_the_bucket_is_closed() -> None:
+    """Of three refusals of six two are for good: no quorum can come any more, and who answers next may tell why."""
+    homes = Homes(6)
+    for at in range(6):
+        homes.standing[at] = Standing(1, 1, closing=True)
+    proposal = begun(put("u1"), homes)
+    assert proposal.not_promised(ballot(1, 0), store(5), NotVoting("its copy is broken")) == []
+    assert homes.prepare(proposal, 0, 1) == []
+    assert isinstance(failure(homes.prepare(proposal, 2)), BucketClosing)
+
+
+def test_a_door_that_one_home_alone_has_closed_ends_nothing() -> None:
+    homes = Homes()
+    homes.standing[0] = Standing(1, 1, closing=True)
+    proposal = begun(put("u1"), homes)
+    assert homes.prepare(proposal, 0) == []
+    assert proposal.not_promised(ballot(1, 0), store(1), PeerUnreachable("away")) == []
+    [again] = proposal.not_promised(ballot(1, 0), store(2), PeerUnreachable("away"))
+    assert again == Again(Reason.SHORT)
+
+
 def test_a_late_failure_of_a_prepare_is_not_a_failed_accept() -> None:
     homes = Homes()
     proposal = begun(put("u1"), homes)

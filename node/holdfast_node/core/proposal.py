@@ -346,17 +346,25 @@ class Proposal:
 
     def _lost(self) -> list[Effect]:
         """No quorum can come of this ballot any more."""
+        why = self._why_lost()
+        if why is None:
+            return []
         self._phase = _Phase.RESTING
+        return [why]
+
+    def _why_lost(self) -> Effect | None:
+        """None: it hangs on who has not answered yet. One home that is away or broken must not hide for ever that the
+        others will never accept."""
         for store in sorted(self._errors):
             if isinstance(self._errors[store], StaleGeneration):
-                return [Again(Reason.STALE, store)]
+                return Again(Reason.STALE, store)
         for kind in (StaleEra, BucketClosing):
             refusals = {store: e for store, e in self._errors.items() if isinstance(e, kind)}
             if refusals and not self._roster.decides(self._roster.everyone - refusals.keys()):
-                return [Failed(self.give_up(refusals[min(refusals)]))]
-        if self._rejected:
-            return [Again(Reason.CONTENDED)]
-        return [Again(Reason.SHORT)]
+                return Failed(self.give_up(refusals[min(refusals)]))
+            if refusals and self._outstanding():
+                return None
+        return Again(Reason.CONTENDED if self._rejected else Reason.SHORT)
 
     def overload(self) -> Overloaded | None:
         """The homes' own overload, if that is what kept a quorum away."""

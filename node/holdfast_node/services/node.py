@@ -226,7 +226,7 @@ class Node:
             store=self.store,
             own=self.acceptor,
             registers=self.registers,
-            is_gone=self.buckets.is_gone,
+            closed=self.closed_doors,
         )
         restorer = Restorer(
             store=self.store,

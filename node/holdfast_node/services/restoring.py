@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Protocol
@@ -30,6 +30,7 @@ from holdfast_node.core.messages import ShardName
 from holdfast_node.core.records import KillRecord, LinkRecord, ManifestRecord
 from holdfast_node.core.topology import Topology
 from holdfast_node.ports import Bodies
+from holdfast_node.services.closed_doors import ClosedDoors
 from holdfast_node.services.datapath import DataPath, KeyPlace
 from holdfast_node.services.events import Events
 from holdfast_node.services.log.verifier import Survey
@@ -80,7 +81,7 @@ class BrokenRegisters(Protocol):
 
 
 class RegisterRestorer:
-    """Brings one register back of which the ballots are known, but not the head. `is_gone`: is a bucket deleted?"""
+    """Brings one register back of which the ballots are known, but not the head."""
 
     def __init__(
         self,
@@ -89,13 +90,13 @@ class RegisterRestorer:
         store: BrokenRegisters,
         own: OwnRegisters,
         registers: Rewriter,
-        is_gone: Callable[[BucketId], Awaitable[bool]],
+        closed: ClosedDoors,
     ) -> None:
         self._me: Final = me
         self._store: Final = store
         self._own: Final = own
         self._registers: Final = registers
-        self._is_gone: Final = is_gone
+        self._closed: Final = closed
 
     async def restore(self, topology: Topology, key: KeyId) -> None:
         """From memory; else the other homes decide it once more, and this one accepts that. Raises `ClusterError`. Not
@@ -113,7 +114,7 @@ class RegisterRestorer:
         try:
             await self._registers.rewrite(entry.pool, *key, above=entry.promised)
         except BucketClosing:
-            if not await self._is_gone(key[0]):
+            if not await self._closed.nothing_behind(key[0]):
                 raise
             await self._own.blank(key)
 
