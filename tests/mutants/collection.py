@@ -59,7 +59,7 @@ MUTANTS: Final = (
     Mutant(
         "window-from-memory",
         "a window that was made longer ends as the list of buckets says that the round began with",
-        (Edit(_EXPIRY, "or await self._is_longer_now(each):", "or False:"),),
+        (Edit(_EXPIRY, "if await self._is_longer_now(each):", "if False:"),),
         "tests/unit/test_undo_windows.py",
     ),
     Mutant(

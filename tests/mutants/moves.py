@@ -25,7 +25,7 @@ _TEST_PICTURE: Final = "tests/unit/test_picture.py"
 _TEST_QUORUM: Final = "tests/unit/test_quorum.py"
 _TEST_WORLD: Final = "tests/sim/test_moves.py"
 
-_WITHOUT_JOINED: Final = "if joined and (unpassed := self._unpassed(pool)):"
+_UNPASSED: Final = "if unpassed := self._unpassed(pool, since=self.topology.map.unsettled_epoch):"
 
 _MISSED: Final = Aim(("move", "late", "unfollowed"), clients=6, keys=4, rounds=20, code="rs:2+1")
 _WORLDS: Final = Aim(("move", "messages", "crash", "partition"), clients=6, keys=2, rounds=14)
@@ -34,7 +34,7 @@ MUTANTS: Final = (
     Mutant(
         "removed-too-soon",
         "a drained node is removed before a store that was replaced has its shards",
-        (Edit(_PICTURE, "if unpassed := self._unpassed(pool, since=joined):", _WITHOUT_JOINED),),
+        (Edit(_PICTURE, _UNPASSED, "if unpassed := self._unpassed(pool):"),),
         _TEST_PICTURE,
     ),
     Mutant(
@@ -171,7 +171,7 @@ MUTANTS: Final = (
         (
             Edit(
                 _PICTURE,
-                "            if unpassed := self._unpassed(pool, since=joined):\n                return unpassed\n",
+                f"            {_UNPASSED}\n                return unpassed\n",
                 "",
             ),
         ),
@@ -182,8 +182,8 @@ MUTANTS: Final = (
         "heal does not look after a change of homes",
         (
             Edit(
-                _WARDS,
-                "return max(joined, *(pool.moved_epoch for pool in topology.map.pools))",
+                "node/holdfast_node/core/cluster_map.py",
+                "return max(joined, *(pool.moved_epoch for pool in self.pools))",
                 "return joined",
             ),
         ),

@@ -229,7 +229,7 @@ _ATTEMPT_RULES: Final = (
     Mutant(
         "nothing-unread",
         "a reader takes an absent head that was decided once more for one that nobody has sent",
-        (Edit(_READING, "if agreed.head_hash == _HASH_OF_NOTHING:", "if False:"),),
+        (Edit(_READING, "is None or agreed.head_hash == _HASH_OF_NOTHING:", "is None:"),),
         "tests/unit/test_broken_registers.py",
     ),
     Mutant(

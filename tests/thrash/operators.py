@@ -14,11 +14,12 @@ from tests.thrash.nemeses import MAP, Nemesis, Stage
 
 CODES: Final = ("rs:4+2", "rs:3+3", "rs:3+2", "rs:2+1")
 """All of them survive the loss of one of three SANs."""
+CANCEL_SHARE: Final = 0.5
 SAID_CHARS_MAX: Final = 120
 
 
 class _Operator(Nemesis):
-    """One command at a time. A refusal is an answer."""
+    """One command at a time; now and then what was begun is undone. A refusal is an answer."""
 
     hits = MAP
     hold_s = 10.0
@@ -26,6 +27,9 @@ class _Operator(Nemesis):
     def strike(self, stage: Stage) -> str:
         try:
             with stage.cluster.admin() as admin:
+                if admin.plan().open and stage.chooser.random() < CANCEL_SHARE:
+                    admin.change(admin_pb2.ChangeRequest(cancel=True, apply=True))
+                    return "what was begun is undone"
                 return self.step(stage, admin)
         except (holdfast.Error, LocalRefused) as error:
             return f"not now: {str(error)[:SAID_CHARS_MAX]}"
@@ -40,7 +44,7 @@ class _Operator(Nemesis):
 
 class ComeAndGo(_Operator):
     """The next step with a spare node: it is added; then somebody is drained, taken out and started anew as the next
-    spare; now and then what was begun is undone."""
+    spare."""
 
     name = "nodes come and go"
 
@@ -55,9 +59,6 @@ class ComeAndGo(_Operator):
             admin.change(admin_pb2.ChangeRequest(remove=drained[0], apply=True))
             stage.cluster.renew(drained[0])
             return f"{drained[0]} is taken out"
-        if admin.plan().open and stage.chooser.random() < 0.5:
-            admin.change(admin_pb2.ChangeRequest(cancel=True, apply=True))
-            return "what was begun is undone"
         if outside:
             node = seed_node(stage.cluster.layout.node(outside[0]))
             admin.change(admin_pb2.ChangeRequest(add=node, apply=True))
@@ -68,14 +69,11 @@ class ComeAndGo(_Operator):
 
 
 class ChangeCode(_Operator):
-    """The pool goes to another code; now and then it goes back before it has arrived."""
+    """The pool goes to another code."""
 
     name = "the code changes"
 
     def step(self, stage: Stage, admin: Admin) -> str:
-        if admin.plan().open and stage.chooser.random() < 0.5:
-            admin.change(admin_pb2.ChangeRequest(cancel=True, apply=True))
-            return "what was begun is undone"
         pool = admin.map().pools[0]
         code = stage.chooser.choice([each for each in CODES if each != pool.code])
         asked = admin_pb2.RecodePool(pool=pool.name, code=code)

@@ -10,7 +10,7 @@ import pytest
 
 from holdfast_node.core.errors import BlobNotFound, BucketClosing, NotVoting
 from holdfast_node.core.head import Ballot
-from holdfast_node.core.ids import BucketId, NodeName, Version
+from holdfast_node.core.ids import NodeName, Version
 from holdfast_node.core.messages import (
     Accept,
     AcceptReply,
@@ -31,6 +31,7 @@ from holdfast_node.services.scrubber import Scrubber
 from holdfast_node.services.store import Entry, Store
 from holdfast_node.services.worker import Work
 from tests.support import stores
+from tests.support.doors import StuckDoors
 from tests.support.rot import flip, live
 from tests.support.small_clusters import SmallCluster, pass_time, payload_of, run_story
 from tests.support.stores import BODIES, Bench
@@ -144,20 +145,6 @@ def test_a_key_that_was_never_written_is_read_after_its_absence_was_decided_once
     run_story(story)
 
 
-class Before:
-    """Remembers who stood before a closed door, which leads to its being opened in the end."""
-
-    def __init__(self) -> None:
-        self.stood: list[BucketId] = []
-
-    async def is_gone(self, bucket: BucketId) -> bool:
-        self.stood.append(bucket)
-        return False
-
-    async def reopen(self, bucket: BucketId) -> None:
-        raise AssertionError("so soon")
-
-
 def test_behind_a_closed_door_it_waits_for_the_deletion_to_be_undone_and_sees_to_that() -> None:
     """Homes decide nothing behind it. A deletion that had stopped half-way kept the record broken: world 2517."""
 
@@ -165,13 +152,13 @@ def test_behind_a_closed_door_it_waits_for_the_deletion_to_be_undone_and_sees_to
         home = await Witness(small).start(promised=0)
         for machine in small.cluster.running():
             await small.node(machine.name).store.append([Entry(BucketRecord(home.bucket, closing=True))])
-        node, before_it = small.node(HOME), Before()
+        node, doors = small.node(HOME), StuckDoors()
         assert node.cartographer.topology is not None
         broken = node.scrubber._restorer._others.registers
-        vars(broken)["_closed"] = ClosedDoors(before_it)
+        vars(broken)["_closed"] = ClosedDoors(doors)
         with pytest.raises(BucketClosing):
             await small.at(HOME, lambda node: broken.restore(node.path.topology, (home.bucket, KEY)))
-        assert before_it.stood == [home.bucket]
+        assert doors.stood == [home.bucket]
 
     run_story(story)
 

@@ -116,6 +116,17 @@ async def remove(cluster: Cluster, at: int, bucket: str, key: bytes) -> None:
     _ = await on(cluster, at, lambda n: n.coordinator.delete(bucket, key, Condition(), Call()))
 
 
+async def half_deleted(cluster: Cluster) -> Bucket:
+    """Its record says so, and all doors but one are closed: a node was away, and is back."""
+    bucket = await on(cluster, 0, lambda n: n.buckets.create("photos"))
+    away = list(cluster.machines.values())[2]
+    cluster.stop_at_once(away)
+    with pytest.raises(Unavailable):
+        await on(cluster, 0, lambda n: n.buckets.delete("photos"))
+    await cluster.boot(away)
+    return bucket
+
+
 def test_a_bucket_is_created_once_and_known_everywhere() -> None:
     async def story(cluster: Cluster) -> None:
         made = await on(cluster, 0, lambda n: n.buckets.create("photos", undo_seconds=5))
@@ -223,10 +234,7 @@ def test_another_undo_window_holds_on_every_node_soon() -> None:
 
 def test_a_bucket_that_is_being_deleted_is_not_set() -> None:
     async def story(cluster: Cluster) -> None:
-        await on(cluster, 0, lambda n: n.buckets.create("photos"))
-        cluster.stop_at_once(list(cluster.machines.values())[2])
-        with pytest.raises(Unavailable):
-            await on(cluster, 0, lambda n: n.buckets.delete("photos"))
+        _ = await half_deleted(cluster)
         with pytest.raises(BucketClosing):
             await on(cluster, 1, lambda n: n.buckets.set_undo("photos", 5))
 
@@ -320,12 +328,7 @@ async def versions(cluster: Cluster, bucket: str, key: bytes) -> tuple[VersionEn
 
 def test_a_deletion_that_was_given_up_can_be_undone() -> None:
     async def story(cluster: Cluster) -> None:
-        bucket = await on(cluster, 0, lambda n: n.buckets.create("photos"))
-        away = list(cluster.machines.values())[2]
-        cluster.stop_at_once(away)
-        with pytest.raises(Unavailable):
-            await on(cluster, 0, lambda n: n.buckets.delete("photos"))
-        await cluster.boot(away)
+        bucket = await half_deleted(cluster)
         assert not await on(cluster, 1, lambda n: n.buckets.is_gone(bucket.id))
         await on(cluster, 1, lambda n: n.buckets.reopen(bucket.id))
         assert await put(cluster, 2, "photos", b"k") == 1
@@ -339,12 +342,7 @@ def test_a_home_that_did_not_hear_of_the_undoing_is_told_by_whoever_stands_befor
     """A learner stood there for ever: the record was open, one home's door was not. Found by world 920114."""
 
     async def story(cluster: Cluster) -> None:
-        bucket = await on(cluster, 0, lambda n: n.buckets.create("photos"))
-        away = list(cluster.machines.values())[2]
-        cluster.stop_at_once(away)
-        with pytest.raises(Unavailable):
-            await on(cluster, 0, lambda n: n.buckets.delete("photos"))
-        await cluster.boot(away)
+        bucket = await half_deleted(cluster)
         cluster.network.losing = lambda request: isinstance(request, CloseBucket)
         await on(cluster, 1, lambda n: n.buckets.reopen(bucket.id))
         cluster.network.losing = None

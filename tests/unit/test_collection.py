@@ -14,7 +14,7 @@ from holdfast_node.adapters.records import ProtobufBodies
 from holdfast_node.core.api import Bucket, Call, Condition, PutOptions
 from holdfast_node.core.errors import OutcomeUnknown, Overloaded, VersionNotFound
 from holdfast_node.core.head import Head, seeds_of
-from holdfast_node.core.ids import BucketId, RequestId
+from holdfast_node.core.ids import RequestId
 from holdfast_node.core.messages import (
     Accept,
     LinkShards,
@@ -34,6 +34,7 @@ from holdfast_node.services.dispatcher import Caller
 from holdfast_node.services.node import Node
 from holdfast_node.services.store import Entry
 from tests.sim.client import ConnectionLost
+from tests.support.doors import StuckDoors
 from tests.support.small_clusters import (
     BUCKET,
     Serve,
@@ -435,20 +436,6 @@ def test_the_manifest_of_what_is_about_to_be_decided_stays() -> None:
     run_story(story, undo_seconds=0)
 
 
-class Before:
-    """Remembers that somebody stood before a closed door, which leads to its being opened in the end."""
-
-    def __init__(self) -> None:
-        self.stood: list[BucketId] = []
-
-    async def is_gone(self, bucket: BucketId) -> bool:
-        self.stood.append(bucket)
-        return False
-
-    async def reopen(self, bucket: BucketId) -> None:
-        raise AssertionError("so soon")
-
-
 @pytest.mark.usefixtures("no_quarantine")
 @pytest.mark.parametrize("size", [20_000, 0])
 def test_a_half_accepted_head_behind_a_closed_door_keeps_nothing_for_ever(size: int) -> None:
@@ -471,11 +458,11 @@ def test_a_half_accepted_head_behind_a_closed_door_keeps_nothing_for_ever(size: 
         for machine in small.cluster.running():
             await small.node(machine.name).store.append([Entry(BucketRecord(bucket.id, closing=True))])
         step = "shards_step" if size else "manifests_step"
-        before_it = Before()
-        vars(small.node("n3").collection)["_closed"] = ClosedDoors(before_it)
+        doors = StuckDoors()
+        vars(small.node("n3").collection)["_closed"] = ClosedDoors(doors)
         small.node("n3").collection.begin(doubting=True)
         _ = await small.at("n3", lambda node: getattr(node.collection, step)(b""))
-        assert before_it.stood == [bucket.id]
+        assert doors.stood == [bucket.id]
 
     run_story(story, undo_seconds=0)
 

@@ -8,7 +8,7 @@ import pytest
 
 from holdfast_node.core.errors import Unavailable
 from holdfast_node.core.heal_order import NO_MARGIN_KNOWN
-from holdfast_node.core.ids import RESERVED_BUCKET, BlobId, BucketId
+from holdfast_node.core.ids import RESERVED_BUCKET, BlobId
 from holdfast_node.core.messages import (
     Accept,
     DropShards,
@@ -26,6 +26,7 @@ from holdfast_node.services.foreground import BUSY_REST, HEAL_REST, HEAL_REST_MA
 from holdfast_node.services.mending import take_census
 from holdfast_node.services.wards import INCONCLUSIVE_MAX_S, WAIT_S, Ward
 from tests.sim.cluster import Topology
+from tests.support.doors import StuckDoors
 from tests.support.small_clusters import (
     SIX,
     TWELVE,
@@ -52,35 +53,21 @@ def test_a_look_that_waited_long_for_the_silent_is_repeated_soon() -> None:
     assert ward.due(1, 100.0 + INCONCLUSIVE_MAX_S)
 
 
-class Closed:
-    """A bucket whose deletion nobody goes on with."""
-
-    def __init__(self, *, gone: bool) -> None:
-        self.gone = gone
-        self.reopened = 0
-
-    async def is_gone(self, bucket: BucketId) -> bool:
-        return self.gone
-
-    async def reopen(self, bucket: BucketId) -> None:
-        self.reopened += 1
-
-
 @pytest.mark.parametrize("gone", [False, True])
 def test_a_deletion_that_nobody_goes_on_with_is_undone_after_a_while(gone: bool) -> None:
     """A half-accepted head behind a closed door kept its steward from ever looking through the partition."""
 
     async def story(small: SmallCluster) -> None:
-        doors = Closed(gone=gone)
+        doors = StuckDoors(gone=gone)
         closed = ClosedDoors(doors)
         del small
         assert await closed.nothing_behind(RESERVED_BUCKET) is gone
         await pass_time(CLOSED_PATIENCE_S - 1)
         assert await closed.nothing_behind(RESERVED_BUCKET) is gone
-        assert doors.reopened == 0
+        assert not doors.opened
         await pass_time(2)
         assert await closed.nothing_behind(RESERVED_BUCKET) is gone
-        assert doors.reopened == (not gone)
+        assert doors.opened == ([] if gone else [RESERVED_BUCKET])
 
     run_story(story)
 

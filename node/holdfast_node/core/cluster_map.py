@@ -95,3 +95,10 @@ class ClusterMap:
     pools: tuple[Pool, ...]
     voters: tuple[StoreId, ...]
     plan: Plan | None = None
+
+    @property
+    def unsettled_epoch(self) -> int:
+        """The newest epoch in which a store joined or shards were given other homes: what heal passed before does not
+        count."""
+        joined = max((node.joined_epoch for node in self.nodes), default=0)
+        return max(joined, *(pool.moved_epoch for pool in self.pools))

@@ -30,7 +30,7 @@ class Picture:
     def __init__(self, topology: Topology, accounts: Mapping[StoreId, NodeStatus]) -> None:
         self.topology = topology
         self._accounts = accounts
-        self._health = _newest_health(accounts)
+        self._health = _worst_health(accounts)
         looked = [row.healed_epoch for row in self._health.values() if row.healed_epoch]
         self._healed_epoch = min(looked, default=0)
 
@@ -189,9 +189,8 @@ class Picture:
             return f"is a home of {kept} partitions"
         if node.store in self.topology.map.voters:
             return "is a voter of the map"
-        joined = max(other.joined_epoch for other in self.topology.map.nodes)
         for pool, meant in enumerate(self.topology.map.pools):
-            if unpassed := self._unpassed(pool, since=joined):
+            if unpassed := self._unpassed(pool, since=self.topology.map.unsettled_epoch):
                 return unpassed
             if any(node.store in entry.former for entry in meant.partitions) and (left := self._left(pool)):
                 return left
@@ -283,7 +282,7 @@ class Picture:
         return tuple(reports)
 
 
-def _newest_health(accounts: Mapping[StoreId, NodeStatus]) -> dict[tuple[int, int], PartitionHealth]:
+def _worst_health(accounts: Mapping[StoreId, NodeStatus]) -> dict[tuple[int, int], PartitionHealth]:
     """One row a partition; if two stewards report the same one, what is worse of both."""
     rows: dict[tuple[int, int], PartitionHealth] = {}
     for store in sorted(accounts):

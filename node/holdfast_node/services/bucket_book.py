@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from holdfast_node.core.api import Bucket
@@ -34,11 +34,14 @@ class BucketFacts:
     """The pool of a bucket, and how long it keeps what was deleted or overwritten."""
 
     pool: int
-    undo_seconds: int
-    record: Bucket | None
+    record: Bucket
+
+    @property
+    def undo_seconds(self) -> int:
+        return self.record.undo_seconds
 
 
-_RESERVED: Final = BucketFacts(pool=RESERVED_POOL, undo_seconds=0, record=None)
+_RESERVED: Final = BucketFacts(RESERVED_POOL, Bucket("", RESERVED_BUCKET, "", undo_seconds=0, created_ms=0))
 
 
 class BucketBook:
@@ -68,16 +71,18 @@ class BucketBook:
         """Read anew, before something is given up because of it: an operator may have made it longer. None: no record
         names this bucket. Raises `ClusterError`."""
         facts = await self.facts(bucket)
-        if facts is None or facts.record is None:
-            return facts.undo_seconds if facts is not None else None
+        if facts is None:
+            return None
+        if facts is _RESERVED:
+            return facts.undo_seconds
         try:
             now = await self._buckets.current(facts.record)
         except BucketNotFound:
             return None
         if now.id != bucket:
             return None
-        if now != facts.record and bucket in self._known:
-            self._known[bucket] = replace(facts, undo_seconds=now.undo_seconds, record=now)
+        if bucket in self._known:
+            self._known[bucket] = BucketFacts(facts.pool, now)
         return now.undo_seconds
 
     async def is_gone(self, bucket: BucketId) -> bool:
@@ -102,8 +107,5 @@ class BucketBook:
             if self._listed_s >= since_s:
                 return
             began_s = asyncio.get_running_loop().time()
-            found = {
-                each.id: BucketFacts(pool, each.undo_seconds, each)
-                async for pool, each in self._buckets.all_buckets()
-            }
+            found = {each.id: BucketFacts(pool, each) async for pool, each in self._buckets.all_buckets()}
             self._known, self._listed_s = found, began_s

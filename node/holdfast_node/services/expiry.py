@@ -74,9 +74,11 @@ class Expiry:
         for number, each in enumerate(keys):
             said = {store: reply.below[number] for store, reply in answers.items()}
             below = agreed(said, roster)
-            if not below or await self._is_longer_now(each):
+            if not below:
                 continue
             try:
+                if await self._is_longer_now(each):
+                    continue
                 await self._path.registers.expire(pool, each.bucket, each.key, below)
             except StoreFailed:
                 raise

@@ -58,7 +58,6 @@ from holdfast_node.services.wards import (
     ailing_as_named,
     ailing_as_reported,
     stewarded,
-    unsettled_epoch,
 )
 from holdfast_node.services.worker import Work, run_forever
 
@@ -314,13 +313,13 @@ class Healer:
                 )
 
     def _next_ward(self, topology: Topology, now_s: float) -> Ward | None:
-        epoch = unsettled_epoch(topology)
+        epoch = topology.map.unsettled_epoch
         due = [ward for ward in self._wards.values() if ward.due(epoch, now_s)]
         return min(due, key=lambda ward: (not ward.looking, ward.healed_epoch, ward.at), default=None)
 
     async def _look(self, topology: Topology, ward: Ward) -> None:
         if not ward.looking:
-            ward.begin(unsettled_epoch(topology), recoding=topology.former_code(ward.pool) is not None)
+            ward.begin(topology.map.unsettled_epoch, recoding=topology.former_code(ward.pool) is not None)
         try:
             for ailing in await self._looker.look(ward, self._up):
                 self._add(ailing)

@@ -91,9 +91,8 @@ class _Poll:
         return agreement(sights, self._place.roster)
 
     def head_of(self, agreed: Agreement) -> bytes | None:
-        """The agreed head's bytes, None if nobody sent them (yet). An absent head that was decided once more takes
-        none."""
-        if agreed.head_hash == _HASH_OF_NOTHING:
+        """The agreed head's bytes, None if nobody sent them (yet). An absent head takes none, decided or not."""
+        if agreed.ballot is None or agreed.head_hash == _HASH_OF_NOTHING:
             return b""
         return next((v.head for s in sorted(agreed.stores) if (v := self.views[s]).head), None)
 
@@ -137,8 +136,7 @@ class _Poll:
             if not self._outstanding:
                 self._done.set_result(None)
             return
-        known = agreed.ballot is None or self.head_of(agreed) is not None
-        if not known:
+        if self.head_of(agreed) is None:
             self._fetch_head(agreed)
         elif agreed.ballot is None or self._cells_suffice():
             self._done.set_result(None)

@@ -121,7 +121,7 @@ class Rehoming:
 
         def taken_out(current: ClusterMap) -> ClusterMap | None:
             after = remove(in_one_code(current, settled), names)
-            if after is not None and _unsettled_epoch(current) != _unsettled_epoch(seen):
+            if after is not None and current.unsettled_epoch != seen.unsettled_epoch:
                 raise MapConflict("homes have changed since this was looked at", hint="run it again")
             return after
 
@@ -151,12 +151,6 @@ class Rehoming:
             )
         tags = tuple(sorted(node.tags))
         return NodeEntry(NodeName(node.name), node.address, met.store, tags, node.weight)
-
-
-def _unsettled_epoch(current: ClusterMap) -> int:
-    """When homes changed last, or a store took a lost one's place."""
-    joined = (node.joined_epoch for node in current.nodes)
-    return max(*(pool.moved_epoch for pool in current.pools), *joined)
 
 
 def _word(kind: ChangeKind) -> str:

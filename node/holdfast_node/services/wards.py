@@ -181,13 +181,6 @@ class Ward:
         self._held_until_s = until_s
 
 
-def unsettled_epoch(topology: Topology) -> int:
-    """The newest epoch in which a store joined or shards were given other homes: what heal passed before does not
-    count."""
-    joined = max((node.joined_epoch for node in topology.map.nodes), default=0)
-    return max(joined, *(pool.moved_epoch for pool in topology.map.pools))
-
-
 def stewarded(topology: Topology, path: DataPath) -> Iterator[tuple[int, int]]:
     """The partitions whose first live voting home is this store."""
     for scope in topology.kept_by(path.me):
