@@ -99,7 +99,8 @@ class Disk(Protocol):
 
 
 class Index(Protocol):
-    """Ordered rows that can be rebuilt from the log at any time. Synchronous; raises `IndexBroken` on any trouble.
+    """Ordered rows that can be rebuilt from the log at any time. Synchronous; raises `IndexBroken` on any trouble but
+    one: without room to write it raises `IndexFull`, can be read all the while, and goes on once there is room.
 
     Not durable by itself: after a crash it may be any earlier state, but always one that was a state between batches.
     """
@@ -107,7 +108,7 @@ class Index(Protocol):
     def get(self, key: bytes) -> bytes | None: ...
 
     def write(self, puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes] = ()) -> None:
-        """Apply one atomic batch."""
+        """Apply one atomic batch. Raises `IndexFull`: nothing of it was applied."""
         ...
 
     def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -123,6 +124,10 @@ class Index(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class IndexFull(Exception):
+    """The disk has no room for more of the index. What it has is whole (ADR 0094)."""
 
 
 class IndexBroken(Exception):

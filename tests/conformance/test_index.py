@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import random
-from collections.abc import Callable
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from holdfast_node.adapters.rocks import RocksIndex
-from holdfast_node.ports import Index, IndexBroken
+from holdfast_node.core.errors import StoreRefused
+from holdfast_node.ports import Index, IndexBroken, IndexFull
+from tests.faults.support.wait import until
 from tests.sim.index import IndexContent, SimIndex
 
 Make = Callable[[], Index]
+SMALL_DISK_BYTES: Final = 64 * 1024 * 1024
+ROOM_FOUND_S: Final = 30.0
+"""RocksDB looks every five seconds."""
 
 
 @pytest.fixture(params=["rocksdb", "simulated"])
@@ -102,6 +112,88 @@ def test_what_was_flushed_is_there_again(make: Make) -> None:
     again.close()
 
 
+class Room:
+    """Takes all room from an index, and gives it back."""
+
+    def __init__(self, directory: Path | None) -> None:
+        self.directory = directory
+        self.taken = False
+
+    def take(self) -> None:
+        self.taken = True
+        if self.directory is not None:
+            with (
+                (self.directory / "ballast").open("wb", buffering=0) as ballast,
+                contextlib.suppress(OSError),
+            ):
+                while True:
+                    ballast.write(bytes(4096))
+
+    def give(self) -> None:
+        self.taken = False
+        if self.directory is not None:
+            (self.directory / "ballast").unlink()
+
+
+def mounted(directory: Path) -> bool:
+    """Whether a small file system of its own is there now."""
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        return False
+    directory.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK_BYTES}", "none", str(directory)]
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
+@pytest.fixture(params=["rocksdb", "simulated"])
+def cramped(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Make, Room]]:
+    if request.param == "simulated":
+        content, room = IndexContent(), Room(None)
+        yield lambda: SimIndex(content, is_full=lambda: room.taken), room
+        return
+    small = tmp_path / "small"
+    if not mounted(small):
+        pytest.skip("mounting a small disk needs root")
+    try:
+        yield lambda: RocksIndex(small / "index"), Room(small)
+    finally:
+        subprocess.run(["umount", "--lazy", str(small)], check=True)
+
+
+def test_an_index_without_room_refuses_writes_can_be_read_and_goes_on_by_itself(
+    cramped: tuple[Make, Room],
+) -> None:
+    make, room = cramped
+    index = make()
+    kept: dict[bytes, bytes] = {}
+
+    def put(number: int) -> None:
+        row = (b"%06d" % number, random.Random(number).randbytes(1000))
+        index.write([row])
+        kept.update([row])
+
+    put(0)
+    room.take()
+    with pytest.raises(IndexFull):
+        for number in range(1, 2 * SMALL_DISK_BYTES // 1000):
+            put(number)
+    with pytest.raises(IndexFull):
+        asyncio.run(index.flush())
+    assert dict(index.scan(b"0", b"9")) == kept
+    room.give()
+
+    def goes_on() -> bool:
+        with contextlib.suppress(IndexFull):
+            put(SMALL_DISK_BYTES)
+        return b"%06d" % SMALL_DISK_BYTES in kept
+
+    until(goes_on, ROOM_FOUND_S, "the index takes rows again")
+    asyncio.run(index.flush())
+    index.close()
+    again = make()
+    assert dict(again.scan(b"0", b"9")) == kept
+    again.close()
+
+
 def test_a_closed_index_is_broken(make: Make) -> None:
     index = make()
     index.close()
@@ -142,3 +234,24 @@ def test_a_scan_that_meets_a_rotten_block_is_no_short_scan(tmp_path: Path) -> No
     assert list(again.scan(b"0", b"9")) == [(b"0", b"")]
     again.close()
     assert "checksum" in str(broken.value), "held until here, with all that the failed scan had open"
+
+
+def test_a_database_that_cannot_be_opened_for_want_of_room_is_kept(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    if not mounted(small):
+        pytest.skip("mounting a small disk needs root")
+    room = Room(small)
+    try:
+        index = RocksIndex(small / "index")
+        index.write([(b"a", b"1")])
+        asyncio.run(index.flush())
+        index.close()
+        room.take()
+        with pytest.raises(StoreRefused, match="No space left"):
+            _ = RocksIndex(small / "index")
+        room.give()
+        again = RocksIndex(small / "index")
+        assert again.get(b"a") == b"1"
+        again.close()
+    finally:
+        subprocess.run(["umount", "--lazy", str(small)], check=True)

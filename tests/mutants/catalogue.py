@@ -17,6 +17,7 @@ from tests.mutants import (
     operations,
     recoding,
     registers,
+    room,
     scrub,
     shards,
 )
@@ -24,6 +25,7 @@ from tests.mutants.mutant import Mutant
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
     *registers.MUTANTS,
+    *room.MUTANTS,
     *operations.MUTANTS,
     *logs.MUTANTS,
     *shards.MUTANTS,

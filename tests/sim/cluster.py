@@ -69,6 +69,7 @@ class Machine:
     life: Life | None = None
     node: Node | None = None
     disk: SimDisk | None = None
+    index_full: bool = False
     boots: int = 0
     wiped: bool = False
     """Empty, or with a store the map does not know: it needs `replace --lost`."""
@@ -156,7 +157,7 @@ class Cluster:
         self.events.append((machine.name, events))
         ports = NodePorts(
             disk=machine.disk,
-            index=SimIndex(machine.index),
+            index=SimIndex(machine.index, is_full=lambda: machine.index_full),
             codec=self.codec,
             bodies=ProtobufBodies(),
             entropy=SimEntropy(f"{machine.name} {machine.boots} {self.seed}"),

@@ -96,6 +96,7 @@ _EVENTS: Final[dict[str, str]] = {
     "rot_healed": "what had rotted was made whole",
     "scrub_cycle_ended": "a store read itself back",
     "index_rebuilt": "an index was rebuilt",
+    "index_has_room": "an index that had no room went on",
     "versions_expired": "an undo window ended",
     "shards_collected": "shards that no head names were dropped",
     "manifests_collected": "manifests of versions that are not kept were forgotten",

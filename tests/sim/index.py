@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import random
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from holdfast_node.ports import IndexBroken
+from holdfast_node.ports import IndexBroken, IndexFull
 
 FLUSH_S: Final = 0.002
 
@@ -62,10 +62,13 @@ class IndexContent:
 class SimIndex:
     """Implements `ports.Index`."""
 
-    def __init__(self, content: IndexContent | None = None) -> None:
+    def __init__(
+        self, content: IndexContent | None = None, *, is_full: Callable[[], bool] = lambda: False
+    ) -> None:
         self.content = content or IndexContent()
         self.broken = ""
         """Set by a test: every later call raises `IndexBroken` until the rows are cleared."""
+        self._is_full = is_full
         self._closed = False
 
     def get(self, key: bytes) -> bytes | None:
@@ -73,7 +76,7 @@ class SimIndex:
         return self.content.rows.get(key)
 
     def write(self, puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes] = ()) -> None:
-        self._check()
+        self._check_room()
         content = self.content
         undo: _Undo = []
         changes: list[tuple[bytes, bytes | None]] = [(bytes(key), bytes(value)) for key, value in puts]
@@ -90,7 +93,7 @@ class SimIndex:
         return iter([(key, self.content.rows[key]) for key in chosen])
 
     async def flush(self) -> None:
-        self._check()
+        self._check_room()
         batches = len(self.content.unflushed)
         await asyncio.sleep(FLUSH_S)
         self._check()
@@ -103,6 +106,11 @@ class SimIndex:
 
     def close(self) -> None:
         self._closed = True
+
+    def _check_room(self) -> None:
+        self._check()
+        if self._is_full():
+            raise IndexFull("no space left in the simulated index")
 
     def _check(self) -> None:
         if self._closed:

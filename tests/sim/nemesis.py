@@ -267,8 +267,9 @@ class Nemesis:
         platter = machine.platter
         self._cluster.note(f"FULL {machine.name}")
         before, platter.capacity_bytes = platter.capacity_bytes, platter.used_bytes()
+        machine.index_full = self._chooser.random() < 0.5
         await self._later(0.5, 10.0)
-        platter.capacity_bytes = before
+        platter.capacity_bytes, machine.index_full = before, False
 
     async def _slow(self) -> None:
         machine = self._one()

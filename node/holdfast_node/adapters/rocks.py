@@ -1,7 +1,8 @@
 """The index on RocksDB: the only home of rocksdict.
 
 No write-ahead log: the store's log is the truth, and an index that lost its latest batches is brought up to date from
-there. Anything RocksDB complains about becomes `IndexBroken`; a database that does not open is thrown away.
+there. Whatever RocksDB complains about becomes `IndexBroken`, but for want of room; a database that does not open is
+thrown away.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from rocksdict import (
     WriteOptions,
 )
 
-from holdfast_node.ports import IndexBroken
+from holdfast_node.core.errors import StoreRefused
+from holdfast_node.ports import IndexBroken, IndexFull
 
 MEMTABLE_BYTES: Final = 8 * 1024 * 1024
 MEMTABLES_MAX: Final = 3
@@ -32,6 +34,8 @@ MEMTABLES_MAX: Final = 3
 CACHE_BYTES: Final = 16 * 1024 * 1024
 OPEN_FILES_MAX: Final = 128
 BLOOM_BITS: Final = 10
+NO_ROOM: Final = "No space left"
+"""In the text of RocksDB's error; rocksdict gives nothing else of it."""
 
 
 def _options() -> Options:
@@ -60,10 +64,12 @@ class RocksIndex:
         # A property; rocksdict's stub calls it a method.
         self._unlogged.disable_wal = True  # type: ignore[method-assign, assignment]  # pyright: ignore[reportAttributeAccessIssue]
         try:
-            self._db = self._open()
-        except Exception:  # noqa: BLE001 - rocksdict raises plain Exception; whatever it is, a fresh one serves
-            self._remove()
-            self._db = self._open()
+            self._db = self._open_or_begin_anew()
+        except (IndexBroken, IndexFull) as error:
+            raise StoreRefused(
+                f"the index in {directory} cannot be opened: {error}",
+                hint="see to the disk, then start the node again",
+            ) from error
 
     def get(self, key: bytes) -> bytes | None:
         try:
@@ -80,7 +86,7 @@ class RocksIndex:
                 batch.delete(key)
             self._db.write(batch, self._unlogged)
         except Exception as error:
-            raise IndexBroken(str(error)) from error
+            raise _trouble(error) from error
 
     def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Without rocksdict's bound, which points to bytes it does not own, and its `items`, which end without a word
@@ -112,7 +118,7 @@ class RocksIndex:
         try:
             await asyncio.get_running_loop().run_in_executor(None, self._db.flush, True)
         except Exception as error:
-            raise IndexBroken(str(error)) from error
+            raise _trouble(error) from error
 
     def clear(self) -> None:
         with contextlib.suppress(Exception):  # it goes away in any case
@@ -123,12 +129,25 @@ class RocksIndex:
     def close(self) -> None:
         self._db.close()
 
+    def _open_or_begin_anew(self) -> Rdict:
+        try:
+            return self._open()
+        except IndexBroken:
+            self._remove()
+            return self._open()
+
     def _open(self) -> Rdict:
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             return Rdict(str(self._directory), _options())
         except Exception as error:
-            raise IndexBroken(str(error)) from error
+            raise _trouble(error) from error
 
     def _remove(self) -> None:
         shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _trouble(error: Exception) -> IndexBroken | IndexFull:
+    """RocksDB keeps what it could not flush in memory, refuses writes meanwhile, and looks for room every five seconds
+    by itself: https://github.com/facebook/rocksdb/wiki/Background-Error-Handling"""
+    return (IndexFull if NO_ROOM in str(error) else IndexBroken)(str(error))

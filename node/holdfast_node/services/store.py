@@ -246,7 +246,7 @@ class Store:
 
     async def _make_hole(self, holes: tuple[Hole, ...]) -> None:
         """Write down what is about to go from the log; an index that does not need it is durable before."""
-        await self._flush_index()
+        await self._log.flush()
         self._log.check()
         async with self._writing_superblock:
             await self._write_superblock(replace(self.superblock, holes=holes))
@@ -345,10 +345,8 @@ class Store:
             _ = self._tasks.spawn(self._flush_index(), "index flush")
 
     async def _flush_index(self) -> None:
-        try:
-            await self._ports.index.flush()
-        except IndexBroken as error:
-            _ = self._log.index_failed(error)
+        with contextlib.suppress(StoreFull, StoreFailed):  # a later start replays more
+            await self._log.flush()
 
     async def _keep_time(self) -> None:
         while not self.failure:

@@ -19,7 +19,7 @@ from holdfast_node.core.head import Head
 from holdfast_node.core.index_keys import RecordBody
 from holdfast_node.core.index_rows import Location, Logged
 from holdfast_node.core.log_format import BATCH_HEADER_BYTES, BLOCK, BatchBuilder, Position, after
-from holdfast_node.ports import Buffer, Disk, IndexBroken
+from holdfast_node.ports import Buffer, Disk, IndexBroken, IndexFull
 from holdfast_node.services.events import Events
 from holdfast_node.services.log.volume import Volumes, volume_name
 from holdfast_node.services.tasks import Tasks
@@ -33,6 +33,8 @@ COPIES_BYTES_MAX: Final = 256 * 1024
 SPARE_AT: Final = 0.5
 """How full a volume is when the next one is preallocated."""
 RETRY_AFTER_MS: Final = 50
+INDEX_RETRY_S: Final = 1.0
+"""How often an index without room is asked to take what is durable."""
 
 
 class Pending(NamedTuple):
@@ -72,6 +74,7 @@ class CommitterSettings:
 
 
 Applied = Callable[[list[Logged], Position], None]
+"""Makes a durable batch visible. Raises `IndexFull`, and is called again with the same batch then."""
 
 
 class Committer:
@@ -97,6 +100,8 @@ class Committer:
         self._spare_asked = position.volume
         self._last_volume = False
         """Compaction has begun the last volume there is room for: nobody else may fill it up."""
+        self._index_full = False
+        """A batch is durable that the index has no room for: nothing is taken until it can be seen."""
         self.position = position
         self.failure = ""
         self.bulk_room_bytes = 0
@@ -120,7 +125,7 @@ class Committer:
     def is_short(self) -> bool:
         """Whether there is no room above the reserve, but perhaps for something small, as the disk says now."""
         self.measure()
-        return self.bulk_room_bytes < self._settings.batch_bytes_max
+        return self._index_full or self.bulk_room_bytes < self._settings.batch_bytes_max
 
     @property
     def is_low(self) -> bool:
@@ -155,6 +160,11 @@ class Committer:
         last volume. Raises `StoreFailed`, `StoreFull`, `Overloaded` or `TooLarge` at once."""
         if self.failure or self._closing:
             raise StoreFailed(self.failure or "the store is closing")
+        if self._index_full:
+            raise StoreFull(
+                "the disk has no room for this store's index",
+                hint="make some: the store goes on by itself then",
+            )
         length = sum(map(_record_bytes, records))
         if length > self.group_bytes_max():
             raise TooLarge(f"{length} bytes do not fit into one volume")
@@ -307,12 +317,29 @@ class Committer:
         if self.failure:  # the index broke meanwhile, and what it has is not worth adding to
             raise StoreFailed(self.failure)
         self.position = after(position, batch)
-        self._apply(logged, self.position)
+        await self._make_visible(logged)
         for group in groups:
             if not group.done.done():
                 group.done.set_result(None)
         self.measure()
         self._ask_for_spare()
+
+    async def _make_visible(self, logged: list[Logged]) -> None:
+        """However long it takes: nobody is answered before, and nothing younger is written."""
+        while True:
+            try:
+                self._apply(logged, self.position)
+                break
+            except IndexFull as error:
+                if not self._index_full:
+                    self._index_full = True
+                    self._events.emit("index_full", reason=str(error))
+            await asyncio.sleep(INDEX_RETRY_S)
+            if self._closing or self.failure:
+                raise StoreFailed(self.failure or "the store is closing, and its index has no room")
+        if self._index_full:
+            self._index_full = False
+            self._events.emit("index_has_room")
 
     def _gather(self, room: int) -> list[Group]:
         """The next groups in order, as many as a batch and the volume take; none if the first does not fit."""

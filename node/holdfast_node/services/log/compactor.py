@@ -32,7 +32,6 @@ from holdfast_node.core.liveness import Oldest, references, rests_on, row_key_of
 from holdfast_node.core.log_format import Mark, Position, Record, VolumeHeader
 from holdfast_node.core.records import DropRecord, Hole, ManifestRecord, RecordType, RegisterRecord
 from holdfast_node.core.rot import RESTING_ROWS
-from holdfast_node.ports import IndexBroken
 from holdfast_node.services.log.committer import Committer, Pending
 from holdfast_node.services.log.opening import StorePorts
 from holdfast_node.services.log.reader import LogReader
@@ -205,10 +204,7 @@ class Compactor:
         """Delete rows of shards that were dropped and can never come back, unless they changed meanwhile."""
         gone = [row_key for row_key, value in rows if self._log.get(row_key) == value]
         if gone:
-            try:
-                self._ports.index.write([], gone)
-            except IndexBroken as error:
-                raise self._log.index_failed(error) from None
+            self._log.forget(gone)
 
     # --- copying ----------------------------------------------------------------------------------------------
 

@@ -44,6 +44,7 @@ class Indexer:
         self._store = store
         self._highest = 0
         self._replayed: Position | None = None
+        self._applying: Position | None = None
         self._behind_rot = False
         self._rows = Rows(index.get, index.scan)
         self.tables = Tables()
@@ -86,9 +87,12 @@ class Indexer:
         self.rotten, self.forgotten = set(), set()
 
     def apply(self, logged: Iterable[Logged], position: Position) -> None:
-        """One durable batch."""
-        self._add(logged)
-        self._write(position)
+        """One durable batch. Raises `IndexFull`: it is to be called again then, with the same batch."""
+        if position != self._applying:
+            self._add(logged)
+            self._rows.put(POSITION_ROW, encode_position(position))
+            self._applying = position
+        self.write()
 
     def replay(self, records: Sequence[Record], volume: int, position: Position | None) -> None:
         """One batch read back; no position behind rot. Rows are written now and then, but never those of the last
@@ -119,10 +123,11 @@ class Indexer:
         if row is None or index_rows.decode_register_entry(row).unknown:
             self.forgotten.add(key)
 
-    def write_rot(self) -> None:
-        """Write what `mark_rotten` added outside of a replay."""
-        rows, self._rows = self._rows, Rows(self._index.get, self._index.scan)
+    def write(self) -> None:
+        """Write what was added. Raises `IndexFull`: then it is still to be written."""
+        rows = self._rows
         self._index.write(list(rows.puts.items()), list(rows.deletes))
+        self._rows = Rows(self._index.get, self._index.scan)
 
     def head_of(self, body: RecordBody) -> Head | None:
         """The decoded head of an accepted register. Raises `IntegrityError`."""
@@ -176,10 +181,8 @@ class Indexer:
 
     def _write(self, position: Position | None) -> None:
         """Without a position the index is no state of the log, and a start from it begins anew."""
-        rows = self._rows
         if position is None:
-            rows.delete(POSITION_ROW)
+            self._rows.delete(POSITION_ROW)
         else:
-            rows.put(POSITION_ROW, encode_position(position))
-        self._rows = Rows(self._index.get, self._index.scan)
-        self._index.write(list(rows.puts.items()), list(rows.deletes))
+            self._rows.put(POSITION_ROW, encode_position(position))
+        self.write()

@@ -23,7 +23,7 @@ from holdfast_node.core.index_keys import (
     shard_name,
 )
 from holdfast_node.core.messages import ShardName
-from holdfast_node.ports import Index, IndexBroken
+from holdfast_node.ports import Index
 from holdfast_node.services.log.reader import LogReader
 
 ROWS_AT_ONCE: Final = 1024
@@ -109,10 +109,7 @@ class Inventory:
 
     def forget_manifests(self, bucket: BucketId, key: bytes, blob_ids: Collection[BlobId]) -> None:
         """Delete the rows only: an index made anew has them again, and they go again."""
-        try:
-            self._index.write([], [manifest_row_key(bucket, key, blob_id) for blob_id in blob_ids])
-        except IndexBroken as error:
-            raise self._log.index_failed(error) from None
+        self._log.forget([manifest_row_key(bucket, key, blob_id) for blob_id in blob_ids])
 
     def _rows(self, letter: bytes, start: bytes) -> Iterator[tuple[bytes, bytes]]:
         return self._log.scan(start or letter, prefix_end(letter))

@@ -16,7 +16,7 @@ from holdfast_node.core.ids import ID_BYTES, BootId, ClusterId, NodeName, StoreI
 from holdfast_node.core.index_keys import partition_of
 from holdfast_node.core.log_format import BLOCK, Mark, Position
 from holdfast_node.core.records import Hole, KillRecord, PartitionRecord, RecordType, Superblock
-from holdfast_node.ports import Bodies, Disk, Entropy, Index, IndexBroken
+from holdfast_node.ports import Bodies, Disk, Entropy, Index, IndexBroken, IndexFull
 from holdfast_node.services.events import Events
 from holdfast_node.services.log.indexer import Indexer
 from holdfast_node.services.log.replay import Replay, Replayed, Rot
@@ -95,7 +95,17 @@ async def write_superblock(ports: StorePorts, superblock: Superblock, mark: Mark
 
 
 async def open_log(ports: StorePorts, superblock: Superblock, mark: Mark, *, volume_bytes: int) -> Opened:
-    """Bring the index up to date with the log, whatever state it is in."""
+    """Bring the index up to date with the log, whatever state it is in. Raises `StoreRefused`."""
+    try:
+        return await _open_log(ports, superblock, mark, volume_bytes=volume_bytes)
+    except IndexFull as error:
+        raise StoreRefused(
+            f"the disk has no room for this store's index: {error}",
+            hint="make some, then start the node again",
+        ) from error
+
+
+async def _open_log(ports: StorePorts, superblock: Superblock, mark: Mark, *, volume_bytes: int) -> Opened:
     indexer = Indexer(ports.index, ports.bodies, superblock.store)
     await _finish_removals(ports.disk, superblock.holes)
 

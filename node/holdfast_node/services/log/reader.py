@@ -6,15 +6,15 @@ Knows nothing of what records mean.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Final, ParamSpec, TypeVar
 
 from holdfast_node.core import index_keys, log_format
-from holdfast_node.core.errors import IntegrityError, StoreFailed
+from holdfast_node.core.errors import IntegrityError, StoreFailed, StoreFull
 from holdfast_node.core.index_rows import Location
-from holdfast_node.ports import Bodies, IndexBroken
+from holdfast_node.ports import Bodies, IndexBroken, IndexFull
 from holdfast_node.services.log.committer import Committer
 from holdfast_node.services.log.indexer import Indexer
 from holdfast_node.services.log.opening import StorePorts
@@ -57,6 +57,25 @@ class LogReader:
     def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         try:
             yield from self._ports.index.scan(start, end)
+        except IndexBroken as error:
+            raise self.index_failed(error) from None
+
+    def forget(self, rows: Sequence[bytes]) -> None:
+        """Delete rows that nobody asks for any more; without room to do it they stay until they are met again."""
+        try:
+            with suppress(IndexFull):
+                self._ports.index.write([], rows)
+        except IndexBroken as error:
+            raise self.index_failed(error) from None
+
+    async def flush(self) -> None:
+        """Make the index durable as it is. Raises `StoreFull` if there is no room for that, or `StoreFailed`."""
+        try:
+            await self._ports.index.flush()
+        except IndexFull as error:
+            raise StoreFull(
+                f"the disk has no room for this store's index: {error}", hint="make some"
+            ) from error
         except IndexBroken as error:
             raise self.index_failed(error) from None
 
@@ -116,7 +135,8 @@ class LogReader:
         """Remember in the index that the register's record with this sequence is broken."""
         try:
             if self._indexer.mark_rotten(record_key, sequence):
-                self._indexer.write_rot()
+                with suppress(IndexFull):  # it is written with what comes next
+                    self._indexer.write()
                 self._ports.events.emit("rot_found", what=f"register {record_key.hex()}")
         except IndexBroken as error:
             raise self.index_failed(error) from None
@@ -133,6 +153,6 @@ class LogReader:
         self._committer.fail(f"the index is broken, a restart rebuilds it: {error}")
         try:
             self._ports.index.clear()
-        except IndexBroken as again:
+        except (IndexBroken, IndexFull) as again:
             self._ports.events.emit("index_not_cleared", reason=str(again))
         return StoreFailed(self._committer.failure)

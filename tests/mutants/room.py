@@ -1,0 +1,73 @@
+"""Bugs in what a store does when its disk has no room for the index."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.mutant import Edit, Mutant
+
+_COMMITTER: Final = "node/holdfast_node/services/log/committer.py"
+_INDEXER: Final = "node/holdfast_node/services/log/indexer.py"
+_READER: Final = "node/holdfast_node/services/log/reader.py"
+_ROCKS: Final = "node/holdfast_node/adapters/rocks.py"
+
+_TEST_INDEX: Final = "tests/conformance/test_index.py"
+_TEST_ROOM: Final = "tests/unit/test_index_room.py"
+
+MUTANTS: Final = (
+    Mutant(
+        "no-room-is-broken",
+        "an index without room is taken for a broken one, and the store for failed",
+        (Edit(_ROCKS, "(IndexFull if NO_ROOM in str(error) else IndexBroken)", "IndexBroken"),),
+        _TEST_INDEX,
+    ),
+    Mutant(
+        "answered-before-it-can-be-read",
+        "a writer is told that its record is there, though the index had no room for it",
+        (
+            Edit(
+                _COMMITTER,
+                "            await asyncio.sleep(INDEX_RETRY_S)\n            if self._closing",
+                "            return\n            if self._closing",
+            ),
+        ),
+        _TEST_ROOM,
+    ),
+    Mutant(
+        "rows-forgotten-without-room",
+        "rows that the index had no room for are not written later",
+        (
+            Edit(
+                _INDEXER,
+                "        rows = self._rows\n        self._index.write(",
+                "        rows, self._rows = self._rows, Rows(self._index.get, self._index.scan)\n"
+                "        self._index.write(",
+            ),
+        ),
+        _TEST_ROOM,
+    ),
+    Mutant(
+        "writers-wait-for-room",
+        "a store whose index has no room takes what it cannot write",
+        (
+            Edit(
+                _COMMITTER,
+                "        if self._index_full:\n            raise StoreFull(",
+                "        if False:\n            raise StoreFull(",
+            ),
+        ),
+        _TEST_ROOM,
+    ),
+    Mutant(
+        "volume-gone-with-an-old-index",
+        "a volume goes though the index could not be made durable without it",
+        (
+            Edit(
+                _READER,
+                "        except IndexFull as error:\n            raise StoreFull(",
+                "        except IndexFull as error:\n            return\n            raise StoreFull(",
+            ),
+        ),
+        _TEST_ROOM,
+    ),
+)
