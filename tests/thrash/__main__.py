@@ -19,6 +19,7 @@ from tests.thrash.run import SHORT, Plan, Run
 from tests.thrash.screen import Screen
 
 SHORT_S = 15.0
+_NAMES = tuple(kind.name for kind in ALL)
 
 
 def _arguments() -> argparse.Namespace:
@@ -31,6 +32,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--frozen", type=float, default=10.0, help="seconds of each part of that measurement; 0: none"
     )
+    parser.add_argument("--only", action="append", choices=_NAMES, help="this nemesis; may be repeated")
     parser.add_argument("--open", action="store_true", help="without namespaces of its own, even for root")
     parser.add_argument(
         "--short", action="store_true", help="half a minute and three nemeses that need no root"
@@ -58,7 +60,7 @@ def _inside(asked: argparse.Namespace) -> int:
         root=enclosure.root() / "cluster",
         seed=asked.seed,
         seconds=seconds,
-        kinds=SHORT if asked.short else ALL,
+        kinds=SHORT if asked.short else tuple(kind for kind in ALL if kind.name in (asked.only or _NAMES)),
         nodes=asked.nodes,
         sans=asked.sans,
         frozen_s=0.0 if asked.short else asked.frozen,

@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -176,6 +178,11 @@ class ThrashCluster(LocalCluster):
         with self.log_path(name).open("rb") as file:
             file.seek(from_byte)
             return file.read().decode(errors="replace")
+
+    def events(self) -> Counter[str]:
+        """How often which event is in the logs of all nodes."""
+        logs = (self.log_tail(name, 0) for name in self.names() if self.log_size(name))
+        return Counter(event for text in logs for event in re.findall(r'"event": "(\w+)"', text))
 
     def log_size(self, name: str) -> int:
         path = self.log_path(name)

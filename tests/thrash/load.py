@@ -41,6 +41,8 @@ SIZES: Final = (4 * KIB, 4 * KIB, 16 * KIB, 64 * KIB, 64 * KIB, 300_000, MIB, MI
 WEIGHTS: Final = (30, 30, 20, 10, 10, 6, 3, 2, 1, 1)
 TIMEOUT: Final = holdfast.Timeout(connect=2.0, idle=5.0, total=20.0)
 QUIET_WAIT_S: Final = 120.0
+UNREADABLE_MAX: Final = 20
+"""Each may take as long as a call may: a cluster that does not answer is not asked for everything."""
 JUDGE_LIMIT_S: Final = 60.0
 
 
@@ -302,11 +304,18 @@ class ThrashLoad:
         """Every bulk key byte for byte, and a last read of every contended key whose history is not judged yet."""
         found: dict[str, str | None] = {}
         reader = self.callers[0]
+        unreadable = 0
         for key in sorted({*self.record.acked, *self.record.deleted}):
             try:
                 found[key] = check_key(self.bucket, self.record, key)
             except holdfast.Error as error:
                 found[key] = f"{key}: cannot be read: {error!r}"
+                unreadable += 1
+            if unreadable == UNREADABLE_MAX:
+                return [
+                    *filter(None, found.values()),
+                    f"{unreadable} keys cannot be read; no others were tried",
+                ]
         for key in sorted(self._unjudged):
             found[key] = reader.last_read(key)
         return [wrong for key, wrong in found.items() if wrong and not self._is_excused(key)]

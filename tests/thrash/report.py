@@ -6,6 +6,19 @@ from tests.thrash.run import Verdict
 
 LOST = ("is absent", "cannot be read", "acked")
 RESURRECTED = ("RESURRECTED", "and back as version")
+RARE_EVENTS = (
+    "index_full",
+    "index_has_room",
+    "spare_volume_refused",
+    "store_failed",
+    "store_suspect",
+    "partitions_learned",
+    "blob_recoded",
+    "volume_removed",
+    "versions_expired",
+    "rot_found",
+)
+"""What is only tested if it happened."""
 NOT_LINEARIZABLE = "NOT LINEARIZABLE"
 SHOWN_MAX = 40
 
@@ -48,6 +61,7 @@ def table(verdict: Verdict) -> str:
         ("histories judged", verdict.histories),
         ("  not judged in time", len(verdict.undecided)),
         ("  excused by their acks", len(load.excused)),
+        *(("nodes told: " + event, verdict.told[event]) for event in RARE_EVENTS),
         *(("nemesis: " + name, count) for name, count in sorted(verdict.counts.items())),
         *(("left out: " + name, why) for name, why in sorted(verdict.missing.items())),
         *((sort, count) for sort, count in sorts.items()),

@@ -72,6 +72,8 @@ class Verdict:
     audits: list[Audit] = field(default_factory=list[Audit])
     heal_s: list[float] = field(default_factory=list[float])
     histories: int = 0
+    told: Counter[str] = field(default_factory=Counter[str])
+    """Events in the logs of all nodes."""
     frozen: Frozen | None = None
     load: ThrashLoad | None = None
     seconds: float = 0.0
@@ -110,6 +112,7 @@ class Run:
         finally:
             self._undo_all()
             self._load.close()
+            self.verdict.told = self._cluster.events()
             self.verdict.wrong += [*self._load.record.wrong, *self._load.failures(), *self._stage.wrong]
             self.verdict.seconds = time.monotonic() - began
         return self.verdict
