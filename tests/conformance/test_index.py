@@ -8,7 +8,7 @@ import os
 import random
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -171,11 +171,14 @@ def test_an_index_without_room_refuses_writes_can_be_read_and_goes_on_by_itself(
         index.write([row])
         kept.update([row])
 
+    def put_all(numbers: Iterable[int]) -> None:
+        for number in numbers:
+            put(number)
+
     put(0)
     room.take()
     with pytest.raises(IndexFull):
-        for number in range(1, 2 * SMALL_DISK_BYTES // 1000):
-            put(number)
+        put_all(range(1, 2 * SMALL_DISK_BYTES // 1000))
     with pytest.raises(IndexFull):
         asyncio.run(index.flush())
     assert dict(index.scan(b"0", b"9")) == kept
