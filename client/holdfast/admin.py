@@ -80,6 +80,11 @@ class Admin:
         request = admin_pb2.ScrubRequest(now=now)
         return self._call(lambda stub, limit_s: stub.Scrub(request, timeout=limit_s))
 
+    def rebuild_index(self, node: str) -> admin_pb2.RebuildIndexReply:
+        """Of the node that is asked, which must have this name. It starts again, and is silent until it has one."""
+        request = admin_pb2.RebuildIndexRequest(node=node)
+        return self._call(lambda stub, limit_s: stub.RebuildIndex(request, timeout=limit_s))
+
     def explain(self, bucket: str, key: bytes) -> admin_pb2.ExplainReply:
         request = admin_pb2.ExplainRequest(bucket=bucket, key=key)
         return self._call(lambda stub, limit_s: stub.Explain(request, timeout=limit_s))

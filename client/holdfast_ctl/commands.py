@@ -13,6 +13,7 @@ from holdfast.cli.shell import EXIT_FINE, EXIT_REFUSED, EXIT_USAGE, Usage
 from holdfast_ctl import documents, report, screen
 from holdfast_ctl.buckets import bucket
 from holdfast_ctl.changes import create, node, plan, recode
+from holdfast_ctl.rebuild import rebuild_index
 from holdfast_ctl.risk import risk
 from holdfast_ctl.scrub import scrub
 from holdfast_ctl.session import Session, json_option, session_of
@@ -280,6 +281,7 @@ CLUSTER_COMMANDS: Final = (
     heal,
     scrub,
     quarantine,
+    rebuild_index,
     config,
 )
 

@@ -41,12 +41,13 @@ INDEX_DIRECTORY: Final = "index"
 
 
 def run(config: Config, name: str, *, format_if_empty: bool) -> int:
-    """Serve until a signal comes. Returns the process's exit status."""
+    """Serve until a signal comes; a store without an index is started again. Returns the process's exit status."""
     tune_allocator()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     events = LogEvents(name)
     try:
-        asyncio.run(_App(config, config.node(name), events, format_if_empty=format_if_empty).serve())
+        while asyncio.run(_App(config, config.node(name), events, format_if_empty=format_if_empty).serve()):
+            events.emit("node_starts_again", reason="its index has to be made anew")
     except HoldfastError as error:
         events.emit("node_refused", error=error.message, hint=error.hint)
         return 1
@@ -64,8 +65,8 @@ class _App:
         self._bodies = ProtobufBodies()
         self._entropy = SystemEntropy()
 
-    async def serve(self) -> None:
-        """Everything from the first file opened to the last one closed."""
+    async def serve(self) -> bool:
+        """Everything from the first file opened to the last one closed. Whether to do it all again."""
         stop = _stop_signal()
         disk = FileDisk(self._me.data_dir)
         index = RocksIndex(self._me.data_dir / INDEX_DIRECTORY)
@@ -87,7 +88,10 @@ class _App:
             self._events.emit(
                 "node_started", address=self._me.address, port=port, boot=node.store.superblock.boot
             )
-            await stop.wait()
+            over = asyncio.Event()
+            for reason in (stop, node.store.index_gone):
+                _ = node.tasks.spawn(_pass_on(reason, over), "end of the node")
+            await over.wait()
             self._events.emit("node_stopping", grace_s=DRAIN_S)
             await server.stop(DRAIN_S)
             await self._links.close()
@@ -96,6 +100,7 @@ class _App:
             index.close()
             disk.close()
         self._events.emit("node_stopped")
+        return not stop.is_set()
 
     def _settings(self) -> NodeSettings:
         limits = self._config.limits
@@ -149,6 +154,11 @@ class _App:
                 streams=limits.streams,
             ),
         )
+
+
+async def _pass_on(event: asyncio.Event, to: asyncio.Event) -> None:
+    await event.wait()
+    to.set()
 
 
 def _stop_signal() -> asyncio.Event:

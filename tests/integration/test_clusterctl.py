@@ -111,6 +111,7 @@ def _live(root: Path) -> None:
         _set_undo(root)
         _lose_and_replace(root, bucket, data)
         _scrub(root, bucket, data)
+        _rebuild_index(root, bucket)
 
     ctl(root, "local", "down")
     local = document(root, "local", "status", status=1)
@@ -133,6 +134,17 @@ def _scrub(root: Path, bucket: holdfast.Bucket, data: bytes) -> None:
     assert all(node["completed"] == node["cycle"] and node["promised_s"] == 600 for node in found["nodes"])
     assert "promised" in ctl(root, "scrub")
     assert bucket.get("during").read() == data
+
+
+def _rebuild_index(root: Path, bucket: holdfast.Bucket) -> None:
+    pids = [node["pid"] for node in document(root, "local", "status")["nodes"]]
+    rebuilt = document(root, "rebuild-index", "n2")
+    assert (rebuilt["node"], rebuilt["voting"]) == ("n2", True)
+    assert "n2 has a new index" in ctl(root, "rebuild-index", "n2")
+    assert [node["pid"] for node in document(root, "local", "status")["nodes"]] == pids
+    ctl(root, "rebuild-index", "n99", status=2)
+    assert ctl(root, "local", "logs", "n2").count("index_rebuilt") + 1
+    assert bucket.get("during").read()
 
 
 def _lose_and_replace(root: Path, bucket: holdfast.Bucket, data: bytes) -> None:

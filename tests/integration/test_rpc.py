@@ -104,6 +104,8 @@ def test_operators_get_their_reports() -> None:
         assert (await guest.admin.GetMap(admin_pb2.GetMapRequest())).map.epoch == 1
         lost = await guest.admin.ReplaceLost(admin_pb2.ReplaceLostRequest(selector="san=a"))
         assert list(lost.nodes) == ["san=a"]
+        rebuilt = await guest.admin.RebuildIndex(admin_pb2.RebuildIndexRequest(node="n1"))
+        assert rebuilt.boot == 2
         scrub = await guest.admin.Scrub(admin_pb2.ScrubRequest(now=True))
         assert (scrub.nodes[0].node, scrub.nodes[0].hurried) == ("n1", True)
         assert list(scrub.unreachable) == ["n2"]

@@ -1,4 +1,4 @@
-"""Bugs in what a store does when its disk has no room for the index."""
+"""Bugs in what a store does without its index, or without room for it."""
 
 from __future__ import annotations
 
@@ -57,6 +57,12 @@ MUTANTS: Final = (
             ),
         ),
         _TEST_ROOM,
+    ),
+    Mutant(
+        "failed-for-want-of-an-index",
+        "a node whose index was thrown away stays failed until somebody starts it again",
+        (Edit("node/holdfast_node/app.py", "        return not stop.is_set()\n", "        return False\n"),),
+        "tests/integration/test_clusterctl.py::test_the_life_of_a_local_cluster",
     ),
     Mutant(
         "volume-gone-with-an-old-index",

@@ -242,7 +242,8 @@ class Server(blob_pb2_grpc.BlobsServicer, admin_pb2_grpc.AdminServicer):
         await self._refuse(types_pb2.ERROR_CODE_UNIMPLEMENTED, context)
         raise AssertionError
 
-    Init = Status = ReplaceLost = Change = GetPlan = Quarantine = Scrub = Explain = Prove = Risk = _unasked  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    Init = Status = ReplaceLost = Change = GetPlan = Quarantine = _unasked  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    Scrub = RebuildIndex = Explain = Prove = Risk = _unasked  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
 
 
 class Running:

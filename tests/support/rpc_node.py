@@ -50,6 +50,7 @@ from holdfast_node.core.report import (
     ProveReply,
     QuarantinedBlob,
     QuarantineListReply,
+    RebuildIndexReply,
     ReplaceLostReply,
     RiskReply,
     ScrubReply,
@@ -220,6 +221,9 @@ class ConstantAdmin:
     async def quarantine(self, *, retry: bool) -> QuarantineListReply:
         blob = QuarantinedBlob("photos", b"k", "n1", 8, -1, "retried" if retry else "shards 1, 2 are nowhere")
         return QuarantineListReply((blob,), 1, ("n2",))
+
+    async def rebuild_index(self, node: str) -> RebuildIndexReply:
+        return RebuildIndexReply(len(node))
 
     async def scrub(self, *, now: bool) -> ScrubReply:
         node = NodeScrub("n1", 2, 1, now, 5, 10, 1.0, 5.0, 3, 2, 1, 60.0, 600.0, ("a cell 00: being healed",))

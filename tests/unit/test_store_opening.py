@@ -164,8 +164,10 @@ def test_a_broken_index_stops_the_store_and_the_next_start_rebuilds_it() -> None
         )
         await put(store, b"k", 1)
         index.broken = "a bad block"
+        assert not store.index_gone.is_set()
         with pytest.raises(StoreFailed, match="index"):
             await put(store, b"k", 2)
+        assert store.index_gone.is_set(), "the node starts again by that"
         await store.close()
         async with bench.store() as again:
             assert await again.register(BUCKET, b"k") in (register(b"k", 1), register(b"k", 2))

@@ -129,6 +129,13 @@ class NodeScrub:
 
 
 @dataclass(frozen=True, slots=True)
+class RebuildIndexReply:
+    """`boot` of the process that threw its index away: a later one has a new index."""
+
+    boot: int
+
+
+@dataclass(frozen=True, slots=True)
 class ScrubReply:
     nodes: tuple[NodeScrub, ...]
     unreachable: tuple[str, ...]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
+from holdfast_node.core.errors import InvalidArgument
 from holdfast_node.core.node_changes import NodeChange
 from holdfast_node.core.report import (
     ExplainReply,
@@ -14,6 +15,7 @@ from holdfast_node.core.report import (
     PlanReply,
     ProveReply,
     QuarantineListReply,
+    RebuildIndexReply,
     ReplaceLostReply,
     RiskReply,
     ScrubReply,
@@ -86,6 +88,14 @@ class Admin:
 
     async def scrub(self, *, now: bool) -> ScrubReply:
         return await self._services.findings.scrub(now=now)
+
+    async def rebuild_index(self, node: str) -> RebuildIndexReply:
+        """Of this node, which starts again by itself. Raises `InvalidArgument` for another's name, `StoreFailed`."""
+        store = self._services.store
+        if node != store.superblock.node:
+            raise InvalidArgument(f"this is node {store.superblock.node}, not {node}", hint="ask that node")
+        store.drop_index("an operator asked for a new one")
+        return RebuildIndexReply(store.superblock.boot)
 
     async def explain(self, bucket: str, key: bytes) -> ExplainReply:
         return await self._services.explainer.explain(bucket, key)

@@ -206,6 +206,11 @@ class Store:
         return self._committer.failure
 
     @property
+    def index_gone(self) -> asyncio.Event:
+        """Set when the store has failed for want of an index, which the next start makes anew from the log."""
+        return self._log.index_gone
+
+    @property
     def durable_sequence(self) -> int:
         return self._committer.durable_sequence
 
@@ -254,6 +259,11 @@ class Store:
     async def _write_superblock(self, superblock: Superblock) -> None:
         await write_superblock(self._ports, superblock, self._mark())
         self.superblock = superblock
+
+    def drop_index(self, why: str) -> None:
+        """The store fails; the next start makes a new index from the log. Raises `StoreFailed` if it has failed."""
+        self._log.check()
+        _ = self._log.index_failed(IndexBroken(why))
 
     def rotten(self) -> tuple[str, ...]:
         """What this store cannot vouch for now."""

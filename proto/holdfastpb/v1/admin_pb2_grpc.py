@@ -79,6 +79,11 @@ class AdminStub:
                 request_serializer=holdfastpb_dot_v1_dot_admin__pb2.ScrubRequest.SerializeToString,
                 response_deserializer=holdfastpb_dot_v1_dot_admin__pb2.ScrubReply.FromString,
                 _registered_method=True)
+        self.RebuildIndex = channel.unary_unary(
+                '/holdfastpb.v1.Admin/RebuildIndex',
+                request_serializer=holdfastpb_dot_v1_dot_admin__pb2.RebuildIndexRequest.SerializeToString,
+                response_deserializer=holdfastpb_dot_v1_dot_admin__pb2.RebuildIndexReply.FromString,
+                _registered_method=True)
         self.Explain = channel.unary_unary(
                 '/holdfastpb.v1.Admin/Explain',
                 request_serializer=holdfastpb_dot_v1_dot_admin__pb2.ExplainRequest.SerializeToString,
@@ -160,6 +165,13 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RebuildIndex(self, request, context):
+        """The node that is asked throws its index away, and starts again to make a new one from its log.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Explain(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -227,6 +239,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Scrub,
                     request_deserializer=holdfastpb_dot_v1_dot_admin__pb2.ScrubRequest.FromString,
                     response_serializer=holdfastpb_dot_v1_dot_admin__pb2.ScrubReply.SerializeToString,
+            ),
+            'RebuildIndex': grpc.unary_unary_rpc_method_handler(
+                    servicer.RebuildIndex,
+                    request_deserializer=holdfastpb_dot_v1_dot_admin__pb2.RebuildIndexRequest.FromString,
+                    response_serializer=holdfastpb_dot_v1_dot_admin__pb2.RebuildIndexReply.SerializeToString,
             ),
             'Explain': grpc.unary_unary_rpc_method_handler(
                     servicer.Explain,
@@ -487,6 +504,33 @@ class Admin:
             '/holdfastpb.v1.Admin/Scrub',
             holdfastpb_dot_v1_dot_admin__pb2.ScrubRequest.SerializeToString,
             holdfastpb_dot_v1_dot_admin__pb2.ScrubReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RebuildIndex(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/holdfastpb.v1.Admin/RebuildIndex',
+            holdfastpb_dot_v1_dot_admin__pb2.RebuildIndexRequest.SerializeToString,
+            holdfastpb_dot_v1_dot_admin__pb2.RebuildIndexReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,8 @@ class AdminStub:
     """What heal cannot mend, by name, and why; on request it is tried again now."""
     Scrub: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ScrubRequest, _admin_pb2.ScrubReply]
     """How far every node has read itself back, and what it found; on request, all begin now."""
+    RebuildIndex: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RebuildIndexRequest, _admin_pb2.RebuildIndexReply]
+    """The node that is asked throws its index away, and starts again to make a new one from its log."""
     Explain: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ExplainRequest, _admin_pb2.ExplainReply]
     Prove: _grpc.UnaryStreamMultiCallable[_admin_pb2.ProveRequest, _admin_pb2.ProveReply]
     """From the shards that are really there: what would be undecodable if a selection went. Streams progress."""
@@ -72,6 +74,8 @@ class AdminAsyncStub(AdminStub):
     """What heal cannot mend, by name, and why; on request it is tried again now."""
     Scrub: _aio.UnaryUnaryMultiCallable[_admin_pb2.ScrubRequest, _admin_pb2.ScrubReply]  # type: ignore[assignment]
     """How far every node has read itself back, and what it found; on request, all begin now."""
+    RebuildIndex: _aio.UnaryUnaryMultiCallable[_admin_pb2.RebuildIndexRequest, _admin_pb2.RebuildIndexReply]  # type: ignore[assignment]
+    """The node that is asked throws its index away, and starts again to make a new one from its log."""
     Explain: _aio.UnaryUnaryMultiCallable[_admin_pb2.ExplainRequest, _admin_pb2.ExplainReply]  # type: ignore[assignment]
     Prove: _aio.UnaryStreamMultiCallable[_admin_pb2.ProveRequest, _admin_pb2.ProveReply]  # type: ignore[assignment]
     """From the shards that are really there: what would be undecodable if a selection went. Streams progress."""
@@ -148,6 +152,14 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ScrubReply, _abc.Awaitable[_admin_pb2.ScrubReply]]:
         """How far every node has read itself back, and what it found; on request, all begin now."""
+
+    @_abc_1.abstractmethod
+    def RebuildIndex(
+        self,
+        request: _admin_pb2.RebuildIndexRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.RebuildIndexReply, _abc.Awaitable[_admin_pb2.RebuildIndexReply]]:
+        """The node that is asked throws its index away, and starts again to make a new one from its log."""
 
     @_abc_1.abstractmethod
     def Explain(

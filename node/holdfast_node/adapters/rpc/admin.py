@@ -58,6 +58,12 @@ class AdminServicer:
         reply = await self._admin.scrub(now=request.now)
         return admin_pb2.ScrubReply.FromString(self._bodies.encode(reply))
 
+    async def rebuild_index(
+        self, request: admin_pb2.RebuildIndexRequest, _context: object
+    ) -> admin_pb2.RebuildIndexReply:
+        reply = await self._admin.rebuild_index(request.node)
+        return admin_pb2.RebuildIndexReply.FromString(self._bodies.encode(reply))
+
     async def explain(self, request: admin_pb2.ExplainRequest, _context: object) -> admin_pb2.ExplainReply:
         reply = await self._admin.explain(values.bucket_name(request.bucket), values.key_of(request.key))
         return admin_pb2.ExplainReply.FromString(self._bodies.encode(reply))

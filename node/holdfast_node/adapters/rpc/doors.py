@@ -27,6 +27,7 @@ from holdfast_node.core.report import (
     PlanReply,
     ProveReply,
     QuarantineListReply,
+    RebuildIndexReply,
     ReplaceLostReply,
     RiskReply,
     ScrubReply,
@@ -91,6 +92,8 @@ class AdminDoor(Protocol):
     async def quarantine(self, *, retry: bool) -> QuarantineListReply: ...
 
     async def scrub(self, *, now: bool) -> ScrubReply: ...
+
+    async def rebuild_index(self, node: str) -> RebuildIndexReply: ...
 
     async def explain(self, bucket: str, key: bytes) -> ExplainReply: ...
 

@@ -35,6 +35,7 @@ METHOD_ROWS: Final[dict[str, Row]] = {
     "/holdfastpb.v1.Admin/GetPlan": Row.LOOPBACK,
     "/holdfastpb.v1.Admin/Quarantine": Row.LOOPBACK,
     "/holdfastpb.v1.Admin/Scrub": Row.LOOPBACK,
+    "/holdfastpb.v1.Admin/RebuildIndex": Row.LOOPBACK,
     "/holdfastpb.v1.Admin/Explain": Row.LOOPBACK,
     "/holdfastpb.v1.Admin/Prove": Row.LOOPBACK,
     "/holdfastpb.v1.Admin/Risk": Row.LOOPBACK,

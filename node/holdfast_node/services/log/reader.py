@@ -34,6 +34,8 @@ class LogReader:
         self._indexer = indexer
         self._committer = committer
         self._readers: set[asyncio.Future[None]] = set()
+        self.index_gone: Final = asyncio.Event()
+        """Set once the index was thrown away: the store has failed, and its log is whole."""
 
     @property
     def bodies(self) -> Bodies:
@@ -150,7 +152,8 @@ class LogReader:
 
     def index_failed(self, error: IndexBroken) -> StoreFailed:
         """The next start rebuilds it; until then nothing can be answered."""
-        self._committer.fail(f"the index is broken, a restart rebuilds it: {error}")
+        self._committer.fail(f"the index is broken, the next start rebuilds it: {error}")
+        self.index_gone.set()
         try:
             self._ports.index.clear()
         except (IndexBroken, IndexFull) as again:
