@@ -352,6 +352,18 @@ _LIVES: Final = (
         "tests/unit/test_introductions.py",
     ),
     Mutant(
+        "rollback-outlived",
+        "a peer forgets that a store lost records once it has written as many again",
+        (
+            Edit(
+                _MEMBERSHIP,
+                "sequence = NEVER_AGAIN if rolled_back else",
+                "sequence = (before.sequence if before else 0) if rolled_back else",
+            ),
+        ),
+        "tests/unit/test_introductions.py",
+    ),
+    Mutant(
         "mark-goes-back",
         "a peer forgets a higher record number when a later boot comes with fewer",
         (

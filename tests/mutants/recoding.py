@@ -18,6 +18,7 @@ _REGISTER: Final = "node/holdfast_node/core/register.py"
 _TOPOLOGY: Final = "node/holdfast_node/core/topology.py"
 _WARDS: Final = "node/holdfast_node/services/wards.py"
 
+_TEST_LEARNING: Final = "tests/unit/test_learning_in_recodes.py"
 _TEST_MAPS: Final = "tests/unit/test_map_recoding.py"
 _TEST_PICTURE: Final = "tests/unit/test_picture.py"
 _TEST_REGISTER: Final = "tests/unit/test_register.py"
@@ -25,6 +26,36 @@ _TEST_SIM: Final = "tests/sim/test_recoding.py"
 
 _ANY: Final = "isinstance(prepare, Prepare)"
 MUTANTS: Final = (
+    Mutant(
+        "new-homes-see-too-little",
+        "fewer homes take over at once though as many as a listing asks may all have missed a write",
+        (
+            Edit(
+                "node/holdfast_node/core/quorum.py",
+                "majority(homes) + overlap(others)",
+                "majority(homes) + majority(others)",
+            ),
+        ),
+        _TEST_MAPS,
+    ),
+    Mutant(
+        "nine-learned-like-six",
+        "partitions with nine homes are learned from as few sources as those with six",
+        (Edit("node/holdfast_node/services/learner.py", "return enough and set(", "return set("),),
+        _TEST_LEARNING,
+    ),
+    Mutant(
+        "undecided-pair-spread",
+        "a home that stays takes what it missed before the move, and makes it decided by the old homes",
+        (
+            Edit(
+                _ACCEPTOR,
+                "if missed(own, theirs, before=self.standings.stays_from(copy.pool, copy.partition)):",
+                "if False:",
+            ),
+        ),
+        _TEST_LEARNING,
+    ),
     Mutant(
         "fewer-homes-unlearned",
         "where homes become fewer, those that stay do not learn what the others decided",

@@ -16,7 +16,7 @@ from holdfast_node.core.errors import HoldfastError, IntegrityError, InvalidArgu
 from holdfast_node.core.ids import Epoch, Generation, NodeName, StoreId
 from holdfast_node.core.map_changes import finish_learning, relearn, replace_lost, validate
 from holdfast_node.core.map_moves import add_node, cancel, drain, in_one_code, plan_open, recode, remove
-from holdfast_node.core.quorum import majority, meet
+from holdfast_node.core.quorum import majority, meet, overlap
 from holdfast_node.core.topology import NOWHERE, Topology
 from holdfast_node.services.replacing import shard_warnings
 from tests.support.maps import cluster, node, nodes, store_id
@@ -82,6 +82,7 @@ def test_whoever_decides_among_new_homes_meets_what_the_old_ones_decided(
     newcomers = new - stay
     knows_least = max(0, majority(old) - (old - stay)) + newcomers if meet(old, new) else new
     assert majority(new) + knows_least > new
+    assert overlap(new) + knows_least > new, "who lists and who learns asks no more of them"
 
 
 def test_with_few_homes_less_nobody_who_stays_learns() -> None:

@@ -193,6 +193,13 @@ def under_promise(record: RegisterRecord | None, copy: RegisterRecord) -> bool:
     return record.accepted is None or record.accepted < copy.accepted
 
 
+def missed(record: RegisterRecord | None, copy: RegisterRecord, *, before: int) -> bool:
+    """Whether this pair of a generation `before` that one is newer than what is held here."""
+    assert copy.accepted is not None, "only accepted pairs are copied"
+    newer = record is None or record.accepted is None or record.accepted < copy.accepted
+    return newer and copy.accepted.generation < before
+
+
 def late(record: RegisterRecord | None, standing: Standing, copy: RegisterRecord) -> Late:
     """What a home that votes makes of a pair that another one accepted and it missed: what it would have made of the
     accept, had that come late. Nothing, if it has as new a pair, has forgotten the key since, or the bucket is closed.

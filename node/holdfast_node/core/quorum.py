@@ -21,9 +21,10 @@ def overlap(homes: int) -> int:
 
 
 def meet(homes: int, others: int) -> bool:
-    """Whether a majority of so many homes, and one of the `others` that some of them are, always share a store that
-    knew what the first had decided: those of the others that were no homes have learned it. ADR 0092."""
-    return majority(homes) + majority(others) > homes
+    """Whether a majority of so many homes, and enough of the `others` that some of them are to see everything, always
+    share a store that knew what the first had decided: those of the others that were no homes have learned it.
+    ADR 0092."""
+    return majority(homes) + overlap(others) > homes
 
 
 @dataclass(frozen=True, slots=True)

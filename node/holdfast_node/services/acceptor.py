@@ -21,6 +21,7 @@ from holdfast_node.core.acceptance import (
     check_generation,
     late,
     learn,
+    missed,
     prepare,
     under_promise,
     view,
@@ -276,7 +277,7 @@ class Acceptor:
 
         Checks neither generation nor votes: the learner asked the right homes. During a move, in which it promises
         before it has learned, it does not take what is under a promise of its own: that would be an accept it said it
-        would not give.
+        would not give. Nor does a home that stays take what it missed before: old homes alone decide such a pair.
         """
         key = (copy.bucket, copy.key)
         theirs = RegisterRecord(*key, copy.pool, copy.partition, copy.accepted, copy.accepted, copy.head)
@@ -287,7 +288,9 @@ class Acceptor:
                 if self.standings.is_moving(copy.pool, copy.partition):
                     return Learned.PROMISED  # rotted: nobody knows what it promised
                 own = None  # rotted: what it had promised was of a generation that is over
-            if under_promise(own, theirs) and self.standings.is_moving(copy.pool, copy.partition):
+            if self.standings.is_moving(copy.pool, copy.partition) and under_promise(own, theirs):
+                return Learned.PROMISED
+            if missed(own, theirs, before=self.standings.stays_from(copy.pool, copy.partition)):
                 return Learned.PROMISED
             durable = self._write(key, self._aged(own, learn(own, theirs)))
         if durable is not None:

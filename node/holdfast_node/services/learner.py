@@ -253,7 +253,9 @@ class Learner:
 
     @staticmethod
     def _teaches(topology: Topology, current: _Pass, scope: Scope) -> bool:
-        return set(current.sources).issubset(topology.voting_homes(scope.pool, scope.partition))
+        """While a code changes, partitions of a pool have different numbers of homes."""
+        enough = len(current.sources) >= topology.enough_to_see(scope.pool, scope.partition)
+        return enough and set(current.sources).issubset(topology.voting_homes(scope.pool, scope.partition))
 
     def _begin(self, topology: Topology, scopes: Sequence[Scope]) -> _Pass | None:
         for scope in scopes:

@@ -30,6 +30,9 @@ INTRODUCE_TIMEOUT_S: Final = 1.0
 SETTLED_INTERVAL_S: Final = 5.0
 """How often marks are exchanged once this store votes."""
 UNSETTLED_INTERVAL_S: Final = 0.2
+NEVER_AGAIN: Final = (1 << 63) - 1
+"""The mark of a store that came back without records it had: no later life has seen them either, however much it has
+written since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,10 +203,10 @@ class Membership:
         if topology is None or topology.node(request.store) is None:
             return
         rolled_back = before is not None and request.durable_sequence < before.sequence
-        sequence = before.sequence if before is not None and rolled_back else request.durable_sequence
+        sequence = NEVER_AGAIN if rolled_back else request.durable_sequence
         mark = PeerRecord(request.store, request.boot, request.boot_id, sequence)
-        self._marks[request.store] = mark
         if before is None or before.boot != request.boot:
             await self._store.append([Entry(mark)])
         else:
             self._store.piggyback(request.store, Entry(mark))
+        self._marks[request.store] = mark

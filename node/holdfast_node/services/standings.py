@@ -57,6 +57,11 @@ class Standings:
         """Whether a move brings this store here, and has not ended."""
         return self._me not in self.topology().entry(pool, partition).homes
 
+    def stays_from(self, pool: int, partition: int) -> int:
+        """The generation in which an open move began, if this store was a home before; else 0."""
+        entry = self.topology().entry(pool, partition)
+        return entry.generation if entry.moving and self._me in entry.homes else 0
+
     def topology(self) -> Topology:
         topology = self._maps.topology
         if topology is None:
