@@ -36,6 +36,8 @@ DRAIN_S: Final = 5.0
 """How long requests in flight may take to finish after SIGTERM."""
 SWITCH_INTERVAL_S: Final = 0.0005
 """A thread back from fdatasync may wait this long for the interpreter; the default of 5 ms is ten fsyncs."""
+INDEX_ROOM_BYTES: Final = 64 * 1024 * 1024
+"""Of the disk, that the log leaves to the index: what is in memory, written, and once more, merged."""
 INDEX_DIRECTORY: Final = "index"
 """Below the data directory: RocksDB's files, which may be deleted while the node is down."""
 
@@ -108,7 +110,7 @@ class _App:
             name=NodeName(self._me.name),
             seeds=tuple(node.address for node in self._config.nodes),
             format_if_empty=self._format_if_empty,
-            store=StoreSettings(volume_bytes=limits.volume_bytes),
+            store=StoreSettings(volume_bytes=limits.volume_bytes, index_room_bytes=INDEX_ROOM_BYTES),
             coordinate_bytes=limits.coordinate_bytes,
             keep_bytes=limits.keep_bytes,
             repair_bytes=limits.repair_bytes,

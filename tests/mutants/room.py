@@ -59,6 +59,62 @@ MUTANTS: Final = (
         _TEST_ROOM,
     ),
     Mutant(
+        "feed-past-the-unseen",
+        "a feed tells how far the log is durable, though the index has no room for the last of it",
+        (
+            Edit(
+                _COMMITTER,
+                "        await self._make_visible(logged, position)\n        self.position = position",
+                "        self.position = position\n"
+                "        await self._make_visible(logged, position)\n"
+                "        self.position = position",
+            ),
+        ),
+        _TEST_ROOM,
+    ),
+    Mutant(
+        "queued-until-room",
+        "what is queued stays queued while the index has no room, with all the budget it holds",
+        (Edit(_COMMITTER, "                    self._reject_all(_no_room_for_index())\n", ""),),
+        _TEST_ROOM,
+    ),
+    Mutant(
+        "riders-thrown-off",
+        "what was to be written along with a refused append is forgotten",
+        (
+            Edit(
+                "node/holdfast_node/services/store.py",
+                "        vital = all(isinstance(entry.body, VITAL) for entry in entries)\n",
+                "        vital = all(isinstance(entry.body, VITAL) for entry in entries)\n        self._riders = {}\n",
+            ),
+        ),
+        _TEST_ROOM,
+    ),
+    Mutant(
+        "stop-waits-for-room",
+        "a node that is to stop waits until its index has room",
+        (
+            Edit(
+                "node/holdfast_node/services/store.py",
+                "        self._committer.waits_for_room = False\n        await self._tasks.close()\n",
+                "        await self._tasks.close()\n",
+            ),
+        ),
+        _TEST_ROOM,
+    ),
+    Mutant(
+        "log-takes-all",
+        "the log takes the room its index needs",
+        (
+            Edit(
+                _COMMITTER,
+                "self._disk.free_bytes() - self._settings.index_room_bytes",
+                "self._disk.free_bytes()",
+            ),
+        ),
+        _TEST_ROOM,
+    ),
+    Mutant(
         "failed-for-want-of-an-index",
         "a node whose index was thrown away stays failed until somebody starts it again",
         (Edit("node/holdfast_node/app.py", "        return not stop.is_set()\n", "        return False\n"),),

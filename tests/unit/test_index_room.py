@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Final
 
 import pytest
 
 from holdfast_node.core.errors import StoreFailed, StoreFull, StoreRefused
+from holdfast_node.core.ids import BootId, StoreId
+from holdfast_node.core.records import PeerRecord
 from holdfast_node.services.log.committer import INDEX_RETRY_S
 from holdfast_node.services.log.volume import volume_name
 from holdfast_node.services.store import Entry, Store
@@ -19,6 +23,7 @@ from tests.support.compacting import no_rest
 from tests.support.small_clusters import pass_time
 from tests.support.stores import BUCKET, Bench, register
 
+MARK: Final = PeerRecord(StoreId(b"p" * 16), 2, BootId(b"q" * 16), 9)
 LONG_S: Final = 10 * INDEX_RETRY_S
 
 
@@ -28,10 +33,12 @@ class FullBench(Bench):
     def __init__(self) -> None:
         super().__init__()
         self.full = False
+        self.delay_s = 0.0
 
     async def open(self) -> Store:
         index = SimIndex(self.rows, is_full=lambda: self.full)
-        return await stores.open_store(SimDisk(self.platter, chooser=self.random), index, events=self.events)
+        disk = SimDisk(self.platter, chooser=self.random, delay_s=lambda: self.delay_s)
+        return await stores.open_store(disk, index, events=self.events)
 
     @property
     def told(self) -> list[str]:
@@ -101,6 +108,92 @@ def test_what_is_marked_as_broken_meanwhile_stays_so() -> None:
     run(story)
 
 
+def test_no_feed_passes_what_cannot_be_seen_yet() -> None:
+    async def story(bench: FullBench) -> None:
+        store = await bench.open()
+        await store.append([Entry(register(b"a", 1))])
+        bench.full = True
+        durable = store.append([Entry(register(b"k", 1))])
+        await pass_time(LONG_S)
+        seen = store.changes(0, 0, 0, 100)
+        assert [change.key for change in seen.keys] == [b"a"]
+        bench.full = False
+        await durable
+        assert [change.key for change in store.changes(0, 0, seen.through, 100).keys] == [b"k"]
+        await store.close()
+
+    run(story)
+
+
+def test_who_is_queued_is_refused_like_who_comes() -> None:
+    """What they hold while they wait (a budget for bytes) is what readers need."""
+
+    async def story(bench: FullBench) -> None:
+        store = await bench.open()
+        await store.append([Entry(register(b"before", 1))])
+        bench.full, bench.delay_s = True, 1.0
+        first = store.append([Entry(register(b"k", 1))])
+        await pass_time(0.5)
+        queued = store.append([Entry(register(b"other", 1))], bulk=True)
+        await pass_time(LONG_S)
+        assert queued.done()
+        with pytest.raises(StoreFull, match="index"):
+            await queued
+        assert not first.done()
+        bench.full = False
+        await first
+        await store.close()
+
+    run(story)
+
+
+def test_riders_of_a_refused_append_ride_with_the_next() -> None:
+    async def story(bench: FullBench) -> None:
+        store = await bench.open()
+        bench.full = True
+        first = store.append([Entry(register(b"k", 1))])
+        await pass_time(LONG_S)
+        store.piggyback(b"mark", Entry(MARK))
+        with pytest.raises(StoreFull):
+            _ = store.append([Entry(register(b"k", 2))])
+        bench.full = False
+        await first
+        await store.append([Entry(register(b"k", 2))])
+        assert store.peer(MARK.store) == MARK
+        await store.close()
+
+    run(story)
+
+
+def test_a_close_that_meets_a_full_index_ends() -> None:
+    async def story(bench: FullBench) -> None:
+        store = await bench.open()
+        await store.append([Entry(register(b"k", 1))])
+        bench.full = True
+        await asyncio.wait_for(store.close(), LONG_S)
+        bench.full = False
+        again = await bench.open()
+        assert await again.register(BUCKET, b"k") == register(b"k", 1)
+        await again.close()
+
+    run(story)
+
+
+def test_the_log_leaves_some_room_to_the_index() -> None:
+    async def story(bench: FullBench) -> None:
+        store = await bench.open()
+        room = store.capacity_bytes
+        await store.close()
+        settings = replace(stores.SMALL, index_room_bytes=room // 2)
+        again = await stores.open_store(
+            SimDisk(bench.platter, chooser=bench.random), SimIndex(bench.rows), settings=settings
+        )
+        assert again.capacity_bytes == room - room // 2
+        await again.close()
+
+    run(story)
+
+
 def test_it_can_be_closed_meanwhile_and_loses_nothing() -> None:
     async def story(bench: FullBench) -> None:
         store = await bench.open()
@@ -108,7 +201,7 @@ def test_it_can_be_closed_meanwhile_and_loses_nothing() -> None:
         durable = store.append([Entry(register(b"k", 1))])
         await pass_time(LONG_S)
         await store.close()
-        with pytest.raises(StoreFailed, match="closing"):
+        with pytest.raises(StoreFailed, match="no room"):
             await durable
         bench.full = False
         again = await bench.open()

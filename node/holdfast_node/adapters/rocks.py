@@ -127,7 +127,8 @@ class RocksIndex:
         self._db = self._open()
 
     def close(self) -> None:
-        self._db.close()
+        with contextlib.suppress(Exception):  # no room for a last flush: the log has it all
+            self._db.close()
 
     def _open_or_begin_anew(self) -> Rdict:
         try:

@@ -71,12 +71,14 @@ and what is not needed any more."""
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
-    """`capacity_bytes`: what the log may take of the disk; 0: all. The last `reserve_volumes` are not for bulk."""
+    """`capacity_bytes`: what the log may take of the disk; 0: all. `index_room_bytes` it leaves in any case: a few
+    tables and what it takes to merge them. The last `reserve_volumes` are not for bulk."""
 
     volume_bytes: int = 1024 * MIB
     batch_bytes_max: int = 4 * MIB
     reserve_volumes: int = 3
     capacity_bytes: int = 0
+    index_room_bytes: int = 0
 
 
 DEFAULTS: Final = StoreSettings()
@@ -158,6 +160,7 @@ class Store:
                 batch_bytes_max=settings.batch_bytes_max,
                 reserve_bytes=settings.reserve_volumes * settings.volume_bytes,
                 capacity_bytes=settings.capacity_bytes,
+                index_room_bytes=settings.index_room_bytes,
             ),
         )
         store = cls(ports, superblock, opened, committer, volumes)
@@ -174,6 +177,7 @@ class Store:
             pending = [self._pending(Entry(body), flags) for body, flags in opened.repairs]
             await self._committer.append(pending, bulk=False)
         await self._write_superblock(self.superblock)
+        self._committer.waits_for_room = True
         _ = self._tasks.spawn(self._keep_time(), "store time")
         for text in self._found_rotten:
             self._ports.events.emit("rot_found", what=text)
@@ -183,6 +187,7 @@ class Store:
         if self._closed:
             return
         self._closed = True
+        self._committer.waits_for_room = False
         await self._tasks.close()
         if not self.failure:
             pending = self._pending(Entry(StoreTimeRecord(self.store_time_s)))
@@ -191,7 +196,8 @@ class Store:
         await self._committer.close()
         if not self.failure:
             await self._flush_index()
-            await self._write_superblock(self.superblock)
+            with contextlib.suppress(StoreFull):  # the mark there is an older one
+                await self._write_superblock(self.superblock)
 
     async def abandon(self) -> None:
         """Stop all work at once and write nothing more: for a process that is about to end."""
@@ -303,10 +309,10 @@ class Store:
         is for no bulk at all is left), `Overloaded`, `TooLarge`, `IntegrityError` for a head that cannot be decoded.
         Bulk groups keep their order, control groups theirs.
         """
-        riders, self._riders = self._riders, {}
-        pending = [self._pending(entry) for entry in (*entries, *riders.values())]
+        pending = [self._pending(entry) for entry in (*entries, *self._riders.values())]
         vital = all(isinstance(entry.body, VITAL) for entry in entries)
         durable = self._committer.append(pending, bulk=bulk, reserve=reserve, vital=vital)
+        self._riders = {}
         if small := [key for each in pending if (key := index_keys.small_row_key(each.body, each.key))]:
             self._small_on_the_way.update(small)
             durable.add_done_callback(lambda _: self._small_on_the_way.subtract(small))

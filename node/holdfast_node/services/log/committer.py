@@ -71,6 +71,8 @@ class CommitterSettings:
     reserve_bytes: int
     capacity_bytes: int
     """0: what the disk has."""
+    index_room_bytes: int
+    """Of the disk, not for the log: without room for its index a store cannot even give back what is garbage."""
 
 
 Applied = Callable[[list[Logged], Position], None]
@@ -102,6 +104,8 @@ class Committer:
         """Compaction has begun the last volume there is room for: nobody else may fill it up."""
         self._index_full = False
         """A batch is durable that the index has no room for: nothing is taken until it can be seen."""
+        self.waits_for_room = False
+        """Whether the index is waited for then; else the store fails, as whoever starts or stops it wants to know."""
         self.position = position
         self.failure = ""
         self.bulk_room_bytes = 0
@@ -161,10 +165,7 @@ class Committer:
         if self.failure or self._closing:
             raise StoreFailed(self.failure or "the store is closing")
         if self._index_full:
-            raise StoreFull(
-                "the disk has no room for this store's index",
-                hint="make some: the store goes on by itself then",
-            )
+            raise _no_room_for_index()
         length = sum(map(_record_bytes, records))
         if length > self.group_bytes_max():
             raise TooLarge(f"{length} bytes do not fit into one volume")
@@ -197,6 +198,7 @@ class Committer:
     async def close(self) -> None:
         """Write what is queued, then stop."""
         self._closing = True
+        self.waits_for_room = False
         self._wake.set()
         if self._running is not None:
             await asyncio.wait((self._running,))
@@ -212,8 +214,12 @@ class Committer:
         if not self.failure:
             self.failure = reason
             self._events.emit("store_failed", reason=reason)
+        self._reject_all(StoreFailed(self.failure))
+
+    def _reject_all(self, error: HoldfastError) -> None:
+        """Whatever is queued: none of it was written."""
         for group in (*self._copies, *self._control, *self._bulk):
-            _reject(group, StoreFailed(self.failure))
+            _reject(group, error)
         self._copies.clear()
         self._control.clear()
         self._bulk.clear()
@@ -239,7 +245,8 @@ class Committer:
         return self._volumes.unused_bytes(self.position) > self._volumes.volume_bytes // 2
 
     def _free_bytes(self) -> int:
-        free, limit = self._disk.free_bytes(), self._settings.capacity_bytes
+        free = max(0, self._disk.free_bytes() - self._settings.index_room_bytes)
+        limit = self._settings.capacity_bytes
         return min(free, max(0, limit - self._volumes.made_bytes)) if limit else free
 
     def _admit_bulk(self, length: int, extra_bytes: int) -> None:
@@ -316,27 +323,29 @@ class Committer:
         await self._disk.commit(volume_name(volume), position.offset, batch.buffers)
         if self.failure:  # the index broke meanwhile, and what it has is not worth adding to
             raise StoreFailed(self.failure)
-        self.position = after(position, batch)
-        await self._make_visible(logged)
+        position = after(position, batch)
+        await self._make_visible(logged, position)
+        self.position = position  # not before: up to here, others are told, everything can be seen
         for group in groups:
             if not group.done.done():
                 group.done.set_result(None)
         self.measure()
         self._ask_for_spare()
 
-    async def _make_visible(self, logged: list[Logged]) -> None:
+    async def _make_visible(self, logged: list[Logged], position: Position) -> None:
         """However long it takes: nobody is answered before, and nothing younger is written."""
         while True:
             try:
-                self._apply(logged, self.position)
+                self._apply(logged, position)
                 break
             except IndexFull as error:
                 if not self._index_full:
                     self._index_full = True
                     self._events.emit("index_full", reason=str(error))
+                    self._reject_all(_no_room_for_index())
+            if not self.waits_for_room or self.failure:
+                raise StoreFailed(self.failure or "the disk has no room for this store's index")
             await asyncio.sleep(INDEX_RETRY_S)
-            if self._closing or self.failure:
-                raise StoreFailed(self.failure or "the store is closing, and its index has no room")
         if self._index_full:
             self._index_full = False
             self._events.emit("index_has_room")
@@ -409,6 +418,12 @@ def _record_bytes(record: Pending) -> int:
 def _only_for_compaction() -> StoreFull:
     return StoreFull(
         "the room left on this store is only enough to compact it", hint="add nodes or enlarge the disk"
+    )
+
+
+def _no_room_for_index() -> StoreFull:
+    return StoreFull(
+        "the disk has no room for this store's index", hint="make some: the store goes on by itself then"
     )
 
 
