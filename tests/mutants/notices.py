@@ -14,6 +14,60 @@ _TEST_NOTICES: Final = "tests/unit/test_notices.py"
 
 MUTANTS: Final = (
     Mutant(
+        "named-by-who-is-gone",
+        "a steward that reads its own feed takes for granted that heal has made again what a replaced store had sealed",
+        (Edit("node/holdfast_node/services/wards.py", "key, up, fresh=True))", "key, up))"),),
+        "tests/unit/test_long_uploads.py",
+    ),
+    Mutant(
+        "early-parts-forgotten",
+        "an upload is acked whose early parts are not within reach any more",
+        (
+            Edit(
+                "node/holdfast_node/services/put.py",
+                "elif len(manifest.parts) > 1:",
+                "elif len(manifest.parts) > 99:",
+            ),
+        ),
+        "tests/unit/test_long_uploads.py",
+    ),
+    Mutant(
+        "other-bytes-acked",
+        "a repeated put is told of the bytes it brought, not of those that are stored",
+        (
+            Edit(
+                "node/holdfast_node/services/put.py",
+                "await self._applied(write.place, outcome.version) or manifest",
+                "manifest",
+            ),
+        ),
+        "tests/unit/test_put_outcomes.py",
+    ),
+    Mutant(
+        "young-and-gone",
+        "a list older than a bucket proves that the bucket is gone",
+        (
+            Edit(
+                "node/holdfast_node/services/bucket_book.py",
+                "self._list(max(since_s, now_s - CLOSED_AGE_S))",
+                "self._list(now_s - CLOSED_AGE_S)",
+            ),
+        ),
+        "tests/unit/test_bucket_book.py",
+    ),
+    Mutant(
+        "kept-versions-weigh-nothing",
+        "a page of copies is measured by heads alone",
+        (
+            Edit(
+                "node/holdfast_node/services/log/register_reader.py",
+                "size += len(self._log.bodies.encode(copy))",
+                "size += len(copy.head)",
+            ),
+        ),
+        "tests/unit/test_store.py",
+    ),
+    Mutant(
         "degraded-untold",
         "a degraded write is acknowledged although its steward may not know",
         (

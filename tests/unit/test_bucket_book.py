@@ -94,3 +94,19 @@ def test_an_open_bucket_without_a_record_is_not_gone() -> None:
         assert await book.facts(ID) is None
 
     play(Listed(), story, closed=False)
+
+
+def test_a_bucket_younger_than_the_list_is_not_gone_because_its_door_was_closed_for_a_moment() -> None:
+    """It was made after the list, and its deletion was given up: somebody had written to it."""
+    listed, closed = Listed(), set[BucketId]()
+
+    async def main() -> None:
+        book = BucketBook(listed, lambda bucket: bucket in closed)
+        assert await book.facts(ID) is None
+        listed.buckets.append(RECORD)
+        closed.add(ID)
+        assert not await book.is_gone(ID)
+        closed.clear()
+        assert not await book.is_gone(ID)
+
+    asyncio.run(main())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast_node.core.api import Call
+from holdfast_node.core.api import Call, PutOptions
 from holdfast_node.core.errors import (
     DeadlineExceeded,
     InvalidArgument,
@@ -154,5 +154,21 @@ def test_an_undelete_is_refused_while_the_loss_of_one_store_would_undo_it() -> N
         with pytest.raises(Unavailable, match="4 of 6 shards"):
             await small.call("n3", lambda c: c.undelete(BUCKET, b"k", version, Call()))
         assert await small.get(b"k") == payload_of(700)
+
+    run_story(story)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_repeated_request_tells_of_the_bytes_that_are_stored(size: int) -> None:
+    """The first answer was lost, and the source gives other bytes now: the receipt is of the first ones, so that
+    whoever compares it with what was sent sees that they differ."""
+
+    async def story(small: SmallCluster) -> None:
+        era = small.node("n1").cartographer.era
+        options = PutOptions(call=Call(request_id=RequestId(b"r" * 16), stamp=era))
+        first = await small.put(b"k", payload_of(size), options=options)
+        again = await small.put(b"k", payload_of(size + 1)[::-1], options=options)
+        assert (again.version, again.hash, again.size) == (first.version, first.hash, size)
+        assert await small.get(b"k") == payload_of(size)
 
     run_story(story)

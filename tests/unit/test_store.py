@@ -20,7 +20,7 @@ from holdfast_node.core.errors import (
     StoreFull,
     TooLarge,
 )
-from holdfast_node.core.head import Head, HeadKind
+from holdfast_node.core.head import Head, HeadKind, Retained
 from holdfast_node.core.ids import RESERVED_BUCKET, BootId, BucketId, StoreId, Version
 from holdfast_node.core.messages import ShardName
 from holdfast_node.core.records import (
@@ -31,8 +31,10 @@ from holdfast_node.core.records import (
     MapRecord,
     MapVoteRecord,
     PeerRecord,
+    RegisterRecord,
     StageRecord,
 )
+from holdfast_node.services.link.limits import BULK_FRAME_BYTES_MAX
 from holdfast_node.services.log import committer as committer_module
 from holdfast_node.services.log.volume import volume_name
 from holdfast_node.services.store import Entry, Store, StoreSettings
@@ -435,3 +437,31 @@ def test_a_head_that_cannot_be_decoded_is_refused_before_it_is_written() -> None
                 _ = store.append([Entry(bad)])
 
     run(scenario)
+
+
+def test_a_page_of_copies_fits_a_frame_whatever_its_versions_weigh() -> None:
+    """Deleted keys that keep versions with as much metadata as a caller may give them: their heads are tiny."""
+    bodies, settings = BODIES, StoreSettings(volume_bytes=8 << 20, batch_bytes_max=1 << 20)
+
+    async def story() -> None:
+        async with Bench().store(settings=settings) as store:
+            for number in range(64):
+                key = b"k%02d" % number
+                kept = [
+                    replace(stores.manifest(number * 100 + version), metadata=(("x", "y" * 8000),))
+                    for version in range(1, 9)
+                ]
+                await store.append([Entry(ManifestRecord(BUCKET, key, bodies.encode(each))) for each in kept])
+                retained = tuple(
+                    Retained(Version(8 - at), HeadKind.BLOB, each.blob_id, each.size, 0)
+                    for at, each in enumerate(reversed(kept))
+                )
+                head = bodies.encode(Head(Version(9), HeadKind.TOMBSTONE, retained=retained))
+                ballot = stores.ballot(9)
+                await store.append([Entry(RegisterRecord(BUCKET, key, 0, 0, ballot, ballot, head))])
+            page = await store.register_copies(frozenset({(0, 0)}), RESERVED_BUCKET, b"", 64)
+            assert page.copies
+            assert not page.complete
+            assert len(bodies.encode(page)) < BULK_FRAME_BYTES_MAX - 1024
+
+    run(story)

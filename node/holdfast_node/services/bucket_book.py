@@ -52,6 +52,8 @@ class BucketBook:
         self._closed: Final = closed
         self._known: dict[BucketId, BucketFacts] = {}
         self._gone: set[BucketId] = set()
+        self._closed_s: dict[BucketId, float] = {}
+        """Since when this store has been seen to have closed a bucket."""
         self._reading: Final = asyncio.Lock()
         self._listed_s = -math.inf
 
@@ -92,10 +94,16 @@ class BucketBook:
         if bucket in self._gone:
             return True
         if not self._closed(bucket):
+            self._closed_s.pop(bucket, None)
             return False
-        await self._list(asyncio.get_running_loop().time() - CLOSED_AGE_S)
+        now_s = asyncio.get_running_loop().time()
+        since_s = self._closed_s.setdefault(
+            bucket, now_s
+        )  # it was there then: a list of before may be older than it
+        await self._list(max(since_s, now_s - CLOSED_AGE_S))
         if bucket in self._known:
             return False
+        del self._closed_s[bucket]
         if len(self._gone) >= GONE_MAX:
             self._gone.clear()
         self._gone.add(bucket)

@@ -35,10 +35,11 @@ from holdfast_node.core.ids import (
     Era,
     RequestId,
     StoreId,
+    Version,
 )
 from holdfast_node.core.operation import Operation, OperationKind
 from holdfast_node.services.budget import Grant
-from holdfast_node.services.committing import commit_known
+from holdfast_node.services.committing import NOBODY, check_ack, commit_known, within_reach
 from holdfast_node.services.datapath import DataPath, KeyPlace, PartTarget
 from holdfast_node.services.intake import Intake
 from holdfast_node.services.margins import manifest_margin
@@ -47,6 +48,7 @@ from holdfast_node.services.staging import WholeStaging
 from holdfast_node.services.streaming import PartWriter
 from holdfast_node.services.striping import encode_stripe
 from holdfast_node.services.trail import Trail
+from holdfast_node.services.versions import retained_manifest
 
 STRIPES_AHEAD_MAX: Final = 8
 """Stripes of one put on their way at once; the coordinate budget bounds all puts together."""
@@ -55,7 +57,6 @@ CHUNKS_IN_FLIGHT: Final = 3
 """Chunks of an upload in memory beside its stripes: one being cut, one being received, and its bytes on the wire."""
 UPLOAD_BYTES: Final = CHUNKS_IN_FLIGHT * 4 * MIB
 """A place for an upload, until the size of its chunks is seen."""
-NOBODY: Final = StoreId(b"")
 """In a manifest, the holder of a shard that nobody sealed."""
 
 
@@ -249,11 +250,22 @@ class Putter:
         )
         if write.recoding is not None:
             await write.recoding.proven(manifest, staged.attempt.base)
+        elif len(manifest.parts) > 1:  # the first of them were sealed long ago
+            check_ack(self._path, write.place, within_reach(self._path, manifest))
         operation = operation_of(write, manifest, staged.attempt.base)
         outcome = await commit_known(self._path, write.place, manifest, staged.attempt, operation)
         if outcome.repeated:
             drop_unless_accepted(staged)
+            manifest = await self._applied(write.place, outcome.version) or manifest
         return result_of(self._path, write.place, manifest, outcome)
+
+    async def _applied(self, place: KeyPlace, version: Version) -> Manifest | None:
+        """What the first try of a repeated request wrote, whose bytes may have been others; None if it is gone."""
+        head = (await self._path.registers.read(place.pool, place.bucket, place.key)).head
+        if head.version == version:
+            return head.manifest
+        kept = [each for each in head.retained if each.version == version]
+        return await retained_manifest(self._path, place, kept[0]) if kept else None
 
 
 class _Upload:

@@ -10,12 +10,11 @@ from typing import Final
 
 from holdfast_node.core.api import Call, PutOptions, PutResult
 from holdfast_node.core.codes import parse_code
-from holdfast_node.core.errors import Evidence, Unavailable, VersionNotFound
+from holdfast_node.core.errors import Evidence, VersionNotFound
 from holdfast_node.core.head import Head, HeadKind, Manifest, Retained
-from holdfast_node.core.holders import ack_allowed
 from holdfast_node.core.ids import ID_BYTES, BlobId, Era, RequestId, StoreId
 from holdfast_node.core.messages import Holdings, LinkShards
-from holdfast_node.services.committing import commit_known
+from holdfast_node.services.committing import check_ack, commit_known
 from holdfast_node.services.datapath import DataPath, KeyPlace
 from holdfast_node.services.fanout import gather, replies
 from holdfast_node.services.put import Write, check_key, operation_of, part_of, result_of
@@ -50,7 +49,7 @@ class Undeleter:
             ),
             created_ms=path.clock.now_ms(),
         )
-        self._check_ack(place, manifest)
+        check_ack(path, place, manifest)
         write = Write(
             place=place,
             options=PutOptions(),
@@ -90,17 +89,6 @@ class Undeleter:
                 if kept.parts[name.part].holders[name.index] == store or name.index not in own:
                     own[name.index] = store
         return held
-
-    def _check_ack(self, place: KeyPlace, manifest: Manifest) -> None:
-        code = parse_code(manifest.code)
-        for number, part in enumerate(manifest.parts):
-            holders = {index: store for index, store in enumerate(part.holders) if store}
-            if not ack_allowed(self._path.topology, place.pool, holders, code):
-                raise Unavailable(
-                    f"{len(holders)} of {code.n} shards of part {number} are within reach",
-                    evidence=[Evidence(self._path.name(store), f"shard {i}") for i, store in holders.items()],
-                    hint="bring nodes back",
-                )
 
 
 def _chosen(head: Head, version: int) -> Retained:

@@ -345,7 +345,7 @@ class Looker:
     ) -> list[Ailing]:
         """Manifests keep the names of those who sealed the shards: of what has moved since, all is said to be away from
         home. So the stores are asked about these keys, and about no others."""
-        named = [(key, ailing_as_named(self._path, ward.partition, key, up)) for key in found]
+        named = [(key, ailing_as_named(self._path, ward.partition, key, up, fresh=True)) for key in found]
         suspects = [(key, ailing) for key, ailing in named if ailing is not None]
         if not suspects:
             return []

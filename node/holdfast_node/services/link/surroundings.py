@@ -10,11 +10,13 @@ from holdfast_node.core.errors import HoldfastError, InternalError
 from holdfast_node.core.messages import (
     CopyKeys,
     CopyRegisters,
+    FindShards,
     ListRegisters,
     MapPrepare,
     ReadCells,
     ReadCellsReply,
     ReadChanges,
+    ReadFloors,
     ReadMap,
     ReadRegister,
     ReadStatus,
@@ -46,6 +48,8 @@ LARGE_REPLIES = (
     ReadMap,
     MapPrepare,
     ReadStatus,
+    ReadFloors,
+    FindShards,
 )
 _ALWAYS_BULK = (*LARGE_REPLIES, StageCell, Seal)
 """A seal must not overtake its cells; the other replies may exceed a control frame."""

@@ -132,7 +132,7 @@ class RegisterReader:
             copy = await self._copy(*index_keys.register_of(record_key))
             if copy is None:
                 continue
-            size += len(copy.head) * (1 + len(copy.manifests))
+            size += len(self._log.bodies.encode(copy))
             if copies and size > COPIES_BYTES_MAX:
                 return RegisterCopies(tuple(copies), complete=False)
             copies.append(copy)
