@@ -246,7 +246,7 @@ def config_check(context: click.Context, /, *, path: Path | None, as_json: bool)
     session = session_of(context, as_json=as_json)
     chosen = path or session.local_root / CONFIG_NAME
     # The node is the one that knows; it is another program, so it is asked as one.
-    command = [sys.executable, "-m", "holdfast_node", "--config", str(chosen), "--check"]
+    command = [sys.executable, "-P", "-m", "holdfast_node", "--config", str(chosen), "--check"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
     if session.output.as_json:

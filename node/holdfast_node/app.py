@@ -115,6 +115,7 @@ class _App:
             keep_bytes=limits.keep_bytes,
             repair_bytes=limits.repair_bytes,
             scrub_cycle_s=self._config.scrub.cycle_s,
+            undo_seconds=self._config.undo.window_s,
             version=importlib.metadata.version("holdfast"),
         )
 

@@ -168,6 +168,38 @@ _OPERATION_RULES: Final = (
 
 _ATTEMPT_RULES: Final = (
     Mutant(
+        "rest-of-a-pipe",
+        "a pipe under a path is opened again after a failed try, and its rest taken for all of it",
+        (
+            Edit(
+                "client/holdfast/aio/sources.py", "self.rewindable = path.is_file()", "self.rewindable = True"
+            ),
+        ),
+        "tests/unit/test_careful_files.py",
+    ),
+    Mutant(
+        "nothing-yet-is-the-end",
+        "a file without anything to read now is taken for one that has ended",
+        (
+            Edit(
+                "client/holdfast/aio/sources.py", 'to_thread(self._read)) != b"":', "to_thread(self._read)):"
+            ),
+        ),
+        "tests/unit/test_careful_files.py",
+    ),
+    Mutant(
+        "anybodys-directories",
+        "a local cluster that cannot be made removes directories that were there before",
+        (Edit("client/holdfast/testing/local.py", "                self._refuse_what_is_there()\n", ""),),
+        "tests/unit/test_careful_files.py",
+    ),
+    Mutant(
+        "undo-window-unread",
+        "the undo window of the configuration file is checked and not used",
+        (Edit("node/holdfast_node/app.py", "            undo_seconds=self._config.undo.window_s,\n", ""),),
+        "tests/unit/test_careful_files.py",
+    ),
+    Mutant(
         "drop-after-failure",
         "staged shards are dropped after a failure although an accept was sent",
         (Edit(_PUT, "if not staged.attempt.accept_sent:", "if True:"),),

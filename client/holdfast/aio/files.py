@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
+
+NAME_CHARS: Final = 32
+"""Of the target's, in the name it is written under: four bytes each, and a name has 255."""
 
 
 class Writer:
     """Blocking. Leaving the block without `publish` removes what was written."""
 
     def __init__(self, target: Path) -> None:
+        if target.exists() and not target.is_file():
+            raise FileExistsError(
+                errno.EEXIST, "it is there, and no regular file to be replaced", str(target)
+            )
         self._target = target
-        descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:64]}.", suffix=".part", dir=target.parent)
+        descriptor, name = tempfile.mkstemp(
+            prefix=f".{target.name[:NAME_CHARS]}.", suffix=".part", dir=target.parent
+        )
         self._name = Path(name)
         self._published = False
         os.fchmod(descriptor, 0o666 & ~_umask())
@@ -43,9 +53,11 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        if not self._published:
-            self._name.unlink(missing_ok=True)
+        try:
+            self._file.close()
+        finally:  # closing writes what is left, and there may be no room for it
+            if not self._published:
+                self._name.unlink(missing_ok=True)
 
 
 def _umask() -> int:

@@ -48,12 +48,13 @@ class BytesSource:
 
 
 class PathSource:
-    rewindable = True
+    """A pipe under a path, such as `/dev/stdin`, cannot be read again: what is opened then is the rest of it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self.size = path.stat().st_size if path.is_file() else -1
+            self.rewindable = path.is_file()
+            self.size = path.stat().st_size if self.rewindable else -1
         except OSError as error:
             raise InvalidArgument(f"{path} cannot be read: {error.strerror}") from error
         if path.is_dir():
@@ -86,10 +87,19 @@ class FileSource:
     async def chunks(self) -> AsyncGenerator[Buffer, None]:
         if self.rewindable:
             self._file.seek(self._start)
-        while chunk := await asyncio.to_thread(self._file.read, READ_BYTES):
-            if isinstance(chunk, str):  # type: ignore[unreachable]
+        while (chunk := await asyncio.to_thread(self._read)) != b"":
+            if chunk is None:
+                raise InvalidArgument(
+                    "the file is open without blocking, and has nothing to read now: that is not its end",
+                    hint="os.set_blocking(file.fileno(), True)",
+                )
+            if isinstance(chunk, str):
                 raise InvalidArgument("the file is open as text", hint="open it with mode 'rb'")
             yield chunk
+
+    def _read(self) -> bytes | str | None:
+        """What files give that are open otherwise than their type says is told, not taken for the end."""
+        return self._file.read(READ_BYTES)
 
 
 class IteratorSource:

@@ -42,6 +42,7 @@ CHANNEL_OPTIONS: Final[Sequence[tuple[str, int]]] = (
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
     # Otherwise gRPC widens its windows and reads ahead of the caller, in memory nobody counts.
     ("grpc.http2.bdp_probe", 0),
 )

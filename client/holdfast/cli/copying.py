@@ -7,7 +7,7 @@ writes it back. A key that would leave the target directory, or is no file name,
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,7 +56,7 @@ def _up(client: Client, output: Output, source: Path, target: Place, recursive: 
         tally.blobs = 1
         return tally
     with bar(output, str(source)) as progress:
-        for path in _files(source):
+        for path in _files(source, unreadable=lambda error: tally.fail(str(error.filename), error)):
             relative = path.relative_to(source).as_posix()
             try:
                 tally.bytes += bucket.put(_join(target.key, relative), path).size
@@ -98,6 +98,7 @@ def _across(client: Client, output: Output, source: Place, target: Place, recurs
     bucket = client.bucket(source.bucket)
     if not recursive:
         key = target.key or source.key
+        key += source.key.rsplit("/", 1)[-1] if key.endswith("/") else ""
         return Tally(1, bucket.copy(source.key, key, bucket=target.bucket).size)
     tally = Tally()
     with bar(output, str(source)) as progress:
@@ -121,9 +122,10 @@ def _stop_if_lost(error: Error | OSError) -> None:
         raise error
 
 
-def _files(root: Path) -> Iterator[Path]:
-    """Regular files, in a stable order; links are followed for files and not for directories."""
-    for folder, folders, names in os.walk(root):
+def _files(root: Path, *, unreadable: Callable[[OSError], None]) -> Iterator[Path]:
+    """Regular files, in a stable order; links are followed for files and not for directories. Directories that are
+    `unreadable` are told of."""
+    for folder, folders, names in os.walk(root, onerror=unreadable):
         folders.sort()
         for name in sorted(names):
             path = Path(folder, name)

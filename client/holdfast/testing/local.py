@@ -99,6 +99,7 @@ class LocalCluster:
         with state.locked(self.root):
             fresh = not self.exists
             if fresh:
+                self._refuse_what_is_there()
                 layout = layouts.build(self._shape, self.root, layouts.cluster_name(self.root))
                 self.config_path.write_text(layouts.to_toml(layout, volume=self._shape.volume))
             try:
@@ -286,6 +287,16 @@ class LocalCluster:
     ) -> None:
         self.close()
 
+    def _refuse_what_is_there(self) -> None:
+        """Whatever a cluster would write to, and what is removed again if it cannot be made."""
+        names = ["logs", *(f"n{number + 1}" for number in range(self._shape.nodes))]
+        found = [name for name in names if (self.root / name).exists()]
+        if found:
+            raise LocalRefused(
+                f"{self.root} has no {CONFIG_NAME}, but {', '.join(found)}: they may be a cluster's whose file is gone",
+                hint="choose another --dir, or bring the file back",
+            )
+
     def _remove(self) -> None:
         nodes = self.layout.nodes
         self._kill(nodes)
@@ -325,7 +336,7 @@ class LocalCluster:
     def _command(self, node: Node) -> list[str]:
         leash = ["holdfast.testing.leash", NODE_MODULE] if self._leash is not None else [NODE_MODULE]
         config = ["--config", str(self.config_path), "--node", node.name]
-        return [sys.executable, "-m", *leash, *config, "--format-if-empty"]
+        return [sys.executable, "-P", "-m", *leash, *config, "--format-if-empty"]
 
     def _wait_answering(self, started: Sequence[tuple[Node, Process]]) -> None:
         deadline = time.monotonic() + READY_WAIT_S

@@ -67,8 +67,8 @@ def _count(low: int, high: int, example: int) -> Leaf:
     return Leaf(expected, str(example), parse)
 
 
-PARTITIONS_MAX: Final = 65536
-"""More would make the map too large to send around: 64 Ki partitions of 32 homes are 2 Mi references."""
+PARTITIONS_MAX: Final = 4096
+"""More would make the map too large to send around (`core.seed`)."""
 
 
 def _power_of_two(raw: object) -> object:

@@ -157,8 +157,10 @@ class Buckets:
         blobs: BlobIo,
         listing: Listing,
         path: DataPath,
+        undo_seconds_default: int = UNDO_SECONDS_DEFAULT,
     ) -> None:
         self._blobs: Final = blobs
+        self._undo_seconds_default: Final = undo_seconds_default
         self._listing: Final = listing
         self._links: Final = path.links
         self._registers: Final = path.registers
@@ -298,7 +300,7 @@ class Buckets:
         """Raises `AlreadyExists` unless `exist_ok`, which returns what is there, whatever its settings."""
         check_name(name)
         topology = current_topology(self._maps)
-        undo = UNDO_SECONDS_DEFAULT if undo_seconds == -1 else undo_seconds
+        undo = self._undo_seconds_default if undo_seconds == -1 else undo_seconds
         _check_undo(undo)
         bucket = Bucket(
             name=name,

@@ -19,7 +19,7 @@ from holdfast_node.services.admin import Admin, AdminServices
 from holdfast_node.services.ballots import Ballots
 from holdfast_node.services.blobs import Blobs
 from holdfast_node.services.bucket_book import BucketBook
-from holdfast_node.services.buckets import Buckets
+from holdfast_node.services.buckets import UNDO_SECONDS_DEFAULT, Buckets
 from holdfast_node.services.budget import Budget, CoordinateMemory
 from holdfast_node.services.cartographer import Cartographer
 from holdfast_node.services.closed_doors import ClosedDoors
@@ -68,6 +68,7 @@ class NodeSettings:
     repair_bytes: int
     scrub_cycle_s: float
     version: str
+    undo_seconds: int = UNDO_SECONDS_DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +189,7 @@ class Node:
             blobs=self.blobs,
             listing=self.listing,
             path=self.path,
+            undo_seconds_default=settings.undo_seconds,
         )
         self.bucket_book = BucketBook(self.buckets, self.store.bucket_closing)
         self.closed_doors = ClosedDoors(self.buckets)
