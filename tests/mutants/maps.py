@@ -125,10 +125,10 @@ _VOTES: Final = (
         (
             Edit(
                 _CARTOGRAPHER,
-                "                await self.ports.store.append([Entry(MapRecord(map=encoded))])\n"
+                "                await self.ports.store.append([Entry(MapRecord(encoded, decided.epoch))])\n"
                 "                self._take(decided, encoded)\n",
                 "                self._take(decided, encoded)\n"
-                "                await self.ports.store.append([Entry(MapRecord(map=encoded))])\n",
+                "                await self.ports.store.append([Entry(MapRecord(encoded, decided.epoch))])\n",
             ),
         ),
         _TEST_CARTOGRAPHER,
@@ -350,6 +350,30 @@ _LIVES: Final = (
             ),
         ),
         "tests/unit/test_introductions.py",
+    ),
+    Mutant(
+        "votes-kept-for-ever",
+        "votes on maps are kept after a map was adopted",
+        (
+            Edit(
+                "node/holdfast_node/services/cartographer.py",
+                "MapRecord(encoded, decided.epoch)",
+                "MapRecord(encoded)",
+            ),
+        ),
+        _TEST_CARTOGRAPHER,
+    ),
+    Mutant(
+        "vote-forgotten-too-soon",
+        "a vote on the map after the adopted one is forgotten",
+        (
+            Edit(
+                "node/holdfast_node/services/log/tables.py",
+                'int.from_bytes(key, "big") <= epoch]',
+                'int.from_bytes(key, "big") <= epoch + 1]',
+            ),
+        ),
+        "tests/unit/test_store.py",
     ),
     Mutant(
         "rollback-outlived",

@@ -14,6 +14,18 @@ _TEST_NOTICES: Final = "tests/unit/test_notices.py"
 
 MUTANTS: Final = (
     Mutant(
+        "worker-dies",
+        "a background worker ends for good at the first mistake in its work",
+        (
+            Edit(
+                "node/holdfast_node/services/worker.py",
+                "        except Exception as error:  # noqa: BLE001",
+                "        except ZeroDivisionError as error:  # noqa: BLE001",
+            ),
+        ),
+        "tests/unit/test_worker.py",
+    ),
+    Mutant(
         "named-by-who-is-gone",
         "a steward that reads its own feed takes for granted that heal has made again what a replaced store had sealed",
         (Edit("node/holdfast_node/services/wards.py", "key, up, fresh=True))", "key, up))"),),

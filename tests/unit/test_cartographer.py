@@ -57,6 +57,19 @@ def test_concurrent_changes_all_happen_each_in_its_own_epoch(number: int) -> Non
     play(story, number=number)
 
 
+def test_votes_are_kept_for_the_next_map_only() -> None:
+    async def story(atlas: Atlas) -> None:
+        await founded(atlas)
+        for _ in range(10):
+            await atlas.run("n1", lambda c: c.change(raise_era))
+        for name in ("n1", "n2"):
+            store, epoch = atlas[name].process.store, atlas[name].cartographer.epoch
+            assert epoch >= 10
+            assert [await store.map_vote(each) for each in range(1, epoch + 1)] == [None] * epoch
+
+    play(story)
+
+
 def test_raising_the_era_that_was_seen_happens_once() -> None:
     async def story(atlas: Atlas) -> None:
         await founded(atlas)

@@ -439,6 +439,26 @@ def test_a_head_that_cannot_be_decoded_is_refused_before_it_is_written() -> None
     run(scenario)
 
 
+@pytest.mark.parametrize("index", ["kept", "lost"])
+def test_votes_on_maps_are_forgotten_with_the_map_they_led_to(index: str) -> None:
+    """Each holds a whole map, and there is one for each epoch there ever was."""
+
+    async def scenario() -> None:
+        bench = Bench()
+        async with bench.store() as store:
+            for epoch in range(1, 30):
+                await store.append([Entry(MapVoteRecord(epoch, stores.ballot(1), None, b"a map"))])
+                await store.append([Entry(MapRecord(b"a map", epoch - 1))])
+        if index == "lost":
+            bench.forget_index()
+        async with bench.store() as store:
+            votes = [await store.map_vote(epoch) for epoch in range(1, 30)]
+            assert votes[:-1] == [None] * 28
+            assert votes[-1] is not None, "its map is not adopted"
+
+    run(scenario)
+
+
 def test_a_page_of_copies_fits_a_frame_whatever_its_versions_weigh() -> None:
     """Deleted keys that keep versions with as much metadata as a caller may give them: their heads are tiny."""
     bodies, settings = BODIES, StoreSettings(volume_bytes=8 << 20, batch_bytes_max=1 << 20)

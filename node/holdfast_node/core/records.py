@@ -127,9 +127,11 @@ class DropRecord:
 
 @dataclass(frozen=True, slots=True)
 class MapRecord:
-    """A map this store adopted. Key: empty (the newest wins)."""
+    """A map this store adopted. Key: empty (the newest wins). Votes up to its `epoch` are over, and forgotten: nobody
+    can be asked for them again. 0: not said."""
 
     map: bytes
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)

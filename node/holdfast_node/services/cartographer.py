@@ -127,7 +127,7 @@ class Cartographer:
                     return
                 await self._bind(decided)
                 validate(self._topology.map if self._topology is not None else None, decided)
-                await self.ports.store.append([Entry(MapRecord(map=encoded))])
+                await self.ports.store.append([Entry(MapRecord(encoded, decided.epoch))])
                 self._take(decided, encoded)
         except (IntegrityError, Refused) as error:
             self.invalid_maps += 1

@@ -112,7 +112,7 @@ class Membership:
         while True:
             try:
                 await self._introduce_all()
-            except ClusterError as error:
+            except HoldfastError as error:
                 self._events.emit("introduction_failed", error=str(error))
             unsettled = self.may_vote() and not self._stranger
             interval = UNSETTLED_INTERVAL_S if unsettled else SETTLED_INTERVAL_S

@@ -50,6 +50,9 @@ async def run_forever(worker: Worker, wake: asyncio.Event, idle_s: float, *, eve
         except HoldfastError as error:
             events.emit("worker_failed", worker=worker.name, error=str(error))
             work = Work.IDLE
+        except Exception as error:  # noqa: BLE001 - a mistake of ours, which a node outlives with all its workers
+            events.emit("task_failed", task=worker.name, error=repr(error))
+            work = Work.IDLE
         if work is Work.BUSY:
             await asyncio.sleep(0)
             continue

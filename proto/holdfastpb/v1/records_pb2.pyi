@@ -345,16 +345,20 @@ class MapRecord(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MAP_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     map: _builtins.bytes
     """an encoded ClusterMap"""
+    epoch: _builtins.int
+    """of it: votes on it and on earlier ones are not needed any more; 0: not said"""
     def __init__(
         self,
         *,
         map: _builtins.bytes = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["map", b"map"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "map", b"map"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ from holdfast_node.core.index_keys import (
 from holdfast_node.core.index_overlay import Rows
 from holdfast_node.core.index_rows import Location, Logged
 from holdfast_node.core.log_format import Position, Record, decode_position, encode_position
-from holdfast_node.core.records import RegisterRecord
+from holdfast_node.core.records import MapRecord, RecordType, RegisterRecord
 from holdfast_node.ports import Bodies, Index, IndexBroken
 from holdfast_node.services.log.tables import Tables
 
@@ -174,6 +174,9 @@ class Indexer:
                 self.rotten.discard(entry.key)
                 self.forgotten.discard(entry.key)
             self._keep(entry.key, entry.body, sequence=entry.sequence, flags=entry.flags)
+            if isinstance(entry.body, MapRecord):
+                for key in self.tables.forget_votes(entry.body.epoch):
+                    rows.delete(SMALL_ROWS[RecordType.MAP_VOTE] + key)
 
     def _keep(self, key: bytes, body: RecordBody, *, sequence: int, flags: int) -> None:
         if isinstance(body, SmallBody):

@@ -109,6 +109,14 @@ class Tables:
             )
         return self._find(MapVoteRecord, epoch.to_bytes(8, "big"))
 
+    def forget_votes(self, epoch: int) -> list[bytes]:
+        """Those up to this epoch, in which a map was adopted. Returns their keys."""
+        votes = self._rows[MapVoteRecord]
+        over = [key for key in votes if int.from_bytes(key, "big") <= epoch]
+        for key in over:
+            del votes[key]
+        return over
+
     def store_time_s(self) -> int:
         found = self._find(StoreTimeRecord, b"")
         return found.seconds if found is not None else 0
