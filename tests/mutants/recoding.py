@@ -27,6 +27,12 @@ _TEST_SIM: Final = "tests/sim/test_recoding.py"
 _ANY: Final = "isinstance(prepare, Prepare)"
 MUTANTS: Final = (
     Mutant(
+        "silent-store-is-proof",
+        "new shards at stores that do not answer count as read back",
+        (Edit(_RECODING, "if unproven or not made.in_order:", "if not made.in_order:"),),
+        _TEST_SIM,
+    ),
+    Mutant(
         "new-homes-see-too-little",
         "fewer homes take over at once though as many as a listing asks may all have missed a write",
         (

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -11,13 +13,13 @@ import pytest
 from holdfast_node.core.api import Condition, Margin
 from holdfast_node.core.errors import InvalidArgument, Refused
 from holdfast_node.core.head import Ballot, Manifest
-from holdfast_node.core.ids import StoreId
+from holdfast_node.core.ids import BlobId, StoreId
 from holdfast_node.core.node_changes import CancelChange, DrainNodes, RecodePool
 from holdfast_node.services.admin import Admin
-from holdfast_node.services.datapath import KeyPlace
+from holdfast_node.services.datapath import DataPath, KeyPlace
 from holdfast_node.services.foreground import QUIET_S
 from holdfast_node.services.get import READER_IDLE_S
-from holdfast_node.services.mending import Census, Mended, Mender
+from holdfast_node.services.mending import Census, Mended, Mender, take_census
 from tests.sim.client import Coordinator, SimClient
 from tests.sim.cluster import Machine, Topology
 from tests.sim.history import content_bytes
@@ -176,6 +178,41 @@ def test_nothing_is_pointed_at_that_does_not_read_back_or_survives_less(
         await settled(stage)
         assert await codes(stage) == {"rs:6+3"}
         await everything_reads_back(stage)
+
+    stage.play(story)
+
+
+def test_shards_at_stores_that_do_not_answer_now_are_not_proven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were sealed there a moment ago; nobody has read them back, and without them the blob may survive less."""
+    stage = Stage(topology=NINE)
+    mend = Mender.mend
+    poor = Mended(margin=Margin((("node", 0), ("host", 0), ("san", 0)), full=False))
+
+    async def story() -> None:
+        await fill(stage)
+        with monkeypatch.context() as patch:
+
+            async def judged(
+                self: Mender,
+                place: KeyPlace,
+                manifest: Manifest,
+                census: Census,
+                *,
+                base: Ballot | None,
+                deep: bool,
+            ) -> Mended:
+                return poor if deep else await mend(self, place, manifest, census, base=base, deep=deep)
+
+            async def silent(path: DataPath, seeds: Sequence[BlobId]) -> Census:
+                return replace(await take_census(path, seeds), silent=frozenset(path.topology.stores))
+
+            patch.setattr(Mender, "mend", judged)
+            patch.setattr("holdfast_node.services.recoding.take_census", silent)
+            assert (await change(stage, RecodePool("main", "rs:6+3"))).applied
+            await asyncio.sleep(30.0)
+            assert await codes(stage) == {"rs:4+2"}
+        await settled(stage)
+        assert await codes(stage) == {"rs:6+3"}
 
     stage.play(story)
 

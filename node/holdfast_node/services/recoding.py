@@ -63,7 +63,8 @@ class Recoder:
             made = await self._mender.mend(place, new, found, base=base, deep=True)
             if made.failed or not self._path.topology.is_current(place.pool, new.code):
                 raise Unavailable(made.failed or "the pool's code has changed again")
-            if not made.in_order:
+            unproven = any(store in found.silent for part in new.parts for store in part.holders)
+            if unproven or not made.in_order:
                 _refuse_less(before, made.margin)
             result.margin = made.margin
             result.shards_made = sum(map(len, (part.holders for part in new.parts)))
