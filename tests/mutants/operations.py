@@ -168,6 +168,30 @@ _OPERATION_RULES: Final = (
 
 _ATTEMPT_RULES: Final = (
     Mutant(
+        "readers-time-counts",
+        "the time a reader takes for what it was given counts as a node's silence",
+        (
+            Edit(
+                "client/holdfast/aio/downloads.py",
+                "        self._course.waited(self._transport.now() - self._given_at)\n",
+                "",
+            ),
+        ),
+        "tests/unit/test_sdk_retry.py",
+    ),
+    Mutant(
+        "sources-time-counts",
+        "the time a source takes for its next bytes counts as a node's silence",
+        (
+            Edit(
+                "client/holdfast/aio/uploads.py",
+                "            course.waited(self._transport.now() - asked_at)\n",
+                "",
+            ),
+        ),
+        "tests/unit/test_sdk_retry.py",
+    ),
+    Mutant(
         "rest-of-a-pipe",
         "a pipe under a path is opened again after a failed try, and its rest taken for all of it",
         (

@@ -63,6 +63,15 @@ def test_time_runs_from_the_last_progress() -> None:
         failing.failed(GONE, sent=True, now=19.6, jitter=0.0)
 
 
+def test_the_callers_own_time_counts_for_no_node() -> None:
+    going = course()
+    before = going.attempt_timeout_s(9.0)
+    going.waited(1000.0)
+    assert going.attempt_timeout_s(1009.0) == before
+    again = going.failed(holdfast.Unavailable("no"), sent=False, now=1009.0, jitter=0.0)
+    assert again.how is Next.RETRY
+
+
 def test_moving_again_what_moved_before_does_not_reset_the_count() -> None:
     failing = course(attempts=3)
     for _ in range(2):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -241,6 +242,27 @@ def test_bytes_sent_once_more_do_not_prolong_a_put_that_gets_nowhere(servers: Ru
         bucket = client.create_bucket("b")
         with pytest.raises(holdfast.OutcomeUnknown, match="nothing moved for"):
             bucket.put("k", b"x" * 100_000)
+
+
+def test_a_reader_and_a_source_take_the_time_they_want(servers: Running) -> None:
+    """As long as a whole call may take without anything moving, in the middle of one, and then a node fails, too."""
+    timeout, data = holdfast.Timeout(connect=1.0, idle=1.0, total=0.5), bytes(range(256)) * 40_000
+    pause = threading.Event().wait
+
+    def slowly() -> Iterator[bytes]:
+        for at in range(0, len(data), 5_000_000):
+            yield data[at : at + 5_000_000]
+            pause(0.7)
+
+    with holdfast.connect(servers.endpoints, timeout=timeout) as client:
+        bucket = client.create_bucket("b")
+        assert bucket.put("k", slowly()).size == len(data)
+        every(servers, "Get", Fault(at_bytes=5_000_000))
+        found = bytearray()
+        for chunk in bucket.get("k").iter():
+            pause(0.7 if not found else 0.0)
+            found += chunk
+    assert found == data
 
 
 def test_giving_up_says_who_answered_what(servers: Running, bucket: holdfast.Bucket) -> None:

@@ -32,6 +32,7 @@ class Stream:
         self._course = transport.course(write=False)
         self._call: GetCall | None = None
         self._endpoint = ""
+        self._given_at = transport.now()
 
     async def open(self) -> BlobInfo:
         """The header of the stream; tried until it comes."""
@@ -39,12 +40,22 @@ class Stream:
             try:
                 peer = await self._transport.peer()
                 self._endpoint = peer.endpoint
-                return await self._open(peer)
+                info = await self._open(peer)
+                self._given_at = self._transport.now()
+                return info
             except Error as error:
                 await self._failed(error)
 
     async def next(self) -> bytes:
-        """The next bytes, b"" after the last. A range is as right as its cells, a whole blob also as its hash."""
+        """The next bytes, b"" after the last. A range is as right as its cells, a whole blob also as its hash. However
+        long the caller took since the last ones: a stream that the node has ended meanwhile goes on where it was."""
+        self._course.waited(self._transport.now() - self._given_at)
+        try:
+            return await self._given()
+        finally:
+            self._given_at = self._transport.now()
+
+    async def _given(self) -> bytes:
         while not self._download.done:
             try:
                 if self._call is None:

@@ -75,7 +75,13 @@ class Upload:
 
     async def _stream(self, call: PutCall, course: Course, sent: Digest, identity: blob_pb2.Call) -> None:
         await self._write(call, course, self._wanted.message(identity))
-        async for chunk in self._messages():
+        messages = self._messages()
+        while True:
+            asked_at = self._transport.now()
+            chunk = await anext(messages, None)
+            course.waited(self._transport.now() - asked_at)
+            if chunk is None:
+                break
             sent.update(chunk)
             await self._write(call, course, blob_pb2.PutRequest(chunk=chunk))
             self._note_moved(course, sent.size)

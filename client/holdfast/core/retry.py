@@ -123,6 +123,10 @@ class Course:
         self._progress_at = now
         self._failures = 0
 
+    def waited(self, seconds: float) -> None:
+        """So long the caller, or the source of its bytes, had the next step: it counts for no node."""
+        self._progress_at += seconds
+
     def attempt_timeout_s(self, now: float) -> float:
         """For how long one attempt may see nothing happen."""
         total = self._timeout.total
