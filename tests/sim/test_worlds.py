@@ -61,7 +61,7 @@ def test_a_world_that_goes_wrong_shrinks_to_a_file_that_goes_wrong(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(acceptance, "_bar", _nothing_stands_in_the_way)
-    monkeypatch.setattr("tests.sim.shrink.WORLDS_MAX", 12)  # enough to see it at work
+    monkeypatch.setattr("tests.sim.shrink.WORLDS_MAX", 5)  # enough to see it at work
     trouble = Trouble(messages=True, partition=True, crash=True, pause=True)
     for seed in range(12):
         plan = replace(Plan.drawn(seed), trouble=trouble, clients=4, keys=2, rounds=10, patience_s=120.0)

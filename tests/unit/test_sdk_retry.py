@@ -257,7 +257,7 @@ def test_a_reader_and_a_source_take_the_time_they_want(servers: Running) -> None
     with holdfast.connect(servers.endpoints, timeout=timeout) as client:
         bucket = client.create_bucket("b")
         assert bucket.put("k", slowly()).size == len(data)
-        every(servers, "Get", Fault(at_bytes=5_000_000))
+        every(servers, "Get", Fault(at_bytes=1))
         found = bytearray()
         for chunk in bucket.get("k").iter():
             pause(0.7 if not found else 0.0)
