@@ -230,8 +230,8 @@ MUTANTS: Final = (
         (
             Edit(
                 _BOOK,
-                "        if not self._closed(bucket):\n            return False\n",
-                "",
+                "        if not self._closed(bucket):\n            self._closed_s",
+                "        if False:\n            self._closed_s",
             ),
         ),
         _TEST,

@@ -154,8 +154,8 @@ _DURABILITY: Final = (
         (
             Edit(
                 _STORE,
-                "        await self._write_superblock(self.superblock)\n        _ = self._tasks",
-                "        _ = self._tasks",
+                "        await self._write_superblock(self.superblock)\n        self._committer",
+                "        self._committer",
             ),
         ),
         _TEST_OPENING,

@@ -27,8 +27,8 @@ MUTANTS: Final = (
         (
             Edit(
                 _COMMITTER,
-                "            await asyncio.sleep(INDEX_RETRY_S)\n            if self._closing",
-                "            return\n            if self._closing",
+                "            await asyncio.sleep(INDEX_RETRY_S)\n        if self._index_full",
+                "            return\n        if self._index_full",
             ),
         ),
         _TEST_ROOM,
@@ -52,8 +52,8 @@ MUTANTS: Final = (
         (
             Edit(
                 _COMMITTER,
-                "        if self._index_full:\n            raise StoreFull(",
-                "        if False:\n            raise StoreFull(",
+                "        if self._index_full:\n            raise _no_room",
+                "        if False:\n            raise _no_room",
             ),
         ),
         _TEST_ROOM,

@@ -421,7 +421,7 @@ _PLACES: Final = (
     Mutant(
         "undelete-unchecked",
         "an undelete is acked however few shards are left",
-        (Edit(_UNDELETE, "        self._check_ack(place, manifest)\n", ""),),
+        (Edit(_UNDELETE, "        check_ack(path, place, manifest)\n", ""),),
         _TEST_OUTCOMES,
     ),
 )

@@ -97,13 +97,12 @@ class BucketBook:
             self._closed_s.pop(bucket, None)
             return False
         now_s = asyncio.get_running_loop().time()
-        since_s = self._closed_s.setdefault(
-            bucket, now_s
-        )  # it was there then: a list of before may be older than it
+        # It was there when it was closed: a list of before may be older than the bucket.
+        since_s = self._closed_s.setdefault(bucket, now_s)
         await self._list(max(since_s, now_s - CLOSED_AGE_S))
         if bucket in self._known:
             return False
-        del self._closed_s[bucket]
+        self._closed_s.pop(bucket, None)
         if len(self._gone) >= GONE_MAX:
             self._gone.clear()
         self._gone.add(bucket)
