@@ -141,6 +141,18 @@ def test_cancelled_on_the_way_everything_goes_back() -> None:
     stage.play(story)
 
 
+def judge(patch: pytest.MonkeyPatch, found: Mended) -> None:
+    """Say this of every new blob that is read back."""
+    mend = Mender.mend
+
+    async def judged(
+        self: Mender, place: KeyPlace, manifest: Manifest, census: Census, *, base: Ballot | None, deep: bool
+    ) -> Mended:
+        return found if deep else await mend(self, place, manifest, census, base=base, deep=deep)
+
+    patch.setattr(Mender, "mend", judged)
+
+
 @pytest.mark.parametrize(
     "found",
     [
@@ -154,24 +166,11 @@ def test_nothing_is_pointed_at_that_does_not_read_back_or_survives_less(
     found: Mended, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage = Stage(topology=NINE)
-    mend = Mender.mend
 
     async def story() -> None:
         await fill(stage)
         with monkeypatch.context() as patch:
-
-            async def judged(
-                self: Mender,
-                place: KeyPlace,
-                manifest: Manifest,
-                census: Census,
-                *,
-                base: Ballot | None,
-                deep: bool,
-            ) -> Mended:
-                return found if deep else await mend(self, place, manifest, census, base=base, deep=deep)
-
-            patch.setattr(Mender, "mend", judged)
+            judge(patch, found)
             assert (await change(stage, RecodePool("main", "rs:6+3"))).applied
             await asyncio.sleep(30.0)
             assert await codes(stage) == {"rs:4+2"}
@@ -185,28 +184,16 @@ def test_nothing_is_pointed_at_that_does_not_read_back_or_survives_less(
 def test_shards_at_stores_that_do_not_answer_now_are_not_proven(monkeypatch: pytest.MonkeyPatch) -> None:
     """They were sealed there a moment ago; nobody has read them back, and without them the blob may survive less."""
     stage = Stage(topology=NINE)
-    mend = Mender.mend
     poor = Mended(margin=Margin((("node", 0), ("host", 0), ("san", 0)), full=False))
 
     async def story() -> None:
         await fill(stage)
         with monkeypatch.context() as patch:
 
-            async def judged(
-                self: Mender,
-                place: KeyPlace,
-                manifest: Manifest,
-                census: Census,
-                *,
-                base: Ballot | None,
-                deep: bool,
-            ) -> Mended:
-                return poor if deep else await mend(self, place, manifest, census, base=base, deep=deep)
-
             async def silent(path: DataPath, seeds: Sequence[BlobId]) -> Census:
                 return replace(await take_census(path, seeds), silent=frozenset(path.topology.stores))
 
-            patch.setattr(Mender, "mend", judged)
+            judge(patch, poor)
             patch.setattr("holdfast_node.services.recoding.take_census", silent)
             assert (await change(stage, RecodePool("main", "rs:6+3"))).applied
             await asyncio.sleep(30.0)
