@@ -57,6 +57,10 @@ class Stage:
         return self.network
 
 
+class NotNowError(Exception):
+    """A nemesis was refused, which is right, and is no strike."""
+
+
 class Nemesis(ABC):
     """`hits`: what it plays with; two of the same are never at work together. `hold_s`: for how long, at most."""
 
@@ -71,7 +75,7 @@ class Nemesis(ABC):
 
     @abstractmethod
     def strike(self, stage: Stage) -> str:
-        """Do it; what was hit."""
+        """Do it; what was hit. Raises `NotNowError` if nothing was."""
 
     @abstractmethod
     def undo(self, stage: Stage) -> None:

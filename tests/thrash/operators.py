@@ -10,7 +10,7 @@ from holdfast.admin import Admin
 from holdfast.testing.local import seed_node
 from holdfast.testing.refusals import LocalRefused
 from holdfastpb.v1 import admin_pb2
-from tests.thrash.nemeses import MAP, Nemesis, Stage
+from tests.thrash.nemeses import MAP, Nemesis, NotNowError, Stage
 
 CODES: Final = ("rs:4+2", "rs:3+3", "rs:3+2", "rs:2+1")
 """All of them survive the loss of one of three SANs."""
@@ -19,7 +19,7 @@ SAID_CHARS_MAX: Final = 120
 
 
 class _Operator(Nemesis):
-    """One command at a time; now and then what was begun is undone. A refusal is an answer."""
+    """One command at a time; now and then what was begun is undone."""
 
     hits = MAP
     hold_s = 10.0
@@ -32,7 +32,7 @@ class _Operator(Nemesis):
                     return "what was begun is undone"
                 return self.step(stage, admin)
         except (holdfast.Error, LocalRefused) as error:
-            return f"not now: {str(error)[:SAID_CHARS_MAX]}"
+            raise NotNowError(str(error)[:SAID_CHARS_MAX]) from error
 
     @abstractmethod
     def step(self, stage: Stage, admin: Admin) -> str:

@@ -22,7 +22,7 @@ from tests.thrash.cluster import ThrashCluster
 from tests.thrash.deck import ALL, able
 from tests.thrash.frozen import Frozen, measure
 from tests.thrash.load import BUCKET, Loss, ThrashLoad
-from tests.thrash.nemeses import NETWORK, KillAll, Nemesis, Pause, Stage, WipeNode
+from tests.thrash.nemeses import NETWORK, KillAll, Nemesis, NotNowError, Pause, Stage, WipeNode
 from tests.thrash.network import Network
 from tests.thrash.screen import Screen
 
@@ -166,8 +166,12 @@ class Run:
 
     def _strike(self, nemesis: Nemesis) -> None:
         self._active.append(nemesis)
-        hit = nemesis.strike(self._stage)
-        self.verdict.counts[nemesis.name] += 1
+        try:
+            hit = nemesis.strike(self._stage)
+        except NotNowError as refusal:
+            hit = f"not now: {refusal}"
+        else:
+            self.verdict.counts[nemesis.name] += 1
         self._screen.say(f"{nemesis.name}: {hit}")
 
     def _undo_all(self) -> None:
