@@ -80,7 +80,9 @@ class Disk(Protocol):
         ...
 
     async def read(self, name: str, offset: int, length: int, *, fresh: bool = False) -> bytes:
-        """Read `length` bytes (short only at the end of the file). `fresh` goes past the page cache."""
+        """Read `length` bytes (short only at the end of the file). `fresh` goes past the page cache.
+
+        Raises `IntegrityError` if the bytes are gone, `Unavailable` if they cannot be read now: that is no damage."""
         ...
 
     async def replace(self, name: str, content: bytes) -> None:

@@ -14,7 +14,14 @@ import pytest
 
 from holdfast_node.adapters import disk as disk_module
 from holdfast_node.adapters.disk import FileDisk
-from holdfast_node.core.errors import IntegrityError, StoreFailed, StoreFull, StoreRefused
+from holdfast_node.core.errors import (
+    HoldfastError,
+    IntegrityError,
+    StoreFailed,
+    StoreFull,
+    StoreRefused,
+    Unavailable,
+)
 from holdfast_node.ports import Disk
 from tests.sim.disk import Platter, SimDisk
 
@@ -214,20 +221,33 @@ def test_a_failed_sync_is_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     asyncio.run(scenario())
 
 
-def test_a_read_error_is_broken_bytes_and_not_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (errno.EIO, IntegrityError),
+        (errno.ENODATA, IntegrityError),  # how Linux passes on that a sector of the medium is unreadable
+        (errno.EBADMSG, IntegrityError),  # and a filesystem that its own checksum is wrong
+        (errno.ENOMEM, Unavailable),
+        (errno.EMFILE, Unavailable),
+        (errno.EACCES, Unavailable),
+        (errno.ESTALE, Unavailable),
+    ],
+)
+def test_a_read_error_is_broken_bytes_only_if_the_bytes_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[HoldfastError]
 ) -> None:
     async def scenario() -> None:
         disk = FileDisk(tmp_path)
         await disk.create("volume", MIB)
 
         def fail(*_: object) -> bytes:
-            raise OSError(5, "Input/output error")
+            raise OSError(code, os.strerror(code))
 
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "pread", fail)
-            with pytest.raises(IntegrityError):
-                _ = await disk.read("volume", 0, 10)
+        for call in ("open", "pread"):
+            with monkeypatch.context() as patch:
+                patch.setattr(os, call, fail)
+                with pytest.raises(kind, match=os.strerror(code)):
+                    _ = await disk.read("volume", 0, 10)
         assert await disk.read("volume", 0, 10) == bytes(10)
         with pytest.raises(IntegrityError):
             _ = await disk.read("missing", 0, 10)

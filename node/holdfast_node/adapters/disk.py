@@ -19,7 +19,14 @@ from pathlib import Path
 from threading import local
 from typing import Final, ParamSpec, TypeVar
 
-from holdfast_node.core.errors import HoldfastError, IntegrityError, StoreFailed, StoreFull, StoreRefused
+from holdfast_node.core.errors import (
+    HoldfastError,
+    IntegrityError,
+    StoreFailed,
+    StoreFull,
+    StoreRefused,
+    Unavailable,
+)
 from holdfast_node.ports import Buffer
 
 P = ParamSpec("P")
@@ -39,6 +46,20 @@ STAGING_BYTES: Final = 8 * 1024 * 1024
 """First size of the aligned buffer: a batch and the record it may be over by. Grows if it must."""
 SCRATCH_BYTES: Final = 1024 * 1024
 """Step in which a reading thread's buffer grows; no larger than the largest read asked for."""
+
+LOST: Final = frozenset(
+    (
+        errno.EIO,
+        errno.ENODATA,
+        errno.EILSEQ,
+        errno.EREMOTEIO,
+        errno.EBADMSG,
+        errno.EUCLEAN,
+        errno.ENOENT,
+    )
+)
+"""What a read says when the bytes are gone: the medium, its protection or the filesystem's checksums do not give them
+back, or the file is not there. All else (no descriptors, no memory, no right, no device) says nothing of the bytes."""
 
 _LOCK: Final = "lock"
 _TEMPORARY: Final = ".tmp"
@@ -166,7 +187,6 @@ class FileDisk:
                     self._writes.release(name)
 
     async def read(self, name: str, offset: int, length: int, *, fresh: bool = False) -> bytes:
-        """Raises `IntegrityError` if the disk cannot give the bytes back."""
         self._check()
         large = length >= INLINE_READ_BYTES_MAX
         direct = self.direct and (fresh or large)
@@ -184,7 +204,8 @@ class FileDisk:
             finally:
                 files.release(name)
         except OSError as error:
-            raise IntegrityError(f"cannot read {name} at {offset}: {error.strerror}") from None
+            kind = IntegrityError if error.errno in LOST else Unavailable
+            raise kind(f"cannot read {name} at {offset}: {error.strerror}") from None
 
     async def replace(self, name: str, content: bytes) -> None:
         await self._call(self._writer, _replace, self._directory, name, content)

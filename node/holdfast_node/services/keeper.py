@@ -23,6 +23,7 @@ from holdfast_node.core.errors import (
     ShardMissing,
     StaleEra,
     StaleGeneration,
+    Unavailable,
 )
 from holdfast_node.core.geometry import MIB, cell_bytes, stripe_size_in, stripes_in
 from holdfast_node.core.head import Manifest
@@ -282,7 +283,7 @@ class Keeper:
                     return name.index, (await self._store.cells(name, 0, 1))[0]
                 except IntegrityError:
                     self._report_damage(name)
-                except ShardMissing:
+                except (ShardMissing, Unavailable):
                     continue
         return None
 

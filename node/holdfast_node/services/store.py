@@ -138,7 +138,7 @@ class Store:
         settings: StoreSettings = DEFAULTS,
         format_if_empty: bool = False,
     ) -> Store:
-        """Read everything back and raise the boot number. Raises `StoreRefused`, or `StoreFailed` if the disk does."""
+        """Read everything back and raise the boot number. Raises `StoreRefused`, or what the disk does."""
         ports = StorePorts(disk, index, bodies, entropy, events)
         superblock, mark = await read_superblock(ports, node, format_if_empty=format_if_empty)
         if superblock.boot == 0:
@@ -453,7 +453,8 @@ class Store:
         return self._shards.shards_of(seed_id)
 
     async def cells(self, name: ShardName, first: int, count: int, *, fresh: bool = False) -> list[bytes]:
-        """`count` cells from stripe `first`, each verified. Raises `ShardMissing` or `IntegrityError`."""
+        """`count` cells from stripe `first`, each verified. Raises `ShardMissing` or `IntegrityError`, or, as all that
+        reads, `Unavailable` if the disk cannot be read now."""
         return await self._shards.cells(name, first, count, fresh=fresh)
 
     def cell_checksum(self, seed_id: BlobId, part: int, index: int, stripe: int) -> Digest | None:

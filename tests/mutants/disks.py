@@ -1,0 +1,28 @@
+"""Bugs in what is made of a disk that refuses something, though nothing of it is broken."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.mutant import Edit, Mutant
+
+_DISK: Final = "node/holdfast_node/adapters/disk.py"
+_VOLUME: Final = "node/holdfast_node/services/log/volume.py"
+
+_TEST_DISK: Final = "tests/conformance/test_disk.py"
+_TEST_REFUSALS: Final = "tests/unit/test_disk_refusals.py"
+
+MUTANTS: Final = (
+    Mutant(
+        "unreadable-is-broken",
+        "what a host without descriptors cannot read is taken for rot",
+        (Edit(_DISK, "IntegrityError if error.errno in LOST else Unavailable", "IntegrityError"),),
+        _TEST_DISK,
+    ),
+    Mutant(
+        "unreadable-header-is-none",
+        "a volume whose first block cannot be read now is taken for a spare, and what is in it for lost",
+        (Edit(_VOLUME, "    except IntegrityError:\n", "    except Exception:\n"),),
+        _TEST_REFUSALS,
+    ),
+)
