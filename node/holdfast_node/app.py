@@ -12,17 +12,20 @@ import signal
 import sys
 from typing import Final
 
+from holdfast_node.adapters.disk import FILES_MAX as DISK_FILES_MAX
 from holdfast_node.adapters.disk import FileDisk
 from holdfast_node.adapters.erasure import EclibCodec, tune_allocator
 from holdfast_node.adapters.records import ProtobufBodies
+from holdfast_node.adapters.rocks import OPEN_FILES_MAX as INDEX_FILES_MAX
 from holdfast_node.adapters.rocks import RocksIndex
 from holdfast_node.adapters.rpc.carrier import grpc_dial
 from holdfast_node.adapters.rpc.options import RpcLimits
 from holdfast_node.adapters.rpc.server import Doors, RpcPorts, RpcServer
-from holdfast_node.adapters.system import LogEvents, SystemClock, SystemEntropy
+from holdfast_node.adapters.system import LogEvents, SystemClock, SystemEntropy, raise_open_files
 from holdfast_node.config import Config, NodeConfig
 from holdfast_node.core.errors import HoldfastError
 from holdfast_node.core.ids import NodeName, StoreId
+from holdfast_node.services.events import Events
 from holdfast_node.services.link.epochs import Epochs
 from holdfast_node.services.link.hello import Identity
 from holdfast_node.services.link.inbound import LinkServer
@@ -32,6 +35,8 @@ from holdfast_node.services.link.surroundings import Surroundings
 from holdfast_node.services.node import LinkHooks, Node, NodePorts, NodeSettings
 from holdfast_node.services.store import StoreSettings
 
+OTHER_FILES: Final = 64
+"""Besides the disk's, the index's and connections: the interpreter's libraries, the event loop, gRPC's own."""
 DRAIN_S: Final = 5.0
 """How long requests in flight may take to finish after SIGTERM."""
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -47,6 +52,7 @@ def run(config: Config, name: str, *, format_if_empty: bool) -> int:
     tune_allocator()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     events = LogEvents(name)
+    claim_files(config, events)
     try:
         while asyncio.run(_App(config, config.node(name), events, format_if_empty=format_if_empty).serve()):
             events.emit("node_starts_again", reason="its index has to be made anew")
@@ -54,6 +60,16 @@ def run(config: Config, name: str, *, format_if_empty: bool) -> int:
         events.emit("node_refused", error=error.message, hint=error.hint)
         return 1
     return 0
+
+
+def claim_files(config: Config, events: Events) -> None:
+    """Have the process open as many files as it may, and say so if it may come to need more: what it cannot open then
+    is refused, be it a read or a connection, and a volume that it cannot open for writing fails its store."""
+    allowed = raise_open_files()
+    connections = config.limits.connections + len(config.nodes)
+    needed = DISK_FILES_MAX + INDEX_FILES_MAX + connections + OTHER_FILES
+    if allowed < needed:
+        events.emit("few_open_files", allowed=allowed, needed=needed, hint="raise `ulimit -Hn`")
 
 
 class _App:

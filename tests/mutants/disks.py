@@ -25,4 +25,10 @@ MUTANTS: Final = (
         (Edit(_VOLUME, "    except IntegrityError:\n", "    except Exception:\n"),),
         _TEST_REFUSALS,
     ),
+    Mutant(
+        "as-few-files-as-usual",
+        "a node opens no more files than a shell's soft limit says",
+        (Edit("node/holdfast_node/app.py", "    allowed = raise_open_files()\n", "    allowed = 1 << 20\n"),),
+        "tests/unit/test_open_files.py",
+    ),
 )

@@ -42,6 +42,8 @@ OPEN_FILES_MAX: Final = 256
 """Descriptors kept for reading; a volume of 1 GiB each, so 256 GiB before any is reopened."""
 WRITE_FILES_MAX: Final = 4
 """Descriptors kept for writing: the volume in use, and the one before it."""
+FILES_MAX: Final = 2 * OPEN_FILES_MAX + WRITE_FILES_MAX
+"""Of all three kinds: for writing, and for reading with and without the page cache."""
 STAGING_BYTES: Final = 8 * 1024 * 1024
 """First size of the aligned buffer: a batch and the record it may be over by. Grows if it must."""
 SCRATCH_BYTES: Final = 1024 * 1024

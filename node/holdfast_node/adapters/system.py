@@ -1,4 +1,4 @@
-"""The machine's own clock, randomness and log lines: the ports that need no library at all."""
+"""The machine's own clock, randomness, log lines and limits: the ports that need no library at all."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import random
+import resource
 import sys
 import time
 from typing import Final
@@ -53,3 +54,11 @@ class LogEvents:
         now_s = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now_s)) + f".{int(now_s * 1000) % 1000:03d}Z"
         self._log.info(json.dumps({"time": stamp, "node": self._node, "event": event, **fields}, default=str))
+
+
+def raise_open_files() -> int:
+    """Let this process open as many files as it may: the usual soft limit is for programs that use `select`. How many
+    that is."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
