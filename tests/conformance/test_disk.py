@@ -152,6 +152,7 @@ def test_a_file_that_does_not_fit_is_refused_and_the_disk_goes_on(
 
     def small_disk(descriptor: int, offset: int, length: int) -> None:
         if length > 64 * MIB:
+            fallocate(descriptor, offset, MIB)
             raise OSError(errno.ENOSPC, "No space left on device")
         fallocate(descriptor, offset, length)
 
@@ -162,6 +163,11 @@ def test_a_file_that_does_not_fit_is_refused_and_the_disk_goes_on(
             await disk.create("volume", 128 * MIB)
         await disk.create("volume", 8 * BLOCK)
         await disk.commit("volume", 7 * BLOCK, [bytes(BLOCK)])
+        with pytest.raises(StoreFull):
+            await disk.create("volume", 128 * MIB)
+        assert len(await disk.read("volume", 0, 2 * MIB)) == 8 * BLOCK, (
+            "what there was room for is given back"
+        )
         assert disk.names() == ["volume"]
 
     run(make, scenario)

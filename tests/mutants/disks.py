@@ -26,6 +26,12 @@ MUTANTS: Final = (
         _TEST_REFUSALS,
     ),
     Mutant(
+        "half-a-file-stays",
+        "a file that there is no room to complete keeps all the room there was",
+        (Edit(_DISK, "        os.ftruncate(descriptor, before)\n", ""),),
+        _TEST_DISK,
+    ),
+    Mutant(
         "as-few-files-as-usual",
         "a node opens no more files than a shell's soft limit says",
         (Edit("node/holdfast_node/app.py", "    allowed = raise_open_files()\n", "    allowed = 1 << 20\n"),),

@@ -340,10 +340,13 @@ def _create(directory: Path, name: str, size_bytes: int) -> None:
     path = directory / name
     existed = path.exists()
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    before = os.fstat(descriptor).st_size
     try:
         os.posix_fallocate(descriptor, 0, size_bytes)
         os.fsync(descriptor)
     except OSError:
+        # It may have taken all there was: nobody else may be left without room for a file that is not to be.
+        os.ftruncate(descriptor, before)
         if not existed:
             path.unlink()
         raise
