@@ -6,6 +6,7 @@ from typing import Final
 
 from tests.mutants.mutant import Edit, Mutant
 
+_COMPACTOR: Final = "node/holdfast_node/services/log/compactor.py"
 _DISK: Final = "node/holdfast_node/adapters/disk.py"
 _VOLUME: Final = "node/holdfast_node/services/log/volume.py"
 
@@ -30,6 +31,20 @@ MUTANTS: Final = (
         "a file that there is no room to complete keeps all the room there was",
         (Edit(_DISK, "        os.ftruncate(descriptor, before)\n", ""),),
         _TEST_DISK,
+    ),
+    Mutant(
+        "still-there-for-want-of-room",
+        "a volume that could not be removed is compacted again, and left out of the log once more each time",
+        (
+            Edit(
+                _COMPACTOR,
+                "        del self._headers[number]\n        await self._log.readers_gone()\n"
+                "        await self._volumes.remove(number)\n",
+                "        await self._log.readers_gone()\n        await self._volumes.remove(number)\n"
+                "        del self._headers[number]\n",
+            ),
+        ),
+        _TEST_REFUSALS,
     ),
     Mutant(
         "as-few-files-as-usual",

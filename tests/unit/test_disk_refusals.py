@@ -7,12 +7,14 @@ from collections.abc import Callable, Coroutine
 
 import pytest
 
-from holdfast_node.core.errors import Unavailable
+from holdfast_node.core.errors import StoreFull, Unavailable
 from holdfast_node.core.messages import ShardName
+from holdfast_node.services.log.volume import volume_name
 from holdfast_node.services.store import Entry, Store
 from tests.sim.disk import SimDisk
 from tests.sim.index import SimIndex
 from tests.support import stores
+from tests.support.compacting import give_back, no_rest
 from tests.support.stores import BUCKET, Bench, register
 
 SEED = stores.blob_id(7)
@@ -23,6 +25,7 @@ class PoorDisk(SimDisk):
     """Of a host that runs out of descriptors."""
 
     poor = False
+    full = False
     reads_left = -1
     """So many reads go well before one does not."""
 
@@ -31,6 +34,12 @@ class PoorDisk(SimDisk):
         if self.poor or self.reads_left == -1:
             raise Unavailable(f"cannot read {name} at {offset}: Too many open files")
         return await super().read(name, offset, length, fresh=fresh)
+
+    async def remove(self, name: str) -> None:
+        """Some filesystems need room to make room."""
+        if self.full:
+            raise StoreFull(f"cannot remove {name}: No space left on device")
+        await super().remove(name)
 
 
 def run(scenario: Callable[[Bench], Coroutine[None, None, None]]) -> None:
@@ -104,5 +113,31 @@ def test_a_store_that_cannot_be_read_does_not_open_and_is_as_it_was(index: str) 
             await store.close()
             break
         assert refused > 1
+
+    run(scenario)
+
+
+def test_a_volume_that_cannot_be_removed_is_out_of_the_log_all_the_same() -> None:
+    async def scenario(bench: Bench) -> None:
+        disk = poor_disk(bench)
+        store = await opened(bench, disk)
+        version = 0
+        while store.compactor.end.volume < 6:
+            version += 1
+            await store.append([Entry(register(b"k", version))])
+        disk.full = True
+        with pytest.raises(StoreFull):
+            _ = await give_back(store, lambda _: [2])
+        assert volume_name(2) in disk.names()
+        disk.full = False
+        usage = await store.compactor.survey(rest_s=no_rest)
+        assert [each.number for each in usage] == [1, 3, 4, 5]
+        assert await give_back(store, lambda _: [3]) == [3]
+        assert len(store.superblock.holes) == 1
+        await store.close()
+        store = await opened(bench, poor_disk(bench))
+        assert not {volume_name(2), volume_name(3)}.intersection(bench.platter.files)
+        assert await store.register(BUCKET, b"k") == register(b"k", version)
+        await store.close()
 
     run(scenario)

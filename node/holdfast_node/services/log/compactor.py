@@ -159,15 +159,16 @@ class Compactor:
             await asyncio.sleep(rest_s(clock() - began_s))
 
     async def remove(self, number: int) -> None:
-        """Give back a volume of which a survey has found nothing needed since it was copied. Raises `StoreFailed`."""
+        """Give back a volume of which a survey has found nothing needed since it was copied. Raises `StoreFailed`, or
+        `StoreFull` on a disk that needs room to make some: the next start removes the file then."""
         self._log.check()
         following = self._headers.get(number + 1)
         holes = with_volume(self._volumes.holes, self._headers[number], following)
         await self._make_hole(holes)
         self._volumes.leave_out(number, holes)
+        del self._headers[number]
         await self._log.readers_gone()
         await self._volumes.remove(number)
-        del self._headers[number]
         self._committer.measure()
 
     # --- which sequences are in which volume ------------------------------------------------------------------
