@@ -194,4 +194,13 @@ MUTANTS: Final = (
         ),
         _TEST_SCRUB,
     ),
+    Mutant(
+        "buried-in-one-grave",
+        "all broken records that nothing needs are written down in one group, however many there are",
+        (
+            Edit(_RESTORING, "range(0, len(kills), KILLS_AT_ONCE)", "range(len(kills) and 1)"),
+            Edit(_RESTORING, "in kills[first : first + KILLS_AT_ONCE]]", "in kills]"),
+        ),
+        "tests/unit/test_scrub.py::test_any_number_of_broken_records_is_buried",
+    ),
 )

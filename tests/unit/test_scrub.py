@@ -20,6 +20,7 @@ from holdfast_node.services.foreground import QUIET_S
 from holdfast_node.services.log import verifier
 from holdfast_node.services.log.verifier import Survey
 from holdfast_node.services.node import Node
+from holdfast_node.services.restoring import KILLS_AT_ONCE
 from tests.support import stores
 from tests.support.rot import WHERE, flip, is_rotten, live
 from tests.support.small_clusters import KIB, SmallCluster, pass_time, payload_of, run_story
@@ -301,6 +302,20 @@ def test_a_row_made_anew_during_the_survey_is_no_finding() -> None:
         restorer.add(Survey({before: 1}, ((row_key, before),), ()))
         assert (restorer.found, len(restorer), restorer.garbage) == (0, 0, 0)
         assert node.store.rotten() == ()
+
+    run_story(story)
+
+
+def test_any_number_of_broken_records_is_buried() -> None:
+    """More than fit a volume, let alone a group of the log."""
+
+    async def story(small: SmallCluster) -> None:
+        await filled(small)
+        store, restorer = small.node("n2").store, small.node("n2").scrubber._restorer
+        broken = dict.fromkeys(range(1 << 20, (1 << 20) + 5 * KILLS_AT_ONCE), 7)
+        restorer.add(Survey(broken, (), ()))
+        _ = await small.at("n2", lambda _: restorer.work(at_once=1))
+        assert store._indexer.tables.killed() == {(7, sequence) for sequence in broken}
 
     run_story(story)
 

@@ -45,6 +45,8 @@ LISTEN_S: Final = 1.0
 """Between looks at what readers have found."""
 CHECKED_PER_DUE: Final = 64
 """Findings that are looked at again for each that may be dealt with."""
+KILLS_AT_ONCE: Final = 1000
+"""In one group of the log: nobody waits long for it, and it fits any volume."""
 TOLD_MAX: Final = 20
 FINDINGS_MAX: Final = 100_000
 """Some 20 MB. What is beyond is found again by the next cycle: nothing of it is buried."""
@@ -221,8 +223,8 @@ class Restorer:
         if self._store.lost_records:
             return
         kills = [KillRecord(self._lives.pop(each), each) for each in dead if each in self._lives]
-        if kills:
-            await self._store.append([Entry(kill) for kill in kills])
+        for first in range(0, len(kills), KILLS_AT_ONCE):
+            await self._store.append([Entry(kill) for kill in kills[first : first + KILLS_AT_ONCE]])
 
     def _hear_of_readers(self) -> None:
         """A register that somebody wanted to read, and could not."""
