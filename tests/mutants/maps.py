@@ -342,13 +342,7 @@ _LIVES: Final = (
     Mutant(
         "boot-mark-rides",
         "a peer answers before it has durably noted a new boot",
-        (
-            Edit(
-                _MEMBERSHIP,
-                "            await self._store.append([Entry(mark)])\n",
-                "            self._store.piggyback(request.store, Entry(mark))\n",
-            ),
-        ),
+        (Edit(_MEMBERSHIP, "            await self._store.append([])\n", "            pass\n"),),
         "tests/unit/test_introductions.py",
     ),
     Mutant(
@@ -395,6 +389,23 @@ _LIVES: Final = (
                 _MEMBERSHIP,
                 "rolled_back = before is not None and request.durable_sequence < before.sequence",
                 "rolled_back = False",
+            ),
+        ),
+        "tests/unit/test_introductions.py",
+    ),
+    Mutant(
+        "rider-behind-its-successor",
+        "what was to be noted of a store with the next write is written behind what replaces it",
+        (
+            Edit(
+                _MEMBERSHIP, "        self._store.piggyback(request.store, Entry(mark))  # in", "        # in"
+            ),
+            Edit(_MEMBERSHIP, "self._store.append([])", "self._store.append([Entry(mark)])"),
+            Edit(
+                _MEMBERSHIP,
+                "        self._marks[request.store] = mark\n",
+                "        else:\n            self._store.piggyback(request.store, Entry(mark))\n"
+                "        self._marks[request.store] = mark\n",
             ),
         ),
         "tests/unit/test_introductions.py",

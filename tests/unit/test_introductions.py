@@ -147,6 +147,18 @@ def test_a_higher_record_number_is_remembered_at_once_and_rides_with_the_next_wr
     stage(story)
 
 
+def test_an_older_mark_that_waits_to_be_written_does_not_follow_the_newer_one() -> None:
+    async def story(gate: Gate) -> None:
+        await gate.introduce(3, 10)
+        await gate.introduce(3, 20)
+        await gate.introduce(4, 15)
+        assert gate.noted() == (4, NEVER_AGAIN)
+        await gate.process.store.append([])
+        assert gate.noted() == (4, NEVER_AGAIN)
+
+    stage(story)
+
+
 def test_what_was_seen_of_a_store_never_goes_back() -> None:
     async def story(gate: Gate) -> None:
         await gate.introduce(3, 10)

@@ -79,6 +79,8 @@ class Membership:
         self._stranger = False
         """Others have a map that knows neither this store nor its node: it waits to be added, and is told then."""
         self._marks: dict[StoreId, PeerRecord] = {}
+        self._noting = asyncio.Lock()
+        """Who is answered later is compared with what was noted before, and noted behind it."""
         self._wake = asyncio.Event()
 
     def handlers(self) -> dict[type[Request], Handler]:
@@ -178,8 +180,9 @@ class Membership:
             self._events.emit("suspect_not_recorded", error=str(error))
 
     async def _serve(self, caller: Caller, request: Introduce) -> Reply:
-        before = self._marks.get(request.store) or self._store.peer(request.store)
-        await self._remember(request, before)
+        async with self._noting:
+            before = self._marks.get(request.store) or self._store.peer(request.store)
+            await self._remember(request, before)
         block = self._store.superblock
         return IntroduceReply(
             node=NodeName(block.node),
@@ -205,8 +208,7 @@ class Membership:
         rolled_back = before is not None and request.durable_sequence < before.sequence
         sequence = NEVER_AGAIN if rolled_back else request.durable_sequence
         mark = PeerRecord(request.store, request.boot, request.boot_id, sequence)
+        self._store.piggyback(request.store, Entry(mark))  # in the place of an older one that still waits
         if before is None or before.boot != request.boot:
-            await self._store.append([Entry(mark)])
-        else:
-            self._store.piggyback(request.store, Entry(mark))
+            await self._store.append([])
         self._marks[request.store] = mark
