@@ -375,8 +375,8 @@ _LIVES: Final = (
         (
             Edit(
                 _MEMBERSHIP,
-                "sequence = NEVER_AGAIN if rolled_back else",
-                "sequence = (before.sequence if before else 0) if rolled_back else",
+                "                sequence = NEVER_AGAIN\n",
+                "                sequence = before.sequence\n",
             ),
         ),
         "tests/unit/test_introductions.py",
@@ -387,10 +387,16 @@ _LIVES: Final = (
         (
             Edit(
                 _MEMBERSHIP,
-                "rolled_back = before is not None and request.durable_sequence < before.sequence",
+                "rolled_back = sequence < before.sequence",
                 "rolled_back = False",
             ),
         ),
+        "tests/unit/test_introductions.py",
+    ),
+    Mutant(
+        "copy-comes-back",
+        "a peer forgets that two copies of a store ran at once, and believes the one that starts again",
+        (Edit(_MEMBERSHIP, "if not copied and (request", "if copied or (request"),),
         "tests/unit/test_introductions.py",
     ),
     Mutant(

@@ -182,7 +182,24 @@ def test_a_copy_does_not_take_the_place_of_the_original() -> None:
         await gate.introduce(3, 10, b"original")
         await gate.introduce(3, 20, b"copy")
         assert (await gate.introduce(3, 20, b"copy")).seen_boot_id == b"original".ljust(16, b".")
-        assert gate.noted() == (3, 10)
+        assert gate.noted() == (3, NEVER_AGAIN)
+
+    stage(story)
+
+
+def test_no_later_life_of_a_copy_or_of_its_original_ever_votes() -> None:
+    """Each lacks what the other one wrote, whether the map could be told of them or not."""
+
+    async def story(gate: Gate) -> None:
+        await gate.introduce(3, 10, b"original")
+        for sequence in (5, 20):  # behind the original, and before it
+            reply = await gate.introduce(3, sequence, b"copy")
+            assert "copy" in later_life_seen(Life(3, BootId(b"copy".ljust(16, b".")), sequence), reply)
+        reply = await gate.introduce(3, 30, b"original")
+        assert not later_life_seen(Life(3, BootId(b"original".ljust(16, b".")), 10), reply), "while it runs"
+        reply = await gate.introduce(4, 1000, b"restarted")
+        assert later_life_seen(Life(4, BootId(b"restarted".ljust(16, b".")), 1000), reply)
+        assert gate.noted() == (4, NEVER_AGAIN)
 
     stage(story)
 

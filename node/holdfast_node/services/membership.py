@@ -31,8 +31,8 @@ SETTLED_INTERVAL_S: Final = 5.0
 """How often marks are exchanged once this store votes."""
 UNSETTLED_INTERVAL_S: Final = 0.2
 NEVER_AGAIN: Final = (1 << 63) - 1
-"""The mark of a store that came back without records it had: no later life has seen them either, however much it has
-written since."""
+"""The mark of a store that came back without records it had, or of which two copies ran: no later life has all the
+records, however much it has written since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,18 +197,25 @@ class Membership:
         )
 
     async def _remember(self, request: Introduce, before: PeerRecord | None) -> None:
-        """A new boot is durable before the answer; a higher sequence rides with this store's next commit."""
-        if before is not None and (request.boot, request.durable_sequence) <= (before.boot, before.sequence):
-            return
-        if before is not None and request.boot == before.boot and request.boot_id != before.boot_id:
-            return
+        """A new boot is durable before the answer; a higher sequence rides with this store's next commit. Of two copies
+        the one that came first keeps its mark while it runs."""
+        boot_id, sequence = request.boot_id, request.durable_sequence
+        if before is not None:
+            copied = request.boot == before.boot and boot_id != before.boot_id
+            if not copied and (request.boot, sequence) <= (before.boot, before.sequence):
+                return
+            rolled_back = sequence < before.sequence
+            if copied:
+                boot_id = before.boot_id
+            if copied or rolled_back:
+                sequence = NEVER_AGAIN
         topology = self._cartographer.topology
         if topology is None or topology.node(request.store) is None:
             return
-        rolled_back = before is not None and request.durable_sequence < before.sequence
-        sequence = NEVER_AGAIN if rolled_back else request.durable_sequence
-        mark = PeerRecord(request.store, request.boot, request.boot_id, sequence)
+        mark = PeerRecord(request.store, request.boot, boot_id, sequence)
+        if mark == before:
+            return
         self._store.piggyback(request.store, Entry(mark))  # in the place of an older one that still waits
-        if before is None or before.boot != request.boot:
+        if before is None or before.boot != request.boot or sequence == NEVER_AGAIN:
             await self._store.append([])
         self._marks[request.store] = mark
