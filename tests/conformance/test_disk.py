@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import mmap
 import os
 import random
 from collections.abc import Awaitable, Callable
@@ -257,6 +258,34 @@ def test_a_read_error_is_broken_bytes_only_if_the_bytes_are_gone(
         assert await disk.read("volume", 0, 10) == bytes(10)
         with pytest.raises(IntegrityError):
             _ = await disk.read("missing", 0, 10)
+        disk.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("offset", "length"), [(300, 100), (4000, 200), (BLOCK, BLOCK), (5000, 3 * BLOCK)])
+def test_a_fresh_read_drops_every_page_it_reads_from_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offset: int, length: int
+) -> None:
+    """The kernel drops whole pages of the range only. Whether it did cannot be asked on every filesystem."""
+
+    async def scenario() -> None:
+        disk = buffered(tmp_path)
+        await disk.create("volume", MIB)
+        await disk.commit("volume", 0, [os.urandom(MIB)])
+        kept = await disk.read("volume", offset, length)
+        dropped: list[tuple[int, int]] = []
+
+        def advise(_: int, start: int, size: int, advice: int) -> None:
+            if advice == os.POSIX_FADV_DONTNEED:
+                dropped.append((start, start + size))
+
+        monkeypatch.setattr(os, "posix_fadvise", advise)
+        assert await disk.read("volume", offset, length, fresh=True) == kept
+        [(start, end)] = dropped
+        assert start <= offset < offset + length <= end
+        assert start % mmap.PAGESIZE == end % mmap.PAGESIZE == 0
+        assert isinstance(disk, FileDisk)
         disk.close()
 
     asyncio.run(scenario())

@@ -27,6 +27,18 @@ MUTANTS: Final = (
         _TEST_REFUSALS,
     ),
     Mutant(
+        "edges-from-the-cache",
+        "without direct reads, the first and the last page of what is read back come from the page cache",
+        (
+            Edit(
+                _DISK,
+                "start, end - start, os.POSIX_FADV_DONTNEED",
+                "offset, length, os.POSIX_FADV_DONTNEED",
+            ),
+        ),
+        _TEST_DISK,
+    ),
+    Mutant(
         "half-a-file-stays",
         "a file that there is no room to complete keeps all the room there was",
         (Edit(_DISK, "        os.ftruncate(descriptor, before)\n", ""),),

@@ -332,7 +332,10 @@ def _read_direct(descriptor: int, offset: int, length: int) -> bytes:
 
 
 def _read_dropped(descriptor: int, offset: int, length: int) -> bytes:
-    os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_DONTNEED)
+    # The kernel keeps a page that the range covers in part.
+    start = offset // mmap.PAGESIZE * mmap.PAGESIZE
+    end = -(-(offset + length) // mmap.PAGESIZE) * mmap.PAGESIZE
+    os.posix_fadvise(descriptor, start, end - start, os.POSIX_FADV_DONTNEED)
     return _read(descriptor, offset, length)
 
 
