@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from holdfast_node.core.errors import HoldfastError
 from holdfast_node.core.head import Manifest
@@ -126,6 +126,10 @@ class Index(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+NO_ROOM_FOR_INDEX: Final = "the disk has no room for this store's index"
+"""What callers and operators are told of `IndexFull`."""
 
 
 class IndexFull(Exception):

@@ -19,7 +19,7 @@ from holdfast_node.core.head import Head
 from holdfast_node.core.index_keys import RecordBody
 from holdfast_node.core.index_rows import Location, Logged
 from holdfast_node.core.log_format import BATCH_HEADER_BYTES, BLOCK, BatchBuilder, Position, after
-from holdfast_node.ports import Buffer, Disk, IndexBroken, IndexFull
+from holdfast_node.ports import NO_ROOM_FOR_INDEX, Buffer, Disk, IndexBroken, IndexFull
 from holdfast_node.services.events import Events
 from holdfast_node.services.log.volume import Volumes, volume_name
 from holdfast_node.services.tasks import Tasks
@@ -344,7 +344,7 @@ class Committer:
                     self._events.emit("index_full", reason=str(error))
                     self._reject_all(_no_room_for_index())
             if not self.waits_for_room or self.failure:
-                raise StoreFailed(self.failure or "the disk has no room for this store's index")
+                raise StoreFailed(self.failure or NO_ROOM_FOR_INDEX)
             await asyncio.sleep(INDEX_RETRY_S)
         if self._index_full:
             self._index_full = False
@@ -422,9 +422,7 @@ def _only_for_compaction() -> StoreFull:
 
 
 def _no_room_for_index() -> StoreFull:
-    return StoreFull(
-        "the disk has no room for this store's index", hint="make some: the store goes on by itself then"
-    )
+    return StoreFull(NO_ROOM_FOR_INDEX, hint="make some: the store goes on by itself then")
 
 
 def _reject(group: Group, error: HoldfastError) -> None:

@@ -16,7 +16,7 @@ from holdfast_node.core.ids import ID_BYTES, BootId, ClusterId, NodeName, StoreI
 from holdfast_node.core.index_keys import partition_of
 from holdfast_node.core.log_format import BLOCK, Mark, Position
 from holdfast_node.core.records import Hole, KillRecord, PartitionRecord, RecordType, Superblock
-from holdfast_node.ports import Bodies, Disk, Entropy, Index, IndexBroken, IndexFull
+from holdfast_node.ports import NO_ROOM_FOR_INDEX, Bodies, Disk, Entropy, Index, IndexBroken, IndexFull
 from holdfast_node.services.events import Events
 from holdfast_node.services.log.indexer import Indexer
 from holdfast_node.services.log.replay import Replay, Replayed, Rot
@@ -100,8 +100,7 @@ async def open_log(ports: StorePorts, superblock: Superblock, mark: Mark, *, vol
         return await _open_log(ports, superblock, mark, volume_bytes=volume_bytes)
     except IndexFull as error:
         raise StoreRefused(
-            f"the disk has no room for this store's index: {error}",
-            hint="make some, then start the node again",
+            f"{NO_ROOM_FOR_INDEX}: {error}", hint="make some, then start the node again"
         ) from error
 
 

@@ -14,7 +14,7 @@ from typing import Final, ParamSpec, TypeVar
 from holdfast_node.core import index_keys, log_format
 from holdfast_node.core.errors import IntegrityError, StoreFailed, StoreFull
 from holdfast_node.core.index_rows import Location
-from holdfast_node.ports import Bodies, IndexBroken, IndexFull
+from holdfast_node.ports import NO_ROOM_FOR_INDEX, Bodies, IndexBroken, IndexFull
 from holdfast_node.services.log.committer import Committer
 from holdfast_node.services.log.indexer import Indexer
 from holdfast_node.services.log.opening import StorePorts
@@ -75,9 +75,7 @@ class LogReader:
         try:
             await self._ports.index.flush()
         except IndexFull as error:
-            raise StoreFull(
-                f"the disk has no room for this store's index: {error}", hint="make some"
-            ) from error
+            raise StoreFull(f"{NO_ROOM_FOR_INDEX}: {error}", hint="make some") from error
         except IndexBroken as error:
             raise self.index_failed(error) from None
 
