@@ -11,12 +11,14 @@ _FOREGROUND: Final = "node/holdfast_node/services/foreground.py"
 _HEALER: Final = "node/holdfast_node/services/healer.py"
 _HEAL_ORDER: Final = "node/holdfast_node/core/heal_order.py"
 _PICTURE: Final = "node/holdfast_node/core/picture.py"
+_KEEPER: Final = "node/holdfast_node/services/keeper.py"
 _MENDING: Final = "node/holdfast_node/services/mending.py"
 _SCREEN: Final = "client/holdfast_ctl/screen.py"
 
 _TEST_HEAL: Final = "tests/unit/test_heal.py"
 _TEST_PICTURE: Final = "tests/unit/test_picture.py"
 _TEST_ORDER: Final = "tests/unit/test_heal_order.py"
+_TEST_KEEPER: Final = "tests/unit/test_keeper.py"
 _TEST_MENDING: Final = "tests/unit/test_mending.py"
 _TEST_SCREEN: Final = "tests/unit/test_status_screen.py"
 
@@ -55,9 +57,27 @@ MUTANTS: Final = (
     ),
     Mutant(
         "drop-under-a-newer-map",
-        "a surplus copy is dropped although the map has changed",
-        (Edit(_MENDING, "if self._path.topology is not part.topology or not", "if not"),),
-        _TEST_MENDING,
+        "a copy is dropped by word of a map that is older than the one at hand, which may call it the home's",
+        (Edit(_KEEPER, "if 0 < epoch < self._epoch():", "if False:"),),
+        _TEST_KEEPER,
+    ),
+    Mutant(
+        "drop-of-no-epoch",
+        "heal does not say under which map a copy is surplus",
+        (Edit(_MENDING, "DropShards((name,), part.topology.map.epoch)", "DropShards((name,))"),),
+        "tests/sim/test_moves.py",
+    ),
+    Mutant(
+        "counted-by-an-older-map",
+        "a store that may yet drop what an older map calls surplus says that it holds it",
+        (Edit(_KEEPER, "if request.epoch > self._epoch():", "if False:"),),
+        _TEST_KEEPER,
+    ),
+    Mutant(
+        "held-while-dropped",
+        "a store says that it holds what it is dropping",
+        (Edit(_KEEPER, "for name in here if not self._dropping[name]))", "for name in here))"),),
+        _TEST_KEEPER,
     ),
     Mutant(
         "healed-too-early",
@@ -89,8 +109,8 @@ MUTANTS: Final = (
         (
             Edit(
                 _MENDING,
-                "return Census(found, frozenset(stores) - heard)",
-                "return Census(found, frozenset())",
+                "return Census(topology, found, frozenset(stores) - heard)",
+                "return Census(topology, found, frozenset())",
             ),
         ),
         _TEST_MENDING,

@@ -9,8 +9,15 @@ import pytest
 
 from holdfast_node.core.api import Condition
 from holdfast_node.core.errors import InvalidArgument, Refused
-from holdfast_node.core.messages import StageWhole
-from holdfast_node.core.node_changes import AddNode, CreatePool, DrainNodes, NodeChange, RemoveNodes
+from holdfast_node.core.messages import DropShards, StageWhole
+from holdfast_node.core.node_changes import (
+    AddNode,
+    CancelChange,
+    CreatePool,
+    DrainNodes,
+    NodeChange,
+    RemoveNodes,
+)
 from holdfast_node.core.report import PlanReply
 from holdfast_node.core.seed import SeedNode, SeedPool
 from holdfast_node.services.wards import RELOOK_S
@@ -172,5 +179,31 @@ def test_a_pool_is_made_on_a_living_cluster_and_once() -> None:
         assert (await joined(stage, "s3")).name == "n7"
         plan = await stage.cluster.admin(stage.cluster.machines["n2"], lambda admin: admin.plan())
         assert plan.settled
+
+    stage.play(story)
+
+
+def test_what_one_map_calls_surplus_another_may_call_home() -> None:
+    """Copies had come to a new node, and the old homes were told to drop theirs; that came late. Meanwhile the change
+    was cancelled, the new node's copies were dropped, and then the old homes did what they had been told before."""
+    stage = Stage()
+    machines, network = stage.cluster.machines, stage.cluster.network
+
+    async def story() -> None:
+        await fill(stage)
+        machine, node = await booted(stage, "s3")
+        network.holding_up_s = lambda request: 20.0 * isinstance(request, DropShards)
+        assert (await change(stage, AddNode(node))).applied
+        machine.stranger = False
+        await asyncio.sleep(5.0)
+        network.holding_up_s = None
+        assert (await change(stage, CancelChange())).applied
+        await asyncio.sleep(60.0)
+        assert not await stage.nemesis.unhealthy(60.0)
+        for name in ("n1", "n2"):
+            stage.cluster.stop_at_once(machines[name])
+            stage.history.note_loss("node")
+        await asyncio.sleep(5.0)
+        await everything_reads_back(stage)
 
     stage.play(story)

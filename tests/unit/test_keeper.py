@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from holdfast_node.core.checksums import cell_checksum
-from holdfast_node.core.errors import IntegrityError, ShardMissing, StoreFull
+from holdfast_node.core.errors import IntegrityError, ShardMissing, StoreFull, Unavailable
 from holdfast_node.core.ids import ClusterId, Digest
 from holdfast_node.core.messages import (
     DropShards,
+    FindShards,
     Prepare,
     PrepareReply,
     Request,
@@ -44,7 +45,13 @@ class Holder:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.damaged: list[ShardName] = []
-        self._keeper = Keeper(store=store, prepare_with=no_promise, report_damage=self.damaged.append)
+        self.epoch = 1
+        self._keeper = Keeper(
+            store=store,
+            prepare_with=no_promise,
+            report_damage=self.damaged.append,
+            epoch=lambda: self.epoch,
+        )
 
     def ask(self, request: Request) -> asyncio.Task[Any]:
         serve = self._keeper.handlers()[type(request)]
@@ -171,6 +178,47 @@ def test_a_drop_does_not_overtake_the_cells_it_is_for() -> None:
         assert holder.store.shard(NAME) is None
         assert holder.store.cell_checksum(SEED, 0, 2, 0) is None
         assert holder.store.cell_checksum(SEED, 0, 2, 1) is None
+
+    play(story)
+
+
+def test_what_was_decided_under_an_older_map_is_not_dropped() -> None:
+    """This store may be the home now, and the one that was read back may have been told to drop its own."""
+
+    async def story(holder: Holder) -> None:
+        await holder.ask(stage(0))
+        holder.epoch = 3
+        with pytest.raises(Unavailable, match="newer than 2"):
+            await holder.ask(DropShards((NAME,), epoch=2))
+        assert holder.store.shard(NAME) is not None
+        assert (await holder.ask(DropShards((NAME,), epoch=3))).dropped == 1
+        assert holder.store.shard(NAME) is None
+
+    play(story)
+
+
+def test_whoever_has_said_what_it_holds_drops_nothing_by_an_older_map() -> None:
+    """Not before it has the map of the question; and what it is about to drop by that time, it does not hold."""
+
+    async def story(holder: Holder) -> None:
+        for request in (stage(0), stage(1), Seal(header())):
+            await holder.ask(request)
+        with pytest.raises(Unavailable, match="not yet 2"):
+            await holder.ask(FindShards((SEED,), epoch=2))
+        assert (await holder.ask(FindShards((SEED,), epoch=1))).shards == (NAME,)
+        append = holder.store.append
+        found: list[asyncio.Task[Any]] = []
+
+        def ask_meanwhile(
+            entries: Sequence[Entry], *, bulk: bool = False, reserve: bool = False
+        ) -> asyncio.Future[None]:
+            holder.epoch = 2
+            found.append(holder.ask(FindShards((SEED,), epoch=2)))
+            return append(entries, bulk=bulk, reserve=reserve)
+
+        holder.store.append = ask_meanwhile  # type: ignore[method-assign]
+        await holder.ask(DropShards((NAME,), epoch=1))
+        assert (await found[0]).shards == ()
 
     play(story)
 

@@ -14,12 +14,11 @@ from holdfast_node.core.geometry import layout_of
 from holdfast_node.core.head import NO_BALLOT, Manifest
 from holdfast_node.core.ids import BlobId, StoreId
 from holdfast_node.core.messages import FindShards, Reply, Request, StageCell, StageWhole
-from holdfast_node.core.topology import Topology
 from holdfast_node.ports import Buffer, Codec
 from holdfast_node.services.budget import KEEP_BYTES, Budget
-from holdfast_node.services.datapath import DataPath, KeyPlace, PartTarget, source_of
+from holdfast_node.services.datapath import KeyPlace, PartTarget, source_of
 from holdfast_node.services.dispatcher import Caller
-from holdfast_node.services.mending import Mended, Mender, _Part, plans_of, take_census
+from holdfast_node.services.mending import take_census
 from holdfast_node.services.node import Node
 from holdfast_node.services.rebuild import Rebuild
 from tests.support.small_clusters import Serve, SmallCluster, pass_time, payload_of, run_story
@@ -105,36 +104,6 @@ def test_what_was_rebuilt_into_something_else_is_not_sealed(size: int) -> None:
         failed = (await small.at("n1", rebuild)).failed
         assert "rebuilt into something else" in failed[0].message
         assert await small.get(b"k") == payload_of(size)
-
-    run_story(story)
-
-
-def test_nothing_is_dropped_under_a_map_that_changed_meanwhile() -> None:
-    """The newer map may call the store of the surplus copy its home."""
-
-    async def story(small: SmallCluster) -> None:
-        place, manifest = await put(small, 2000)
-
-        async def drop(node: Node, topology: Topology) -> Mended:
-            census = await take_census(node.path, [manifest.seed_id])
-            plan = plans_of(topology, place, manifest, census)[0]
-            code = layout_of(manifest).code
-            part = _Part(place, manifest, 0, plan, source_of(topology, place, manifest, 0, code), topology)
-            result = Mended()
-            mender = Mender(node.path, Budget("repair", KEEP_BYTES))
-            await mender._drop(part, 0, part.source.candidates[0][0], result)
-            return result
-
-        def current(path: DataPath) -> Topology:
-            return path.topology
-
-        before = small.sealed(manifest.seed_id)
-        result = await small.at("n1", lambda node: drop(node, Topology(node.path.topology.map)))
-        assert result.waiting
-        assert small.sealed(manifest.seed_id) == before
-        result = await small.at("n1", lambda node: drop(node, current(node.path)))
-        assert result.copies_dropped == 1
-        assert sum(map(len, small.sealed(manifest.seed_id).values())) == 5
 
     run_story(story)
 

@@ -114,9 +114,11 @@ class ShardName:
 
 @dataclass(frozen=True, slots=True)
 class DropShards:
-    """Only for an attempt's own shards that no accept can name, or a copy that is proven elsewhere."""
+    """Only for an attempt's own shards that no accept can name, or a copy that is proven at home by the map of this
+    `epoch`. A store with a newer map refuses that: it may be the home now."""
 
     shards: tuple[ShardName, ...]
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +164,11 @@ class LinkShards:
 
 @dataclass(frozen=True, slots=True)
 class FindShards:
-    """Which sealed shards of these seeds are here?"""
+    """Which sealed shards of these seeds are here? Not answered by a store whose map is older than `epoch`: once it has
+    answered, it does nothing any more of what was decided under an older map."""
 
     seed_ids: tuple[BlobId, ...]
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -406,8 +406,8 @@ class Healer:
         )
 
     def _wait(self, ailing: Ailing, waiting: set[StoreId], margin: Margin) -> None:
-        """For a store that is down: its return is noticed. One that is up missed a question, or the map changed before
-        a copy was dropped there: that is tried again soon."""
+        """For a store that is down: its return is noticed. One that is up missed a question, or had not the map yet:
+        that is tried again soon."""
         if waiting <= self._up:
             names = ", ".join(sorted(map(self._path.name, waiting)))
             self._failed(ailing, f"to be asked again: {names}", margin)

@@ -109,11 +109,13 @@ class Keeper:
         store: ShardStore,
         prepare_with: PrepareWith,
         report_damage: ReportDamage,
+        epoch: Callable[[], int],
         budget: Budget | None = None,
     ) -> None:
         self._store: Final = store
         self._prepare_with: Final = prepare_with
         self._report_damage: Final = report_damage
+        self._epoch: Final = epoch
         self._budget: Final = budget or Budget("keep", KEEP_BYTES)
         self._stages: Final[dict[ShardName, _Stage]] = {}
         self._dropping: Final[Counter[ShardName]] = Counter()
@@ -291,7 +293,10 @@ class Keeper:
         del caller
         if len(request.seed_ids) > SEEDS_MAX:
             raise InvalidArgument(f"{len(request.seed_ids)} blobs in one question, {SEEDS_MAX} at most")
-        return Holdings(tuple(name for seed in request.seed_ids for name in self._store.shards_of(seed)))
+        if request.epoch > self._epoch():
+            raise Unavailable(f"this store has the map of epoch {self._epoch()}, not yet {request.epoch}")
+        here = (name for seed in request.seed_ids for name in self._store.shards_of(seed))
+        return Holdings(tuple(name for name in here if not self._dropping[name]))
 
     async def _name_seeds(self, caller: Caller, request: NameSeeds) -> SeedNames:
         del caller
@@ -322,16 +327,18 @@ class Keeper:
 
     async def _drop(self, caller: Caller, request: DropShards) -> DropShardsReply:
         del caller
-        return DropShardsReply(await self.drop(request.shards))
+        return DropShardsReply(await self.drop(request.shards, epoch=request.epoch))
 
-    async def drop(self, shards: Sequence[ShardName]) -> int:
+    async def drop(self, shards: Sequence[ShardName], *, epoch: int = 0) -> int:
         """How many were here; durable on return. Cells still on their way are waited for: a drop must come after them
-        in the log."""
+        in the log. Raises `Unavailable` if it was decided under the map of an `epoch` that is over here."""
         for name in shards:
             try:
                 await self._settled(name)
             except HoldfastError:
                 continue
+        if 0 < epoch < self._epoch():
+            raise Unavailable(f"this store has the map of epoch {self._epoch()}, newer than {epoch}")
         here = [name for name in shards if self._store.shard(name) is not None]
         if here:
             self._dropping.update(here)

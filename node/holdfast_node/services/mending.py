@@ -33,8 +33,12 @@ SEEDS_PER_QUESTION: Final = 512
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """Who holds what, as the stores said: seed -> (part, index) -> stores. `silent` stores did not say."""
+    """Who holds what, as the stores said: seed -> (part, index) -> stores. `silent` stores did not say.
 
+    Whoever said something has the map of `topology` or a newer one, and so refuses what is decided under older ones.
+    """
+
+    topology: Topology
     found: Mapping[BlobId, Mapping[tuple[int, int], Sequence[StoreId]]]
     silent: frozenset[StoreId]
 
@@ -75,12 +79,13 @@ class _Part:
 
 async def take_census(path: DataPath, seeds: Sequence[BlobId]) -> Census:
     """Ask every store of the map that is up what it holds of these seeds."""
-    stores = path.topology.stores
+    topology = path.topology
+    stores = topology.stores
     up = [store for store in stores if path.links.is_up(store)]
     heard = set(up)
     found: dict[BlobId, dict[tuple[int, int], list[StoreId]]] = {seed: {} for seed in seeds}
     for first in range(0, len(seeds), SEEDS_PER_QUESTION):
-        request = FindShards(tuple(seeds[first : first + SEEDS_PER_QUESTION]))
+        request = FindShards(tuple(seeds[first : first + SEEDS_PER_QUESTION]), topology.map.epoch)
         answers = await gather(
             path.links, dict.fromkeys(up, request), timeout_s=FIND_TIMEOUT_S, enough=lambda _: False
         )
@@ -89,11 +94,12 @@ async def take_census(path: DataPath, seeds: Sequence[BlobId]) -> Census:
         for store in sorted(holdings):
             for name in holdings[store].shards:
                 found.setdefault(name.seed_id, {}).setdefault((name.part, name.index), []).append(store)
-    return Census(found, frozenset(stores) - heard)
+    return Census(topology, found, frozenset(stores) - heard)
 
 
-def plans_of(topology: Topology, place: KeyPlace, manifest: Manifest, census: Census) -> list[PartPlan]:
+def plans_of(place: KeyPlace, manifest: Manifest, census: Census) -> list[PartPlan]:
     """What is to be done about each part of a blob."""
+    topology = census.topology
     code = layout_of(manifest).code
     plans: list[PartPlan] = []
     for part in range(len(manifest.parts)):
@@ -126,9 +132,9 @@ class Mender:
         self, place: KeyPlace, manifest: Manifest, census: Census, *, base: Ballot | None, deep: bool
     ) -> Mended:
         """Bring every shard home that can be. `deep`: believe no store that it holds what it should, read it."""
-        topology = self._path.topology
+        topology = census.topology
         result = Mended()
-        plans = plans_of(topology, place, manifest, census)
+        plans = plans_of(place, manifest, census)
         result.margin = least(plan.margin for plan in plans)
         for number, plan in enumerate(plans):
             result.waiting |= _waited_for(topology, place, manifest, number, plan=plan)
@@ -139,7 +145,7 @@ class Mender:
                 manifest,
                 number,
                 plan,
-                self._source(topology, place, manifest, number, census),
+                self._source(place, manifest, number, census),
                 topology,
             )
             try:
@@ -148,10 +154,8 @@ class Mender:
                 result.failed = _told(part, error)
         return result
 
-    def _source(
-        self, topology: Topology, place: KeyPlace, manifest: Manifest, number: int, census: Census
-    ) -> PartSource:
-        source = source_of(topology, place, manifest, number, layout_of(manifest).code)
+    def _source(self, place: KeyPlace, manifest: Manifest, number: int, census: Census) -> PartSource:
+        source = source_of(census.topology, place, manifest, number, layout_of(manifest).code)
         held = census.held(manifest.seed_id, number)
         source.candidates = [list(held.get(index, ())) for index in range(source.code.n)]
         return source
@@ -251,12 +255,12 @@ class Mender:
         return True
 
     async def _drop(self, part: _Part, index: int, store: StoreId, result: Mended) -> None:
-        """A copy whose home was just read back. Not under a newer map: it may call this store home."""
-        if self._path.topology is not part.topology or not self._path.links.is_up(store):
+        """A copy whose home was just read back. Whoever has a newer map refuses: that may call it home."""
+        if not self._path.links.is_up(store):
             result.waiting.add(store)
             return
         name = ShardName(part.manifest.seed_id, part.number, index)
-        request = DropShards((name,))
+        request = DropShards((name,), part.topology.map.epoch)
         await call(self._path.links, store, request, expect=DropShardsReply, timeout_s=DROP_TIMEOUT_S)
         result.copies_dropped += 1
 

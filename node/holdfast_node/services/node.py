@@ -213,6 +213,7 @@ class Node:
             store=self.store,
             prepare_with=self.acceptor.prepare_with,
             report_damage=lambda name: self.healer.report_shard(name),
+            epoch=lambda: self.cartographer.epoch,
             budget=Budget("keep", settings.keep_bytes),
         )
         self.learner = Learner(

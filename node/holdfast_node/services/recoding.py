@@ -55,7 +55,7 @@ class Recoder:
         return await self._mender.mend(found.place, manifest, census, base=base, deep=deep)
 
     async def _recode(self, place: KeyPlace, old: Manifest, census: Census) -> Mended:
-        before = least(plan.margin for plan in plans_of(self._path.topology, place, old, census))
+        before = least(plan.margin for plan in plans_of(place, old, census))
         result = Mended(margin=before)
 
         async def proven(new: Manifest, base: Ballot) -> None:

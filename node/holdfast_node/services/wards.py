@@ -358,7 +358,7 @@ class Looker:
             or any(
                 plan.waiting or not plan.in_order
                 for manifest in key.manifests
-                for plan in plans_of(topology, key.place, manifest, census)
+                for plan in plans_of(key.place, manifest, census)
             )
         ]
 
@@ -371,7 +371,7 @@ class Looker:
         census = await take_census(self._path, seeds)
         ailing: list[Ailing] = []
         for key in found:
-            plans = [plan for m in key.manifests for plan in plans_of(topology, key.place, m, census)]
+            plans = [plan for m in key.manifests for plan in plans_of(key.place, m, census)]
             if any(plan.waiting for plan in plans):
                 ward.conclusive = False
             if key.in_former_code(topology) or any(not plan.in_order for plan in plans):
