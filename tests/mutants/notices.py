@@ -56,6 +56,12 @@ MUTANTS: Final = (
         "tests/unit/test_put_outcomes.py",
     ),
     Mutant(
+        "deleted-key-by-key",
+        "a deleted bucket is looked through a key at a time, while its door waits",
+        (Edit("node/holdfast_node/services/buckets.py", "ListOptions()  #", "ListOptions(page_size=1)  #"),),
+        "tests/unit/test_buckets.py",
+    ),
+    Mutant(
         "young-and-gone",
         "a list older than a bucket proves that the bucket is gone",
         (

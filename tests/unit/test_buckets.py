@@ -23,7 +23,7 @@ from holdfast_node.core.errors import (
     Unavailable,
 )
 from holdfast_node.core.ids import RESERVED_BUCKET, BucketId, RequestId
-from holdfast_node.core.messages import CloseBucket, Prepare, ReadRegister
+from holdfast_node.core.messages import CloseBucket, ListRegisters, Prepare, ReadRegister, Request
 from holdfast_node.services.buckets import (
     REFRESH_WAIT_S,
     SETTINGS_AGE_S,
@@ -187,6 +187,28 @@ def test_an_emptied_bucket_goes_and_a_new_one_of_its_name_is_empty() -> None:
         new = await on(cluster, 0, lambda n: n.buckets.create("photos"))
         assert new.id != old.id
         assert await put(cluster, 2, "photos", b"k") == 1
+
+    play(story)
+
+
+def test_what_was_deleted_in_a_bucket_is_passed_over_by_the_page() -> None:
+    """Key by key, a deletion took so long that whoever stood before its door had it opened again."""
+
+    async def story(cluster: Cluster) -> None:
+        _ = await on(cluster, 0, lambda n: n.buckets.create("photos"))
+        for number in range(40):
+            _ = await put(cluster, 1, "photos", b"k%d" % number)
+            await remove(cluster, 2, "photos", b"k%d" % number)
+        lists = 0
+
+        def count(request: Request) -> bool:
+            nonlocal lists
+            lists += isinstance(request, ListRegisters)
+            return False
+
+        cluster.network.losing = count
+        await on(cluster, 0, lambda n: n.buckets.delete("photos"))
+        assert 0 < lists <= 2 * 3, "it is listed twice, and there are three stores"
 
     play(story)
 

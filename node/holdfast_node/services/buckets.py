@@ -423,7 +423,7 @@ class Buckets:
         self.forget(bucket.id)
 
     async def _require_empty(self, pool: int, bucket: Bucket) -> None:
-        options = ListOptions(page_size=1)
+        options = ListOptions()  # of large pages: each row of a deleted key takes room in one, too
         while True:
             page = await self._listing.page(pool, bucket.id, options)
             if page.blobs:
