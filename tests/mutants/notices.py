@@ -49,8 +49,20 @@ MUTANTS: Final = (
         (
             Edit(
                 "node/holdfast_node/services/put.py",
-                "await self._applied(write.place, outcome.version) or manifest",
+                "await applied_manifest(self._path, write.place, outcome.version) or manifest",
                 "manifest",
+            ),
+        ),
+        "tests/unit/test_put_outcomes.py",
+    ),
+    Mutant(
+        "undone-by-another",
+        "a repeated undelete is told of what is current now, not of what it brought back",
+        (
+            Edit(
+                "node/holdfast_node/services/undelete.py",
+                "await manifest_of(path, place, reading.head, done)",
+                "reading.head.manifest or await manifest_of(path, place, reading.head, done)",
             ),
         ),
         "tests/unit/test_put_outcomes.py",

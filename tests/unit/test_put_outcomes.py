@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast_node.core.api import Call, PutOptions
+from holdfast_node.core.api import Call, Condition, PutOptions
 from holdfast_node.core.errors import (
     DeadlineExceeded,
     InvalidArgument,
@@ -170,5 +170,25 @@ def test_a_repeated_request_tells_of_the_bytes_that_are_stored(size: int) -> Non
         again = await small.put(b"k", payload_of(size + 1)[::-1], options=options)
         assert (again.version, again.hash, again.size) == (first.version, first.hash, size)
         assert await small.get(b"k") == payload_of(size)
+
+    run_story(story)
+
+
+def test_a_repeated_undelete_tells_of_the_version_it_brought_back() -> None:
+    """The first answer was lost, and somebody has written since: not of what is current now, nor of what a second
+    undelete would bring back."""
+
+    async def story(small: SmallCluster) -> None:
+        call = Call(request_id=RequestId(b"r" * 16), stamp=small.node("n1").cartographer.era)
+        _ = await overwritten(small)
+        first = await small.call("n3", lambda c: c.undelete(BUCKET, b"k", 0, call))
+        assert first.size == 20_000
+        await small.put(b"k", payload_of(900))
+        again = await small.call("n3", lambda c: c.undelete(BUCKET, b"k", 0, call))
+        assert (again.version, again.hash, again.size) == (first.version, first.hash, first.size)
+        await small.call("n3", lambda c: c.delete(BUCKET, b"k", Condition(), Call()))
+        again = await small.call("n3", lambda c: c.undelete(BUCKET, b"k", 0, call))
+        assert (again.version, again.hash, again.size) == (first.version, first.hash, first.size)
+        assert (await small.head(b"k")).version == first.version + 2
 
     run_story(story)

@@ -43,12 +43,12 @@ from holdfast_node.services.committing import NOBODY, check_ack, commit_known, w
 from holdfast_node.services.datapath import DataPath, KeyPlace, PartTarget
 from holdfast_node.services.intake import Intake
 from holdfast_node.services.margins import manifest_margin
-from holdfast_node.services.registers import Attempt, Outcome
+from holdfast_node.services.registers import Attempt
 from holdfast_node.services.staging import WholeStaging
 from holdfast_node.services.streaming import PartWriter
 from holdfast_node.services.striping import encode_stripe
 from holdfast_node.services.trail import Trail
-from holdfast_node.services.versions import retained_manifest
+from holdfast_node.services.versions import applied_manifest
 
 STRIPES_AHEAD_MAX: Final = 8
 """Stripes of one put on their way at once; the coordinate budget bounds all puts together."""
@@ -256,16 +256,8 @@ class Putter:
         outcome = await commit_known(self._path, write.place, manifest, staged.attempt, operation)
         if outcome.repeated:
             drop_unless_accepted(staged)
-            manifest = await self._applied(write.place, outcome.version) or manifest
-        return result_of(self._path, write.place, manifest, outcome)
-
-    async def _applied(self, place: KeyPlace, version: Version) -> Manifest | None:
-        """What the first try of a repeated request wrote, whose bytes may have been others; None if it is gone."""
-        head = (await self._path.registers.read(place.pool, place.bucket, place.key)).head
-        if head.version == version:
-            return head.manifest
-        kept = [each for each in head.retained if each.version == version]
-        return await retained_manifest(self._path, place, kept[0]) if kept else None
+            manifest = await applied_manifest(self._path, write.place, outcome.version) or manifest
+        return result_of(self._path, write.place, manifest, outcome.version)
 
 
 class _Upload:
@@ -381,9 +373,9 @@ def operation_of(write: Write, manifest: Manifest, base: Ballot) -> Operation:
     )
 
 
-def result_of(path: DataPath, place: KeyPlace, manifest: Manifest, outcome: Outcome) -> PutResult:
+def result_of(path: DataPath, place: KeyPlace, manifest: Manifest, version: Version) -> PutResult:
     return PutResult(
-        version=outcome.version,
+        version=version,
         hash=manifest.hash,
         size=manifest.size,
         margin=manifest_margin(path, place, manifest),

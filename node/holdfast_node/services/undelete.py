@@ -18,7 +18,7 @@ from holdfast_node.services.committing import check_ack, commit_known
 from holdfast_node.services.datapath import DataPath, KeyPlace
 from holdfast_node.services.fanout import gather, replies
 from holdfast_node.services.put import Write, check_key, operation_of, part_of, result_of
-from holdfast_node.services.versions import retained_manifest
+from holdfast_node.services.versions import applied_manifest, manifest_of, retained_manifest
 
 LINK_TIMEOUT_S: Final = 10.0
 
@@ -30,14 +30,18 @@ class Undeleter:
         self._path: Final = path
 
     async def undelete(self, place: KeyPlace, version: int, call: Call, *, retain: bool) -> PutResult:
-        """Make a kept version (0: the newest) the current one, under a new version number."""
+        """Make a kept version (0: the newest) the current one, under a new version number. A retry is told of what its
+        first try brought back, whatever has been written since."""
         check_key(place.key)
         path = self._path
         reading = await path.registers.read(place.pool, place.bucket, place.key)
         request_id = call.request_id or RequestId(path.entropy.token(ID_BYTES))
+        done = next((each.version for each in reading.head.recent if each.request_id == request_id), None)
+        if done is not None:
+            return result_of(path, place, await manifest_of(path, place, reading.head, done), done)
         stamp = Era(call.stamp or path.topology.map.era)
         attempt = path.registers.attempt(place.pool, place.bucket, place.key, stamp)
-        kept = await self._kept_manifest(place, reading.head, version, request_id)
+        kept = await retained_manifest(path, place, _chosen(reading.head, version))
         blob_id = path.new_blob_id()
         held = await self._link(kept, blob_id) if kept.parts else {}
         manifest = replace(
@@ -62,15 +66,9 @@ class Undeleter:
         )
         operation = operation_of(write, manifest, attempt.base)
         outcome = await commit_known(path, place, manifest, attempt, operation)
-        return result_of(path, place, manifest, outcome)
-
-    async def _kept_manifest(
-        self, place: KeyPlace, head: Head, version: int, request_id: RequestId
-    ) -> Manifest:
-        """The version asked for. A retry of an undelete that was applied finds its own result to be current."""
-        if head.manifest is not None and any(each.request_id == request_id for each in head.recent):
-            return head.manifest
-        return await retained_manifest(self._path, place, _chosen(head, version))
+        if outcome.repeated:
+            manifest = await applied_manifest(path, place, outcome.version) or manifest
+        return result_of(path, place, manifest, outcome.version)
 
     async def _link(self, kept: Manifest, blob_id: BlobId) -> dict[int, dict[int, StoreId]]:
         """Part -> shard index -> a store that durably links it. Every live store is asked: any may hold some."""

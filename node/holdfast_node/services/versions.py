@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from holdfast_node.core.api import BlobInfo, VersionEntry
 from holdfast_node.core.errors import BlobNotFound, Evidence, IntegrityError, Unavailable, VersionNotFound
 from holdfast_node.core.head import Head, HeadKind, Manifest, Retained
-from holdfast_node.core.ids import BlobId, BucketId, StoreId
+from holdfast_node.core.ids import BlobId, BucketId, StoreId, Version
 from holdfast_node.core.messages import ManifestReply, ReadManifest, RegisterCopy
 from holdfast_node.core.records import ManifestRecord
 from holdfast_node.ports import Bodies, Failed
@@ -51,6 +51,15 @@ async def manifest_of(path: DataPath, place: KeyPlace, head: Head, version: int)
     if entry is None or entry.kind is not HeadKind.BLOB:
         raise VersionNotFound(f"version {version} is not kept", evidence=_kept(head))
     return await retained_manifest(path, place, entry)
+
+
+async def applied_manifest(path: DataPath, place: KeyPlace, version: Version) -> Manifest | None:
+    """What the first try of a repeated request wrote, which need not be what this one would; None if it is gone."""
+    head = (await path.registers.read(place.pool, place.bucket, place.key)).head
+    try:
+        return await manifest_of(path, place, head, version)
+    except VersionNotFound:
+        return None
 
 
 async def retained_manifest(path: DataPath, place: KeyPlace, entry: Retained) -> Manifest:
