@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Final, Self, TypeVar, cast
+from typing import Final, Protocol, Self, TypeVar, cast
 
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
@@ -14,12 +14,31 @@ import grpc  # after the setting above, as in holdfast/__init__.py
 
 from holdfast.core.endpoints import Rota, parse_endpoints
 from holdfast.core.wire import ERROR_TRAILER, described, undescribed
-from holdfast.errors import Error, Evidence, NotInitialised, PeerUnreachable, Unreachable
+from holdfast.errors import (
+    DeadlineExceeded,
+    Error,
+    Evidence,
+    NotInitialised,
+    OutcomeUnknown,
+    PeerUnreachable,
+    Unavailable,
+    Unreachable,
+)
 from holdfastpb.v1 import admin_pb2, admin_pb2_grpc, types_pb2
 
+
+class _Part(Protocol):
+    """Of an answer that comes in parts."""
+
+    @property
+    def finished(self) -> bool: ...
+
+
 Reply = TypeVar("Reply")
+Part = TypeVar("Part", bound=_Part)
 
 TIMEOUT_S: Final = 20.0
+ALIVE_S: Final = 5.0
 PROVE_TIMEOUT_S: Final = 24 * 3600.0
 MESSAGE_BYTES_MAX: Final = 64 * 1024 * 1024
 """A map of the most partitions is about that large."""
@@ -28,13 +47,20 @@ OPTIONS: Final[Sequence[tuple[str, int]]] = (
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 250),
+    # As in aio/transport.py: a node that stands still is noticed after 11 s, however long a proof may take.
+    ("grpc.keepalive_time_ms", 6_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
 )
+SILENT: Final = (PeerUnreachable, DeadlineExceeded)
+"""What was asked of may have done it."""
 
 
 class Admin:
-    """Asks the first endpoint that answers and knows the cluster. Its refusal is final."""
+    """Asks the first endpoint that answers and knows the cluster. Its refusal is final. A change is sent once: without an
+    identity no other node would know it again. If its answer is lost, its outcome is unknown."""
 
     def __init__(self, endpoints: str | Sequence[str], *, timeout_s: float = TIMEOUT_S) -> None:
         self._rota = Rota(parse_endpoints(endpoints))
@@ -51,7 +77,7 @@ class Admin:
         )
 
     def init(self, seed: admin_pb2.InitRequest) -> admin_pb2.InitReply:
-        return self._call(lambda stub, limit_s: stub.Init(seed, timeout=limit_s))
+        return self._call(lambda stub, limit_s: stub.Init(seed, timeout=limit_s), changes=True)
 
     def status(self) -> admin_pb2.StatusReply:
         return self._call(lambda stub, limit_s: stub.Status(admin_pb2.StatusRequest(), timeout=limit_s))
@@ -61,11 +87,11 @@ class Admin:
 
     def replace_lost(self, selector: str) -> admin_pb2.ReplaceLostReply:
         request = admin_pb2.ReplaceLostRequest(selector=selector)
-        return self._call(lambda stub, limit_s: stub.ReplaceLost(request, timeout=limit_s))
+        return self._call(lambda stub, limit_s: stub.ReplaceLost(request, timeout=limit_s), changes=True)
 
     def change(self, asked: admin_pb2.ChangeRequest) -> admin_pb2.PlanReply:
         """Plans a change of nodes; with `apply` set, begins it."""
-        return self._call(lambda stub, limit_s: stub.Change(asked, timeout=limit_s))
+        return self._call(lambda stub, limit_s: stub.Change(asked, timeout=limit_s), changes=asked.apply)
 
     def plan(self) -> admin_pb2.PlanReply:
         """How far the last change is."""
@@ -84,7 +110,7 @@ class Admin:
     def rebuild_index(self, node: str) -> admin_pb2.RebuildIndexReply:
         """Of the node that is asked, which must have this name. It starts again, and is silent until it has one."""
         request = admin_pb2.RebuildIndexRequest(node=node)
-        return self._call(lambda stub, limit_s: stub.RebuildIndex(request, timeout=limit_s))
+        return self._call(lambda stub, limit_s: stub.RebuildIndex(request, timeout=limit_s), changes=True)
 
     def explain(self, bucket: str, key: bytes) -> admin_pb2.ExplainReply:
         request = admin_pb2.ExplainRequest(bucket=bucket, key=key)
@@ -113,35 +139,64 @@ class Admin:
     ) -> None:
         self.close()
 
-    def _stream(self, ask: Callable[[admin_pb2_grpc.AdminStub], Iterable[Reply]]) -> Iterator[Reply]:
+    def _stream(self, ask: Callable[[admin_pb2_grpc.AdminStub], Iterable[Part]]) -> Iterator[Part]:
         self.map()  # settles on a node that knows the cluster
         endpoint = self._rota.current
+        said: Sequence[Evidence] = (Evidence(endpoint, "ended it"),)
+        finished = False
         try:
-            yield from ask(self._stub(endpoint))
+            for part in ask(self._stub(endpoint)):
+                finished = part.finished
+                yield part
         except grpc.RpcError as error:
-            raise error_of(error, endpoint) from None
+            found = error_of(error, endpoint)
+            if not isinstance(found, SILENT):
+                raise found from None
+            said = found.evidence
+        if not finished:
+            self._leave(endpoint)
+            raise Unavailable("the answer was cut short", hint="ask again: it changes nothing", evidence=said)
 
-    def _call(self, ask: Callable[[admin_pb2_grpc.AdminStub, float], Reply]) -> Reply:
+    def _call(
+        self, ask: Callable[[admin_pb2_grpc.AdminStub, float], Reply], *, changes: bool = False
+    ) -> Reply:
         """A node without a map (a new one in the place of a lost one) cannot speak for the cluster: ask the next."""
         evidence: list[Evidence] = []
         blank: NotInitialised | None = None
         for _ in self._rota.endpoints:
-            endpoint = self._rota.current
+            endpoint, sent = self._rota.current, False
+            stub = self._stub(endpoint)
             try:
-                return ask(self._stub(endpoint), self._timeout_s)
+                if changes:  # what is not alive is not told of it, so that the next may be
+                    stub.Identify(admin_pb2.IdentifyRequest(), timeout=min(ALIVE_S, self._timeout_s))
+                    sent = True
+                return ask(stub, self._timeout_s)
             except grpc.RpcError as error:
                 found = error_of(error, endpoint)
+            if not isinstance(found, (NotInitialised, *SILENT)):
+                raise found
+            self._leave(endpoint)
+            evidence += found.evidence
             if isinstance(found, NotInitialised):
                 blank = found
-            elif not isinstance(found, PeerUnreachable):
-                raise found
-            evidence += found.evidence
-            self._rota.failed(endpoint)
+            elif sent:
+                raise OutcomeUnknown(
+                    "the answer was lost; the change may or may not have been made",
+                    hint="`clusterctl status` and `clusterctl plan` say which: look before you ask once more",
+                    evidence=evidence,
+                )
         if blank is not None:
             raise NotInitialised(blank.message, hint=blank.hint, evidence=evidence)
         raise Unreachable(
             "no node answers", hint="is the cluster running? `clusterctl local up`", evidence=evidence
         )
+
+    def _leave(self, endpoint: str) -> None:
+        """And open a new connection when its turn comes again."""
+        self._rota.failed(endpoint)
+        channel = self._channels.pop(endpoint, None)
+        if channel is not None:
+            channel.close()
 
     def _stub(self, endpoint: str) -> admin_pb2_grpc.AdminStub:
         if endpoint not in self._channels:

@@ -30,6 +30,8 @@ STYLES = {
     "draining": "yellow",
     "drained": "yellow",
 }
+ROWS_MAX = 1000
+"""Of what a proof finds, for people. Nodes keep what they name to as much by themselves."""
 SHORT = "nothing: too little is there now"
 """Of shards, of register copies or of the map's voters."""
 
@@ -181,13 +183,16 @@ def examining(output: Output) -> Generator[Callable[[int, int], None]]:
         sys.stderr.write("\r\x1b[K")
 
 
-def at_risk(output: Output, found: Sequence[admin_pb2.AtRisk]) -> None:
+def at_risk(output: Output, found: Sequence[admin_pb2.AtRisk], total: int) -> None:
+    """Of `total`, those that are given."""
     table = table_of("blob", "version", "if lost", "what", "left", "needed")
     for item in found:
         name = f"{item.bucket}/{key_text(item.key)}"
         cells = [name, str(item.version), item.lose, item.what, str(item.left), str(item.needed)]
         row(table, cells, "down")
     output.console().print(table)
+    if total > len(found):
+        output.console().print(f"and {total - len(found)} more; --json names all")
 
 
 Ask = Callable[[], "admin_pb2.PlanReply"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tests.mutants import (
+    client,
     codes,
     collection,
     compaction,
@@ -41,6 +42,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *compaction.MUTANTS,
     *collection.MUTANTS,
     *following.MUTANTS,
+    *client.MUTANTS,
 )
 QUICK: Final = ("promise-twice", "record-unchecked", "map-goes-back")
 """Caught within a second or two: tried with every run of the tests."""

@@ -51,6 +51,8 @@ class State:
     era: int = 7
     flip: bool = False
     short: bool = False
+    changes: int = 0
+    proof: list[admin_pb2.ProveReply] = field(default_factory=list[admin_pb2.ProveReply])
 
 
 class Server(blob_pb2_grpc.BlobsServicer, admin_pb2_grpc.AdminServicer):
@@ -237,13 +239,37 @@ class Server(blob_pb2_grpc.BlobsServicer, admin_pb2_grpc.AdminServicer):
     async def Identify(self, request: admin_pb2.IdentifyRequest, context: Context) -> admin_pb2.IdentifyReply:
         return admin_pb2.IdentifyReply(node="n1", version="test")
 
+    async def Status(self, request: admin_pb2.StatusRequest, context: Context) -> admin_pb2.StatusReply:
+        fault = self._next("Status")
+        if fault is not None:
+            await self._fault(fault, context)
+        return admin_pb2.StatusReply(epoch=1)
+
+    async def Change(self, request: admin_pb2.ChangeRequest, context: Context) -> admin_pb2.PlanReply:
+        fault = self._next("Change")
+        if fault is not None and fault.when == "before":
+            await self._fault(fault, context)
+        self.state.changes += request.apply
+        if fault is not None:
+            await self._fault(fault, context)
+        return admin_pb2.PlanReply(epoch=1, applied=request.apply)
+
+    async def Prove(
+        self, request: admin_pb2.ProveRequest, context: Context
+    ) -> AsyncIterator[admin_pb2.ProveReply]:
+        fault = self._next("Prove")
+        for part in self.state.proof:
+            yield part
+        if fault is not None:
+            await self._fault(fault, context)
+
     async def _unasked(self, _: object, context: Context) -> NoReturn:
         """Admin methods no test asks for."""
         await self._refuse(types_pb2.ERROR_CODE_UNIMPLEMENTED, context)
         raise AssertionError
 
-    Init = Status = ReplaceLost = Change = GetPlan = Quarantine = _unasked  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
-    Scrub = RebuildIndex = Explain = Prove = Risk = _unasked  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    Init = ReplaceLost = GetPlan = Quarantine = _unasked  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    Scrub = RebuildIndex = Explain = Risk = _unasked  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
 
 
 class Running:
