@@ -59,8 +59,8 @@ SILENT: Final = (PeerUnreachable, DeadlineExceeded)
 
 
 class Admin:
-    """Asks the first endpoint that answers and knows the cluster. Its refusal is final. A change is sent once: without an
-    identity no other node would know it again. If its answer is lost, its outcome is unknown."""
+    """Asks the first endpoint that answers and knows the cluster. Its refusal is final. A change is sent once,
+    as it has no identity by which another node would know it again: if its answer is lost, its outcome is unknown."""
 
     def __init__(self, endpoints: str | Sequence[str], *, timeout_s: float = TIMEOUT_S) -> None:
         self._rota = Rota(parse_endpoints(endpoints))

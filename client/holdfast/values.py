@@ -42,11 +42,10 @@ class Retries:
 @dataclass(frozen=True, slots=True)
 class Limits:
     """`concurrency`: calls in flight in `put_many`, `get_many` and `delete_many`. `chunk`: bytes per stream message
-    (at most 4 MiB, what a node accepts). `channels`: connections kept open, one per endpoint in use."""
+    (at most 4 MiB, what a node accepts)."""
 
     concurrency: int = 16
     chunk: int = 1024 * 1024
-    channels: int = 16
 
 
 class Margin(Mapping[str, int]):

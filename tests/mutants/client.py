@@ -9,7 +9,11 @@ from tests.mutants.mutant import Edit, Mutant
 _ADMIN: Final = "client/holdfast/admin.py"
 _COMMANDS: Final = "client/holdfast_ctl/commands.py"
 
+_PORTAL: Final = "client/holdfast/sync/portal.py"
+_UPLOADS: Final = "client/holdfast/aio/uploads.py"
+
 _TEST_ADMIN: Final = "tests/unit/test_sdk_admin.py"
+_TEST_CLOSING: Final = "tests/unit/test_sdk_closing.py"
 
 MUTANTS: Final = (
     Mutant(
@@ -35,5 +39,23 @@ MUTANTS: Final = (
         "a proof names everything it found, however much",
         (Edit(_COMMANDS, "if session.output.as_json else report.ROWS_MAX", "if True else report.ROWS_MAX"),),
         _TEST_ADMIN,
+    ),
+    Mutant(
+        "closed-means-unavailable",
+        "a write under which its client was closed is told as one that was not made",
+        (Edit(_PORTAL, "    client.transport.shut()\n", ""),),
+        _TEST_CLOSING,
+    ),
+    Mutant(
+        "closing-cancels-callers",
+        "a client that is closed cancels the tasks that write with it",
+        (
+            Edit(
+                _UPLOADS,
+                "                with self._transport.until_shut():\n",
+                "                if True:\n",
+            ),
+        ),
+        _TEST_CLOSING,
     ),
 )

@@ -92,13 +92,14 @@ class Server(blob_pb2_grpc.BlobsServicer, admin_pb2_grpc.AdminServicer):
         header = (await anext(request_iterator)).header
         self.calls.append(("Put", header.call.request_id, header.call.stamp))
         fault = self._next("Put")
-        body = bytearray()
+        body, whole = bytearray(), header.size >= 0
         async for message in request_iterator:
+            whole = whole or message.HasField("end")
             assert len(message.chunk) <= 4 * 1024 * 1024
             body += message.chunk
             if fault is not None and fault.at_bytes and len(body) >= fault.at_bytes:
                 await self._fault(fault, context)
-        if context.cancelled():
+        if context.cancelled() or not whole:
             raise asyncio.CancelledError
         if fault is not None and fault.when == "before":
             await self._fault(fault, context)

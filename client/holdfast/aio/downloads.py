@@ -38,9 +38,10 @@ class Stream:
         """The header of the stream; tried until it comes."""
         while True:
             try:
-                peer = await self._transport.peer()
-                self._endpoint = peer.endpoint
-                info = await self._open(peer)
+                with self._transport.until_shut():
+                    peer = await self._transport.peer()
+                    self._endpoint = peer.endpoint
+                    info = await self._open(peer)
                 self._given_at = self._transport.now()
                 return info
             except Error as error:
@@ -60,7 +61,8 @@ class Stream:
             try:
                 if self._call is None:
                     await self.open()
-                chunk = await self._next()
+                with self._transport.until_shut():
+                    chunk = await self._next()
             except Error as error:
                 await self._failed(error)
                 continue

@@ -29,6 +29,7 @@ Result = TypeVar("Result")
 MESSAGE_BYTES_MAX: Final = 8 * 1024 * 1024
 """A chunk of 4 MiB and what surrounds it; also a page of 1000 blobs with ordinary metadata."""
 REQUEST_ID_BYTES: Final = 16
+CLOSED: Final = "this client is closed"
 # A node that stops without closing its connections (a pause, a pulled cable) is noticed by pings after 11 s.
 # `ping_timeout_ms` is what ends the connection: without it a paused node was waited for until the call's own limit.
 # gRPC's threads answer pings: how long a node that is alive may take is `Timeout.idle`.
@@ -117,12 +118,11 @@ class Transport:
     async def peer(self) -> Peer:
         """The endpoint in use, connected."""
         if self._closed:
-            raise PeerUnreachable("this client is closed", hint="connect again")
+            raise PeerUnreachable(CLOSED, evidence=[Evidence("this client", "was closed")])
         endpoint = self._rota.current
         peer = self._peers.get(endpoint)
         if peer is None:
             peer = self._peers[endpoint] = Peer(endpoint)
-            await self._trim(endpoint)
         try:
             await peer.ready(self.timeout.connect)
         except PeerUnreachable:
@@ -135,8 +135,14 @@ class Transport:
         again: Again = course.failed(error, sent=sent, now=self.now(), jitter=random.random())  # noqa: S311
         if again.leave and endpoint:
             self._rota.failed(endpoint)
-        if again.pause_s > 0:
-            await asyncio.sleep(again.pause_s)
+        try:
+            if again.pause_s > 0 and not self._closed:
+                await asyncio.sleep(again.pause_s)
+        except asyncio.CancelledError:
+            if not self._closed:
+                raise
+        if self._closed:
+            raise course.over(CLOSED)
         return again.how
 
     async def read(self, attempt: Callable[[Peer, float], Awaitable[Result]]) -> Result:
@@ -161,10 +167,11 @@ class Transport:
         while True:
             endpoint, sent = "", False
             try:
-                peer = await self.peer()
-                endpoint, sent = peer.endpoint, True
-                with errors_of(endpoint):
-                    return await attempt(peer, course.attempt_timeout_s(self.now()), identity)
+                with self.until_shut():
+                    peer = await self.peer()
+                    endpoint, sent = peer.endpoint, True
+                    with errors_of(endpoint):
+                        return await attempt(peer, course.attempt_timeout_s(self.now()), identity)
             except Error as error:
                 how = await self.after(course, error, sent=sent, endpoint=endpoint)
                 if how is Next.RESTAMP:
@@ -183,14 +190,24 @@ class Transport:
 
         self.saw_era(await self.read(attempt))
 
-    async def _trim(self, keep: str) -> None:
-        """Closes the longest unused connections over the limit."""
-        while len(self._peers) > self.limits.channels:
-            oldest = next(endpoint for endpoint in self._peers if endpoint != keep)
-            await self._peers.pop(oldest).close()
+    def shut(self) -> None:
+        """From now on every call is over as soon as it is disturbed, with what is known of it."""
+        self._closed = True
+
+    @contextlib.contextmanager
+    def until_shut(self) -> Generator[None, None, None]:
+        """Closing cancels what is under way; to a caller, whom nobody cancelled, that is a failure like another."""
+        try:
+            yield
+        except Error:
+            raise
+        except (asyncio.CancelledError, aio.UsageError) as error:
+            if not self._closed:
+                raise
+            raise PeerUnreachable(CLOSED, evidence=[Evidence("this client", "was closed")]) from error
 
     async def close(self) -> None:
-        self._closed = True
+        self.shut()
         peers, self._peers = list(self._peers.values()), {}
         for peer in peers:
             await peer.close()

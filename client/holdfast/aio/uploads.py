@@ -49,9 +49,10 @@ class Upload:
         while True:
             endpoint, self._sent_all = "", False
             try:
-                peer = await self._transport.peer()
-                endpoint = peer.endpoint
-                return await self._attempt(peer, course, call)
+                with self._transport.until_shut():
+                    peer = await self._transport.peer()
+                    endpoint = peer.endpoint
+                    return await self._attempt(peer, course, call)
             except Error as error:
                 if self._touched and not self._source.rewindable:
                     raise self._interrupted(course, error) from error

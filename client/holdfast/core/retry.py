@@ -192,6 +192,16 @@ class Course:
             evidence=self._evidence,
         )
 
+    def over(self, why: str) -> Error:
+        """What to tell the caller when nothing is tried any more, for a reason of this side."""
+        if not self.uncertain:
+            return Unavailable(why, evidence=self._evidence)
+        return OutcomeUnknown(
+            f"{why}; the write may or may not have been applied",
+            hint="read the key to see which; a call is never applied twice",
+            evidence=self._evidence,
+        )
+
     def _gave_up(self, error: Error, *, out_of_time: bool) -> Error:
         why = (
             f"nothing moved for {self._timeout.total:g} s"
@@ -199,11 +209,7 @@ class Course:
             else f"{self._failures} attempts failed in a row"
         )
         if self.uncertain:
-            return OutcomeUnknown(
-                f"{why}; the write may or may not have been applied",
-                hint="read the key to see which; a call is never applied twice",
-                evidence=self._evidence,
-            )
+            return self.over(why)
         kind = type(error)
         if isinstance(error, _INTERNAL_KINDS):
             kind = Unavailable if self._answered else Unreachable

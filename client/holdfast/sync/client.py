@@ -17,7 +17,7 @@ from holdfast.aio.files import Writer
 from holdfast.aio.uploads import Progress
 from holdfast.core import requests
 from holdfast.core.transfer import Buffer
-from holdfast.errors import Corrupt
+from holdfast.errors import Corrupt, Unavailable
 from holdfast.sync.feed import Feed
 from holdfast.sync.portal import Portal
 from holdfast.values import (
@@ -143,10 +143,13 @@ class Bucket:
         upload.add_done_callback(lambda _: self._portal.call_soon(feed.abandon))
         try:
             feed.fill(self._portal, cast("Iterable[Buffer]", data))
-        except BaseException:
-            upload.cancel()
-            raise
-        return self._portal.wait(upload)
+        except BaseException as error:
+            if not (isinstance(error, Unavailable) and self._portal.closed):
+                upload.cancel()
+                raise
+        return self._portal.wait(
+            upload
+        )  # which knows best what came of it, also if the client was closed meanwhile
 
     def get(
         self,

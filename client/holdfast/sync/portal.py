@@ -68,6 +68,10 @@ class Portal:
             future.cancel()
             raise
 
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
     def track(self, stream: Stream) -> None:
         """A stream that stays open between calls."""
         self._streams.add(stream)
@@ -153,6 +157,7 @@ def _stop(running: _Running | None) -> None:
 
 
 async def _wind_up(client: Client, streams: list[Stream]) -> None:
+    client.transport.shut()
     for stream in streams:
         stream.cancel()
     others = asyncio.all_tasks() - {asyncio.current_task()}
