@@ -9,11 +9,14 @@ from tests.mutants.mutant import Edit, Mutant
 _ADMIN: Final = "client/holdfast/admin.py"
 _COMMANDS: Final = "client/holdfast_ctl/commands.py"
 
+_SHELL: Final = "client/holdfast/cli/shell.py"
+_SOURCES: Final = "client/holdfast/aio/sources.py"
 _PORTAL: Final = "client/holdfast/sync/portal.py"
 _UPLOADS: Final = "client/holdfast/aio/uploads.py"
 
 _TEST_ADMIN: Final = "tests/unit/test_sdk_admin.py"
 _TEST_CLOSING: Final = "tests/unit/test_sdk_closing.py"
+_TEST_ENDINGS: Final = "tests/unit/test_cli_endings.py"
 
 MUTANTS: Final = (
     Mutant(
@@ -57,5 +60,17 @@ MUTANTS: Final = (
             ),
         ),
         _TEST_CLOSING,
+    ),
+    Mutant(
+        "silence-holds-the-end-up",
+        "a program does not end as long as nothing comes out of the pipe it reads",
+        (Edit(_SOURCES, 'name="holdfast source", daemon=True', 'name="holdfast source", daemon=False'),),
+        _TEST_ENDINGS,
+    ),
+    Mutant(
+        "terminated-half-way",
+        "SIGTERM leaves half of a download in the target's directory",
+        (Edit(_SHELL, "(signal.SIGTERM, signal.SIGHUP)", "()"),),
+        _TEST_ENDINGS,
     ),
 )

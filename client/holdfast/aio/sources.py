@@ -1,15 +1,19 @@
 """Where the bytes of a put come from. A source says whether it can be read again from the start, and reads.
 
-Blocking reads (files, ordinary iterators) happen on the loop's worker threads, one at a time per source.
+Blocking reads (files, ordinary iterators) happen on threads of their own, one at a time per source. The loop's workers
+are waited for when a program ends, and a pipe on which nobody says anything would keep it for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
+import threading
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol, TypeAlias, cast
+from typing import BinaryIO, Final, Protocol, TypeAlias, TypeVar, cast
 
 from holdfast.core.transfer import Buffer
 from holdfast.errors import InvalidArgument
@@ -18,6 +22,7 @@ READ_BYTES: Final = 4 * 1024 * 1024
 COLLECT_BYTES_MAX: Final = 8 * 1024 * 1024
 """An iterator is read up to here before anything is sent: most end sooner."""
 
+Result = TypeVar("Result")
 Data: TypeAlias = Buffer | os.PathLike[str] | BinaryIO | Iterable[Buffer] | AsyncIterable[Buffer]
 """What `put` takes: bytes, a path, a binary file (from where it stands), an iterator of bytes."""
 
@@ -62,14 +67,14 @@ class PathSource:
 
     async def chunks(self) -> AsyncGenerator[Buffer, None]:
         try:
-            file = await asyncio.to_thread(self._path.open, "rb")
+            file = await _aside(lambda: self._path.open("rb"))
         except OSError as error:
             raise InvalidArgument(f"{self._path} cannot be read: {error.strerror}") from error
         try:
-            while chunk := await asyncio.to_thread(file.read, READ_BYTES):
+            while chunk := await _aside(lambda: file.read(READ_BYTES)):
                 yield chunk
         finally:
-            file.close()
+            threading.Thread(target=file.close, daemon=True).start()  # waits for a read that is under way
 
 
 class FileSource:
@@ -87,7 +92,7 @@ class FileSource:
     async def chunks(self) -> AsyncGenerator[Buffer, None]:
         if self.rewindable:
             self._file.seek(self._start)
-        while (chunk := await asyncio.to_thread(self._read)) != b"":
+        while (chunk := await _aside(self._read)) != b"":
             if chunk is None:
                 raise InvalidArgument(
                     "the file is open without blocking, and has nothing to read now: that is not its end",
@@ -138,10 +143,33 @@ def _checked(chunk: Buffer) -> Buffer:
     return chunk
 
 
+async def _aside(work: Callable[[], Result]) -> Result:
+    """The result of something that may block for ever. Given up, it is left to itself: it ends with the process."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Result] = loop.create_future()
+
+    def settle(tell: Callable[[], None]) -> None:
+        if not future.done():
+            tell()
+
+    def run() -> None:
+        try:
+            result = work()
+        except BaseException as error:  # noqa: BLE001  # it is the caller's, whatever it is
+            tell = functools.partial(future.set_exception, error)
+        else:
+            tell = functools.partial(future.set_result, result)
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(settle, tell)
+
+    threading.Thread(target=run, name="holdfast source", daemon=True).start()
+    return await future
+
+
 async def _stepped(chunks: Iterator[Buffer]) -> AsyncIterator[Buffer]:
     """An ordinary iterator, advanced on a worker thread so that it may block."""
     end = object()
-    while (chunk := await asyncio.to_thread(next, chunks, end)) is not end:
+    while (chunk := await _aside(lambda: next(chunks, end))) is not end:
         yield cast("Buffer", chunk)
 
 

@@ -119,10 +119,12 @@ def put(context: click.Context, /, *, file: str, target: str, as_json: bool, **o
     where = place(target)
     output, client = opened(context, as_json)
     key = where.key + (Path(file).name if where.key.endswith("/") and file != "-" else "")
+    # Without a buffer, whose lock an interrupted read would hold when the program ends.
+    source = open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) if file == "-" else Path(file)  # noqa: SIM115
     with bar(output, file) as progress:
         receipt = client.bucket(where.bucket).put(
             key,
-            sys.stdin.buffer if file == "-" else Path(file),
+            source,
             if_absent=bool(options["if_absent"]),
             if_version=_number(options["if_version"]),
             content_type=str(options["content_type"]),

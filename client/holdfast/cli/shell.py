@@ -1,16 +1,20 @@
 """What both command lines share: output for people or programs, errors with their exit status, never a traceback.
 
-Exit status: 0 fine · 1 refused, failed or unhealthy · 2 bad usage · 3 no node answered · 130 interrupted.
+Exit status: 0 fine · 1 refused, failed or unhealthy · 2 bad usage · 3 no node answered · 128 and the number of the
+signal that ended it: 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias
 
 import click
 
@@ -26,6 +30,7 @@ EXIT_USAGE: Final = 2
 EXIT_UNREACHABLE: Final = 3
 EXIT_INTERRUPTED: Final = 130
 EXIT_PIPE: Final = 141
+ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
 PIPE_COLUMNS: Final = 160
 """Tables in a pipe are not folded to a width nobody has."""
 LOCAL_ROOT: Final = ".holdfast"
@@ -77,9 +82,13 @@ def run(command: click.Command, arguments: Sequence[str] | None, *, program: str
     given = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in given
     try:
-        result = command.main(args=given, prog_name=program, standalone_mode=False)
+        with _cleaning_up():
+            result = command.main(args=given, prog_name=program, standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else EXIT_FINE
+    except _TerminatedError as ended:
+        sys.stderr.write("terminated\n")
+        return 128 + ended.number
     except click.exceptions.Exit as done:
         return done.exit_code
     except (click.Abort, KeyboardInterrupt):
@@ -98,6 +107,34 @@ def run(command: click.Command, arguments: Sequence[str] | None, *, program: str
         return EXIT_REFUSED
     except Exception as error:  # noqa: BLE001  # the last resort: a person gets a sentence, not a traceback
         return _bug(error, program)
+
+
+class _TerminatedError(BaseException):
+    """Not an Exception: whoever cleans up after an interrupt does so after this."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextlib.contextmanager
+def _cleaning_up() -> Generator[None, None, None]:
+    """SIGTERM and SIGHUP leave no more behind than an interrupt does: no half a file. A second one ends at once."""
+
+    def end(number: int, _: object) -> NoReturn:
+        signal.signal(number, signal.SIG_DFL)
+        raise _TerminatedError(number)
+
+    handled = [number for number in ENDING if signal.getsignal(number) is signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        handled = []
+    for number in handled:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in handled:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def status_of(error: Error) -> int:
