@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from holdfastpb.v1 import admin_pb2
 
 POLL_S: Final = 0.5
+COUNT_MAX: Final = 2**31 - 1
 
 plan_option = click.option("--plan", "only_plan", is_flag=True, help="Only say what it would do.")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
@@ -31,7 +32,13 @@ def node() -> None:
 @click.option("--config", type=click.Path(path_type=Path), help="The cluster's file that describes the node.")
 @click.option("--address", help="Where it listens, instead of what the file says.")
 @click.option("--tag", "tags", multiple=True, metavar="TAG=VALUE", help="With --address: its tags.")
-@click.option("--weight", default=1, show_default=True, help="With --address: its share beside the others'.")
+@click.option(
+    "--weight",
+    type=click.IntRange(0, COUNT_MAX),
+    default=1,
+    show_default=True,
+    help="With --address: its share beside the others'.",
+)
 @plan_option
 @yes_option
 @json_option
@@ -104,7 +111,12 @@ def node_replace(context: click.Context, /, *, selector: str, yes: bool, as_json
 @click.command()
 @click.argument("name")
 @click.option("--code", required=True, help="The erasure code, for example rs:4+2.")
-@click.option("--partitions", default=0, help="A power of two; 0: as many as the nodes ask for.")
+@click.option(
+    "--partitions",
+    type=click.IntRange(0, COUNT_MAX),
+    default=0,
+    help="A power of two; 0: as many as the nodes ask for.",
+)
 @click.option(
     "--protect", "tags", multiple=True, metavar="TAG", help="Protected tags; default those on every node."
 )

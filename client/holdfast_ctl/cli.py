@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from holdfast.cli.shell import Output, run
+from holdfast.cli.shell import Output, run, waiting_time
 from holdfast_ctl.commands import CLUSTER_COMMANDS
 from holdfast_ctl.local import local
 from holdfast_ctl.session import Session, json_option
@@ -22,7 +22,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     "--endpoints", metavar="HOST:PORT,...", help="Nodes to ask; default HOLDFAST_ENDPOINTS, else --dir."
 )
 @click.option("--dir", "root", metavar="DIR", help="A local cluster's directory; default .holdfast.")
-@click.option("--timeout", default=20.0, show_default=True, help="Seconds to wait for one answer.")
+@click.option(
+    "--timeout",
+    type=waiting_time,
+    metavar="SECONDS",
+    default=20.0,
+    show_default=True,
+    help="To wait for one answer.",
+)
 @json_option
 @click.pass_context
 def cli(

@@ -174,7 +174,14 @@ def remove(context: click.Context, /, *, name: str, root: str | None, yes: bool,
 
 @local.command()
 @click.argument("node")
-@click.option("-n", "--lines", default=40, show_default=True, help="How many of the last lines.")
+@click.option(
+    "-n",
+    "--lines",
+    type=click.IntRange(min=1),
+    default=40,
+    show_default=True,
+    help="How many of the last lines.",
+)
 @dir_option
 @click.pass_context
 def logs(context: click.Context, /, *, node: str, lines: int, root: str | None) -> None:

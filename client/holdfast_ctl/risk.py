@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 NOT_THERE: Final = -1
 """The least margin: of shards, of register copies or of the map's voters there are fewer than are needed."""
 
+MARGIN_MAX: Final = 1000
+
 ALL: Final = 3
 """What a margin is the least of: shards, register, voters."""
 
@@ -29,7 +31,7 @@ def risk() -> None:
 @risk.command(name="list")
 @click.option(
     "--margin",
-    type=click.IntRange(min=NOT_THERE),
+    type=click.IntRange(NOT_THERE, MARGIN_MAX),
     default=0,
     show_default=True,
     metavar="N",

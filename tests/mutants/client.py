@@ -7,14 +7,17 @@ from typing import Final
 from tests.mutants.mutant import Edit, Mutant
 
 _ADMIN: Final = "client/holdfast/admin.py"
+_COPYING: Final = "client/holdfast/cli/copying.py"
 _COMMANDS: Final = "client/holdfast_ctl/commands.py"
 
+_REQUESTS: Final = "client/holdfast/core/requests.py"
 _SHELL: Final = "client/holdfast/cli/shell.py"
 _SOURCES: Final = "client/holdfast/aio/sources.py"
 _PORTAL: Final = "client/holdfast/sync/portal.py"
 _UPLOADS: Final = "client/holdfast/aio/uploads.py"
 
 _TEST_ADMIN: Final = "tests/unit/test_sdk_admin.py"
+_TEST_CLI: Final = "tests/unit/test_cli.py"
 _TEST_CLOSING: Final = "tests/unit/test_sdk_closing.py"
 _TEST_ENDINGS: Final = "tests/unit/test_cli_endings.py"
 
@@ -72,5 +75,29 @@ MUTANTS: Final = (
         "SIGTERM leaves half of a download in the target's directory",
         (Edit(_SHELL, "(signal.SIGTERM, signal.SIGHUP)", "()"),),
         _TEST_ENDINGS,
+    ),
+    Mutant(
+        "copies-of-copies",
+        "`cp -r` copies a prefix into itself, and then its copies",
+        (Edit(_COPYING, "_folder(target.key).startswith(_folder(source.key))", "False"),),
+        _TEST_CLI,
+    ),
+    Mutant(
+        "numbers-without-end",
+        "a number that no message can hold is called a mistake of the program",
+        (Edit(_REQUESTS, "if not 1 <= version <= NUMBER_MAX:", "if version < 1:"),),
+        _TEST_CLI,
+    ),
+    Mutant(
+        "not-utf8-is-a-bug",
+        "an argument that is not UTF-8 is called a mistake of the program",
+        (Edit(_SHELL, "if isinstance(error, UnicodeEncodeError) and any(", "if False and any("),),
+        _TEST_CLI,
+    ),
+    Mutant(
+        "tags-that-break-the-file",
+        "a tag that is not UTF-8 is written into a local cluster's file, which cannot be read any more",
+        (Edit("client/holdfast/testing/layout.py", '        utf8(text, "the tag")\n', "        pass\n"),),
+        "tests/unit/test_local_layout.py",
     ),
 )

@@ -16,6 +16,7 @@ import holdfast
 from holdfast.cli import main
 from holdfast.cli.places import Place, place
 from holdfast.cli.shell import Usage, seconds, size_text
+from holdfast_ctl.cli import main as clusterctl
 from tests.support.faulty_server import Fault, Running, running
 
 
@@ -100,6 +101,14 @@ def test_documents(bucket: str, tmp_path: Path, out: Said) -> None:
         (["put", "/dev/null", "photos"], 2),
         (["get", "photos/" + "x" * 1025, "/dev/null"], 2),
         (["get", "photos/k", "--range", "nonsense"], 2),
+        (["get", "photos/k", "--range", f"{10**19}-"], 2),
+        (["get", "photos/k", "--version", f"{10**19}"], 2),
+        (["put", "/dev/null", "photos/k", "--if-version", f"{10**19}"], 2),
+        (["put", "/dev/null", "photos/k", "--meta", "a=\udcff"], 2),
+        (["put", "/dev/null", "photos/k", "--content-type", "\udcff"], 2),
+        (["mb", "more", "--pool", "\udcff"], 2),
+        (["mb", "more", "--undo", f"{10**19}d"], 2),
+        (["--timeout", "nan", "ls"], 2),
         (["rm", "-r", "photos"], 2),
         (["nonsense"], 2),
         (["--endpoints", "127.0.0.1:1", "--timeout", "0.5", "ls"], 3),
@@ -114,6 +123,7 @@ def test_exit_status(
     assert main(arguments) == status
     said = capfd.readouterr().err
     assert "Traceback" not in said
+    assert "a mistake of this program" not in said
     if status:
         assert said.strip()
 
@@ -173,6 +183,42 @@ def test_cp_keeps_a_tree(bucket: str, tmp_path: Path, capfd: pytest.CaptureFixtu
     assert main(["cp", "hf://photos/x/a", str(tmp_path)]) == 0
     assert (tmp_path / "a").read_bytes() == b"1"
     assert main(["cp", str(tmp_path / "a"), str(tmp_path / "b")]) == 2
+
+
+def test_cp_makes_no_copies_of_its_copies(servers: Running, bucket: str) -> None:
+    """A page of a listing would show those of the page before, for ever."""
+    with holdfast.connect(servers.endpoints) as client:
+        for number in range(4):
+            client.bucket("photos").put(f"x/{number}", b"x")
+    for target in ("photos/x", "photos/x/", "photos/x/y"):
+        assert main(["cp", "-r", "hf://photos/x", f"hf://{target}"]) == 2
+    assert main(["cp", "-r", "hf://photos", "hf://photos/all"]) == 2
+    for target in ("photos/x/0", "photos/x/", "photos"):
+        assert main(["cp", "hf://photos/x/0", f"hf://{target}"]) == 2
+    assert servers.state.applications == 4
+    assert main(["cp", "-r", "hf://photos/x", "hf://photos/xy"]) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["node", "drain", "\udcff", "--yes"],
+        ["node", "add", "n7", "--address", "h:1", "--tag", "san=\udcff"],
+        ["node", "add", "n7", "--address", "h:1", "--weight", f"{10**19}"],
+        ["prove", "--lose", "\udcff"],
+        ["risk", "list", "--margin", f"{10**19}"],
+        ["pool", "create", "p", "--code", "rs:2+1", "--partitions", f"{10**19}"],
+        ["local", "up", "--nodes", f"{10**19}"],
+        ["local", "up", "--code", "\udcff"],
+        ["--timeout", "0", "status"],
+    ],
+)
+def test_what_no_message_can_hold_is_refused(
+    servers: Running, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert clusterctl(arguments) == 2
+    assert not list(tmp_path.glob("*/cluster.toml"))
 
 
 def test_cp_writes_nothing_outside_its_target(servers: Running, bucket: str, tmp_path: Path) -> None:

@@ -14,7 +14,17 @@ import pytest
 
 import holdfast
 from holdfast.testing import LocalRefused, processes, state
-from holdfast.testing.layout import Shape, build, cluster_name, free_ports, is_free, letters, read, to_toml
+from holdfast.testing.layout import (
+    Shape,
+    build,
+    cluster_name,
+    free_ports,
+    is_free,
+    letters,
+    newcomer,
+    read,
+    to_toml,
+)
 from holdfast.testing.processes import Process
 
 
@@ -50,6 +60,14 @@ def test_selectors(tmp_path: Path) -> None:
 def test_impossible_shapes_are_refused(shape: Shape, tmp_path: Path) -> None:
     with pytest.raises(holdfast.InvalidArgument):
         build(shape, tmp_path, "x")
+
+
+def test_what_the_file_cannot_say_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(holdfast.InvalidArgument, match="UTF-8"):
+        build(Shape(), tmp_path / "\udcff", "x")
+    layout = build(Shape(), tmp_path, "x")
+    with pytest.raises(holdfast.InvalidArgument, match="UTF-8"):
+        newcomer(layout, tmp_path, {"san": "\udcff"})
 
 
 def test_a_broken_file_is_refused(tmp_path: Path) -> None:

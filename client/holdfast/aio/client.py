@@ -55,7 +55,7 @@ class Client:
         """`pool` empty: the cluster's first. `undo`: for how many seconds what is overwritten or deleted can be
         brought back; None: 24 hours. Raises AlreadyExists unless `exist_ok`."""
         undo_s = requests.DEFAULT_UNDO if undo is None else requests.undo_seconds(undo)
-        bucket = requests.bucket_name(name)
+        bucket, pool = requests.bucket_name(name), requests.utf8(pool, "pool")
 
         async def attempt(peer: Peer, timeout_s: float, call: blob_pb2.Call) -> blob_pb2.Bucket:
             request = blob_pb2.CreateBucketRequest(
@@ -158,7 +158,7 @@ class Bucket:
             key=requests.key_bytes(key),
             size=source.size,
             hash=checksum_of_caller(checksum, at_hand),
-            content_type=content_type,
+            content_type=requests.utf8(content_type, "content type"),
             metadata=requests.check_metadata(metadata or {}),
             condition=requests.condition(if_absent=if_absent, if_version=if_version),
         )
@@ -384,7 +384,7 @@ def connect(
 
 
 def _total(seconds: float) -> Timeout:
-    if seconds <= 0:
+    if not seconds > 0:  # nor for what is no number
         raise InvalidArgument(f"a timeout of {seconds} s leaves no time")
     default = Timeout()
     return dataclasses.replace(

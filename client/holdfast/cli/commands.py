@@ -23,6 +23,7 @@ from holdfast.cli.shell import (
     run,
     seconds,
     size_text,
+    waiting_time,
 )
 from holdfast.values import Prefix
 
@@ -64,7 +65,12 @@ def opened(context: click.Context, as_json: bool) -> tuple[Output, Client]:
     "--endpoints", metavar="HOST:PORT,...", help="Nodes to ask; default HOLDFAST_ENDPOINTS, else ./.holdfast."
 )
 @click.option(
-    "--timeout", default=60.0, show_default=True, help="Seconds without progress before a call is given up."
+    "--timeout",
+    type=waiting_time,
+    metavar="SECONDS",
+    default=60.0,
+    show_default=True,
+    help="Without progress, before a call is given up.",
 )
 @json_option
 @click.pass_context

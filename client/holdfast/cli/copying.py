@@ -99,7 +99,11 @@ def _across(client: Client, output: Output, source: Place, target: Place, recurs
     if not recursive:
         key = target.key or source.key
         key += source.key.rsplit("/", 1)[-1] if key.endswith("/") else ""
+        if (source.bucket, source.key) == (target.bucket, key):
+            raise Usage(f"{source} is source and target")
         return Tally(1, bucket.copy(source.key, key, bucket=target.bucket).size)
+    if source.bucket == target.bucket and _folder(target.key).startswith(_folder(source.key)):
+        raise Usage(f"{target} is inside {source}: it would copy its own copies, over and over")
     tally = Tally()
     with bar(output, str(source)) as progress:
         for info in bucket.list(prefix=_folder(source.key)):

@@ -33,6 +33,9 @@ EXIT_PIPE: Final = 141
 ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
 PIPE_COLUMNS: Final = 160
 """Tables in a pipe are not folded to a width nobody has."""
+DIGITS_MAX: Final = 12
+"""Of a duration: more than any clock has seen."""
+TIMEOUT_MAX_S: Final = 10.0**6
 LOCAL_ROOT: Final = ".holdfast"
 
 Json: TypeAlias = Mapping[str, "Json"] | Sequence["Json"] | str | int | float | bool | None
@@ -106,7 +109,7 @@ def run(command: click.Command, arguments: Sequence[str] | None, *, program: str
         sys.stderr.write(f"{program}: {printable(str(error))}\n")
         return EXIT_REFUSED
     except Exception as error:  # noqa: BLE001  # the last resort: a person gets a sentence, not a traceback
-        return _bug(error, program)
+        return _unforeseen(error, program, given)
 
 
 class _TerminatedError(BaseException):
@@ -174,6 +177,17 @@ def endpoints(option: str | None, root: str | None = None) -> str:
     )
 
 
+def waiting_time(text: str) -> float:
+    """Of an option: some seconds, and not for ever."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= TIMEOUT_MAX_S:  # nor is anything with what is no number
+        raise click.BadParameter(f"{text!r} is no time to wait; write seconds, at most {TIMEOUT_MAX_S:.0f}")
+    return seconds
+
+
 def size_text(size: int) -> str:
     """1536 -> 1.5 KiB."""
     number = float(size)
@@ -189,7 +203,7 @@ def seconds(text: str) -> int:
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     factor = units.get(text[-1:], 1)
     digits = text[:-1] if text[-1:] in units else text
-    if not digits.isdecimal():
+    if not digits.isdecimal() or len(digits) > DIGITS_MAX:
         raise Usage(f"{text!r} is not a duration; write 90s, 15m, 24h or 7d")
     return int(digits) * factor
 
@@ -206,7 +220,13 @@ def _report(error: Error, program: str, *, as_json: bool) -> int:
     return status_of(error)
 
 
-def _bug(error: Exception, program: str) -> int:
+def _unforeseen(error: Exception, program: str, given: Sequence[str]) -> int:
+    """Whether an argument must be UTF-8 depends on its use, and only shows where it is put into a message."""
+    if isinstance(error, UnicodeEncodeError) and any(error.object in argument for argument in given):
+        refusal = InvalidArgument(
+            f"{error.object!r} is not UTF-8", hint="only keys and files may have such names"
+        )
+        return _report(refusal, program, as_json="--json" in given)
     if os.environ.get("HOLDFAST_DEBUG"):
         import traceback
 

@@ -18,6 +18,8 @@ PAGE_MAX: Final = 1000
 DEFAULT_UNDO: Final = -1
 HASH_PREFIX: Final = "xxh3:"
 HASH_BYTES: Final = 16
+NUMBER_MAX: Final = 2**63 - 1
+"""Of versions, bytes and seconds."""
 
 
 def key_bytes(key: Key) -> bytes:
@@ -34,6 +36,15 @@ def key_bytes(key: Key) -> bytes:
     if not 1 <= len(raw) <= KEY_BYTES_MAX:
         raise InvalidArgument(f"a key is 1 to {KEY_BYTES_MAX} bytes long, not {len(raw)}")
     return raw
+
+
+def utf8(text: str, what: str) -> str:
+    """Only keys may be other bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"{what} {text!r} is not UTF-8") from None
+    return text
 
 
 def prefix_bytes(prefix: Key, what: str = "prefix") -> bytes:
@@ -55,6 +66,8 @@ def undo_seconds(undo: float) -> int:
     """A window in whole seconds, no shorter than what was asked for."""
     if not 0 <= undo < math.inf:
         raise InvalidArgument(f"undo is {undo}", hint="seconds; 0 for none")
+    if undo > NUMBER_MAX:
+        raise InvalidArgument(f"undo is {undo}: more than {NUMBER_MAX} seconds")
     return math.ceil(undo)
 
 
@@ -87,6 +100,8 @@ def byte_range(wanted: tuple[int, int | None] | None) -> tuple[int, int]:
             f"bytes {start} to {end} are not a range",
             hint="(start, end) with 0 <= start <= end; end is excluded",
         )
+    if max(start, end or 0) > NUMBER_MAX:
+        raise InvalidArgument(f"no blob has {max(start, end or 0)} bytes; {NUMBER_MAX} would be the most")
     return start, -1 if end is None else end
 
 
@@ -94,8 +109,8 @@ def version_number(version: int | None) -> int:
     """0 on the wire is the current version."""
     if version is None:
         return 0
-    if version < 1:
-        raise InvalidArgument(f"{version} is not a version; they count from 1")
+    if not 1 <= version <= NUMBER_MAX:
+        raise InvalidArgument(f"{version} is not a version; they count from 1 to {NUMBER_MAX}")
     return version
 
 
@@ -110,7 +125,8 @@ def condition(*, if_absent: bool = False, if_version: int | None = None) -> blob
 
 
 def check_metadata(metadata: Mapping[str, str]) -> Mapping[str, str]:
-    size = sum(len(name.encode()) + len(value.encode()) for name, value in metadata.items())
+    texts = [utf8(text, "the metadata") for item in metadata.items() for text in item]
+    size = sum(len(text.encode()) for text in texts)
     if size > METADATA_BYTES_MAX:
         raise TooLarge(f"{size} bytes of metadata are more than {METADATA_BYTES_MAX}")
     return metadata

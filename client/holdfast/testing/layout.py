@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias, cast
 
+from holdfast.core.requests import utf8
 from holdfast.errors import InvalidArgument
 from holdfast.testing.refusals import LocalRefused
 
@@ -106,6 +107,8 @@ class Shape:
     volume: str = VOLUME
 
     def check(self) -> None:
+        if not self.code.isascii() or not self.code.isprintable():
+            raise InvalidArgument(f"{self.code!r} is no erasure code", hint="for example rs:4+2")
         if not 1 <= self.nodes <= NODES_MAX:
             raise InvalidArgument(f"a local cluster has 1 to {NODES_MAX} nodes, not {self.nodes}")
         for what, count in (("sans", self.sans), ("racks", self.racks)):
@@ -126,6 +129,7 @@ def cluster_name(root: Path) -> str:
 def build(shape: Shape, root: Path, name: str) -> Layout:
     """A layout for this machine, with ports nobody listens on now."""
     shape.check()
+    utf8(str(root), "the directory")
     base = shape.port_base or free_ports(shape.nodes, shape.port_first)
     nodes: list[Node] = []
     for index in range(shape.nodes):
@@ -199,6 +203,8 @@ def _describes(block: str, name: str) -> bool:
 
 def newcomer(layout: Layout, root: Path, tags: Mapping[str, str]) -> Node:
     """One more node: the next name, a host of its own, a port that nobody listens on."""
+    for text in (*tags, *tags.values()):
+        utf8(text, "the tag")
     number = max((int(node.name[1:]) for node in layout.nodes if node.name[1:].isdigit()), default=0) + 1
     port = max(node.port for node in layout.nodes) + 1
     while not is_free(port):

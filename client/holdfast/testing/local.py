@@ -99,6 +99,7 @@ class LocalCluster:
         with state.locked(self.root):
             fresh = not self.exists
             if fresh:
+                self._shape.check()
                 self._refuse_what_is_there()
                 layout = layouts.build(self._shape, self.root, layouts.cluster_name(self.root))
                 self.config_path.write_text(layouts.to_toml(layout, volume=self._shape.volume))
