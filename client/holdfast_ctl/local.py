@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypedDict, cast
 
 import click
@@ -124,10 +126,7 @@ def lose(
     confirm(session.output, ",".join(selectors), yes=yes, verb="kill and wipe")
     names = cluster.lose(*selectors)
     _say(session.output, "lost", names)
-    said = " ".join(selectors)
-    session.output.note(
-        f"next: clusterctl local start {said} && clusterctl node replace --lost {selectors[0]}"
-    )
+    session.output.note(f"next: {_after_a_loss(session.root, selectors)}")
 
 
 @local.command(epilog=SELECTORS)
@@ -216,6 +215,13 @@ def node_document(cluster: LocalCluster, state: NodeState) -> Json:
         "log": str(cluster.log_path(state.node.name)),
         "state": state.state,
     }
+
+
+def _after_a_loss(root: str | None, selectors: Sequence[str]) -> str:
+    """The commands that bring back what was lost, to be pasted as they are."""
+    program = shlex.join(["clusterctl", *(["--dir", root] if root else [])])
+    replaced = [f"{program} node replace --lost {shlex.quote(selector)}" for selector in selectors]
+    return " && ".join([f"{program} local start {shlex.join(selectors)}", *replaced])
 
 
 class _Numbers(TypedDict, total=False):

@@ -233,7 +233,7 @@ def progress(output: Output, found: admin_pb2.PlanReply) -> None:
         console.print("no change of nodes was ever made")
         return
     moved = found.partitions - found.open
-    left = f", about {time_text(found.eta_s)} left" if found.eta_s >= 0 else ""
+    left = f", about {time_text(found.eta_s)} left" if found.eta_s >= 0 and not found.settled else ""
     how = "done" if found.settled else "shards follow" if not found.open else "under way"
     console.print(
         f"[bold]{found.kind} {_concerned(found)}[/] · {how} · {moved} of {found.partitions} partitions "
@@ -243,6 +243,8 @@ def progress(output: Output, found: admin_pb2.PlanReply) -> None:
         console.print(f"until then blobs survive the loss of   {losses_text(found.margin)}")
     if found.left:
         console.print(f"left to do, for example: {safe(found.left)}")
+    if found.kind == "drain" and found.settled:
+        output.note(f"next: {' && '.join(f'clusterctl node remove {name}' for name in found.nodes)}")
 
 
 def _concerned(found: admin_pb2.PlanReply) -> str:

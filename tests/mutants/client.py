@@ -100,4 +100,10 @@ MUTANTS: Final = (
         (Edit("client/holdfast/testing/layout.py", '        utf8(text, "the tag")\n', "        pass\n"),),
         "tests/unit/test_local_layout.py",
     ),
+    Mutant(
+        "next-in-another-cluster",
+        "what comes after `local lose` is said without the directory it was said with",
+        (Edit("client/holdfast_ctl/local.py", '*(["--dir", root] if root else [])', "*[]"),),
+        "tests/unit/test_local_hints.py",
+    ),
 )

@@ -45,8 +45,13 @@ class NodeState:
 
 
 class LocalCluster:
-    """`root` holds everything: the cluster's file, data directories, logs. `leashed`: the nodes die with this process,
-    however it ends; otherwise they run on until `stop`. `volume`: the size of one file of a node's log."""
+    """As a context manager it is `up` inside and stopped afterwards. Its data stays in `root`, with its file and its
+    logs, and the next cluster there goes on with it. Selectors (of `kill`, `lose`, `start` ...) are a node's
+    name or `tag=value`: `n1`, `san=a`.
+
+    `nodes`, `sans`, `racks`, `code`: what is made if `root` holds no cluster yet; one that is there stays as it is.
+    `port_base`: the first node's port, 0 for free ones. `leashed`: the nodes die with this process, however it ends;
+    otherwise they run on until `stop`. `volume`: the size of one file of a node's log."""
 
     def __init__(
         self,

@@ -35,7 +35,8 @@ async def find_newcomers(
         raise Refused(
             f"{len(wrong)} of {len(nodes)} nodes cannot be replaced",
             hint="a lost node is replaced by a new, empty store under the same name and address: "
-            "start it with `holdfast-node --config cluster.toml --node NAME` and an empty data directory",
+            "start it with `holdfast-node --config cluster.toml --node NAME --format-if-empty` and an empty data "
+            "directory (a local one with `clusterctl local start NAME`)",
             evidence=wrong,
         )
     return swaps
