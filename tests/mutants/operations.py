@@ -15,12 +15,52 @@ _REGISTER: Final = "node/holdfast_node/core/register.py"
 _REGISTERS: Final = "node/holdfast_node/services/registers.py"
 
 _TEST_ACCEPTANCE: Final = "tests/unit/test_register_acceptance.py"
+_TEST_ASKING: Final = "tests/unit/test_asking.py"
 _TEST_PROPOSAL: Final = "tests/unit/test_register_proposal.py"
 _TEST_REGISTER: Final = "tests/unit/test_register.py"
 _TEST_SERVICES: Final = "tests/properties/test_register_services.py"
 
 _MESSAGES: Final = Aim(("messages", "partition", "crash", "pause"))
 _LATE: Final = Aim(("messages", "partition", "crash", "pause", "late"), clients=6, keys=1, rounds=20)
+
+_ASKING_RULES: Final = (
+    Mutant(
+        "mistake-waits-for-ever",
+        "who asked is not told that an answer could not be taken in",
+        (
+            Edit(
+                "node/holdfast_node/services/fanout.py",
+                "            if asker.done():\n                raise\n            asker.set_exception(error)\n",
+                "            raise error\n",
+            ),
+        ),
+        _TEST_ASKING,
+    ),
+    Mutant(
+        "sent-and-unread-is-nothing",
+        "a promise that cannot be read ends a write as if nothing had been sent before",
+        (
+            Edit(
+                _REGISTERS,
+                "operation, effects)\n        except HoldfastError as error:\n            raise self._give_up(error)",
+                "operation, effects)\n        except HoldfastError as error:\n            raise error",
+            ),
+        ),
+        _TEST_ASKING,
+    ),
+    Mutant(
+        "unreadable-is-unanswered",
+        "an answer that cannot be read for a reason nobody foresaw is none",
+        (
+            Edit(
+                "node/holdfast_node/services/link/outbound.py",
+                "            return Failed(request.store, InternalError(what))",
+                "            raise",
+            ),
+        ),
+        "tests/unit/test_link_streams.py",
+    ),
+)
 
 _OPERATION_RULES: Final = (
     Mutant(
@@ -303,4 +343,4 @@ _ATTEMPT_RULES: Final = (
     ),
 )
 
-MUTANTS: Final = (*_OPERATION_RULES, *_ATTEMPT_RULES)
+MUTANTS: Final = (*_OPERATION_RULES, *_ATTEMPT_RULES, *_ASKING_RULES)

@@ -10,11 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast_node.core.errors import ErrorCode, Overloaded, PeerUnreachable
+from holdfast_node.core.errors import ErrorCode, InternalError, Overloaded, PeerUnreachable
 from holdfast_node.core.ids import BlobId
-from holdfast_node.core.messages import (
-    ReadCells,
-)
+from holdfast_node.core.messages import ReadCells, Reply, StageCellReply
 from holdfast_node.ports import Answer, Answered, Failed
 from holdfast_node.services.link import limits
 from holdfast_node.services.link.carrier import CarrierLost
@@ -261,6 +259,35 @@ def test_a_callback_that_fails_harms_nobody_else() -> None:
         street.near.links.send(street.far.store, drop(1), timeout_s=5, done=done)
         assert isinstance(await street.ask(drop(2)), Answered)
         assert street.near.events.count("answer_callback_failed") == 1
+
+    run(scenario)
+
+
+def test_an_answer_that_nobody_foresaw_is_one_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(street: Street) -> None:
+        def decode(*_: object) -> None:
+            raise ZeroDivisionError
+
+        assert isinstance(await street.ask(drop(1)), Answered)
+        with monkeypatch.context() as patched:
+            patched.setattr(street.near.around.bodies, "decode", decode)
+            assert isinstance(error_of(await street.ask(drop(2))), InternalError)
+        assert street.near.events.count("answer_unreadable") == 1
+        assert isinstance(await street.ask(drop(3)), Answered)
+        assert len(street.town.carriers) == 1, "the same stream"
+
+    run(scenario)
+
+
+def test_a_node_that_answers_itself_wrongly_is_told_so() -> None:
+    async def scenario(street: Street) -> None:
+        async def wrongly(*_: object) -> Reply:
+            return StageCellReply()
+
+        street.near.serve = wrongly
+        error = error_of(await street.near.ask(street.near.store, drop(1)))
+        assert isinstance(error, InternalError)
+        assert "StageCellReply" in error.message
 
     run(scenario)
 

@@ -26,6 +26,7 @@ from holdfast_node.core.geometry import cell_bytes, stripe_size_in, stripes_in
 from holdfast_node.core.ids import BlobId, Digest, StoreId
 from holdfast_node.core.messages import ReadCells, ReadCellsReply
 from holdfast_node.ports import Answer, Answered, Codec, Links
+from holdfast_node.services.fanout import failing
 from holdfast_node.services.striping import rebuild_cells
 
 READ_TIMEOUT_S: Final = 10.0
@@ -198,7 +199,7 @@ class CellFetch:
                 self._answered(index, store, answer)
                 self._step()
 
-        self._links.send(store, request, timeout_s=READ_TIMEOUT_S, done=done)
+        self._links.send(store, request, timeout_s=READ_TIMEOUT_S, done=failing(self._done, done))
         return True
 
     def _answered(self, index: int, store: StoreId, answer: Answer) -> None:
@@ -223,7 +224,7 @@ class CellFetch:
         waiting = [store for index, store in self._pending.items() if index not in self._slow]
         if waiting:
             patience = max(PATIENCE_MIN_S, *(self._links.patience_s(store) for store in waiting))
-            self._timer = self._loop.call_later(patience, self._hurry)
+            self._timer = self._loop.call_later(patience, failing(self._done, self._hurry))
 
     def _hurry(self) -> None:
         """Whoever has not answered by now is treated like an erasure; its answer still counts if it comes."""

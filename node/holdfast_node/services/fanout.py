@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from holdfast_node.core.errors import InternalError
 from holdfast_node.core.ids import StoreId
@@ -12,7 +12,24 @@ from holdfast_node.core.messages import Reply, Request
 from holdfast_node.ports import Answer, Answered, Failed, Links
 
 R = TypeVar("R", bound=Reply)
+T = TypeVar("T")
+P = ParamSpec("P")
 Answers = Mapping[StoreId, Answer]
+
+
+def failing(asker: asyncio.Future[T], step: Callable[P, None]) -> Callable[P, None]:
+    """`step` takes in an answer, or a silence, for whoever awaits `asker`. What it raises ends that wait, which might
+    have no other end. If nobody waits any more it goes on to the link, which reports it."""
+
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            step(*args, **kwargs)
+        except Exception as error:
+            if asker.done():
+                raise
+            asker.set_exception(error)
+
+    return guarded
 
 
 async def call(links: Links, to: StoreId, request: Request, *, expect: type[R], timeout_s: float) -> R:
@@ -63,7 +80,7 @@ async def gather(
     if not requests:
         return answers
     for store, request in requests.items():
-        links.send(store, request, timeout_s=timeout_s, done=done)
+        links.send(store, request, timeout_s=timeout_s, done=failing(future, done))
     await future
     return dict(answers)
 

@@ -26,6 +26,7 @@ from holdfast_node.core.messages import ReadRegister, RegisterView
 from holdfast_node.core.quorum import Agreement, Sight, agreement
 from holdfast_node.core.register import HeadCodec, head_hash
 from holdfast_node.ports import Answer, Answered, Entropy, Links
+from holdfast_node.services.fanout import failing
 from holdfast_node.services.pace import Pace
 from holdfast_node.services.places import Maps, Place, newer_map, place_of
 
@@ -78,7 +79,7 @@ class _Poll:
     async def run(self) -> None:
         for at, store in enumerate(self._first):
             self._ask(store, want_head=at == 0, inline=self._inline)
-        timer = self._loop.call_later(self._pace.hedge_s(self._first), self._hurry)
+        timer = self._loop.call_later(self._pace.hedge_s(self._first), failing(self._done, self._hurry))
         try:
             await self._done
         finally:
@@ -114,7 +115,7 @@ class _Poll:
 
         place = self._place
         request = ReadRegister(place.scope, place.bucket, place.key, want_head, inline)
-        self._links.send(store, request, timeout_s=READ_TIMEOUT_S, done=done)
+        self._links.send(store, request, timeout_s=READ_TIMEOUT_S, done=failing(self._done, done))
 
     def _record(self, answer: Answer) -> None:
         store = answer.store

@@ -301,7 +301,10 @@ class _Drive:
 
     async def _ballot(self, effects: list[Effect]) -> Outcome | None:
         """One ballot to its rest; None: another is needed."""
-        rest = await self._home.play(self._place, self._proposal, self._operation, effects)
+        try:
+            rest = await self._home.play(self._place, self._proposal, self._operation, effects)
+        except HoldfastError as error:
+            raise self._give_up(error) from error
         if isinstance(rest, Finished):
             self._home.note_recent(rest.head)
             return Outcome(rest.version, rest.head, rest.accepted, rest.repeated and not self._forwarded)

@@ -24,6 +24,7 @@ from holdfast_node.core.proposal import (
     SendPrepare,
 )
 from holdfast_node.ports import Answer, Answered, Links
+from holdfast_node.services.fanout import failing
 from holdfast_node.services.places import Place
 
 PREPARE_TIMEOUT_S: Final = 2.0
@@ -46,7 +47,8 @@ class Round:
         self._rest: asyncio.Future[Rest] = asyncio.get_running_loop().create_future()
 
     async def run(self, effects: list[Effect]) -> Rest:
-        """Ends within the timeouts of a prepare and an accept: each request gets exactly one answer.
+        """Ends within the timeouts of a prepare and an accept: each request gets exactly one answer. Raises what an
+        answer could not be taken in for; whatever was sent is on its way then.
 
         When this is cancelled nothing is sent any more, whatever answers still come: the caller then looks at
         `accept_sent` and may drop what an accept would have named.
@@ -63,7 +65,8 @@ class Round:
             elif isinstance(effect, SendAccept):
                 self._accept(effect)
             elif isinstance(effect, Linger):
-                asyncio.get_running_loop().call_later(LINGER_S, self._overdue, effect.ballot)
+                overdue = failing(self._rest, self._overdue)
+                asyncio.get_running_loop().call_later(LINGER_S, overdue, effect.ballot)
             else:
                 self._rest.set_result(effect)
 
@@ -82,7 +85,7 @@ class Round:
         asked = self._operation
         request = Prepare(place.scope, place.bucket, place.key, ballot, asked.stamp, asked.background)
         for store in place.voters:
-            self._links.send(store, request, timeout_s=PREPARE_TIMEOUT_S, done=done)
+            self._links.send(store, request, timeout_s=PREPARE_TIMEOUT_S, done=failing(self._rest, done))
 
     def _accept(self, effect: SendAccept) -> None:
         place, ballot = self._place, effect.ballot
@@ -99,7 +102,7 @@ class Round:
         stamp = self._operation.stamp
         request = Accept(place.scope, place.bucket, place.key, ballot, stamp, effect.head, effect.head_hash)
         for store in place.homes:
-            self._links.send(store, request, timeout_s=ACCEPT_TIMEOUT_S, done=done)
+            self._links.send(store, request, timeout_s=ACCEPT_TIMEOUT_S, done=failing(self._rest, done))
 
     def _overdue(self, ballot: Ballot) -> None:
         self._perform(self._proposal.overdue(ballot))

@@ -96,12 +96,14 @@ class PartWriter:
         )
 
         def done(answer: Answer) -> None:
-            if not isinstance(answer, Answered):
-                self._lose(index, answer.error)
-            elif not isinstance(answer.reply, StageCellReply):
-                self._lose(index, InternalError("a cell was answered with something else"))
-            flight.waiting.discard(index)
-            self._land(stripe, flight)
+            try:
+                if not isinstance(answer, Answered):
+                    self._lose(index, answer.error)
+                elif not isinstance(answer.reply, StageCellReply):
+                    self._lose(index, InternalError("a cell was answered with something else"))
+            finally:
+                flight.waiting.discard(index)
+                self._land(stripe, flight)
 
         self._trail.send(store, request, timeout_s=CELL_TIMEOUT_S, done=done)
 
@@ -135,9 +137,9 @@ class PartWriter:
             flight.timer.cancel()
         release, flight.release = flight.release, None
         self._flights.discard(stripe)
-        release()
         if not self._flights and self._landed is not None and not self._landed.done():
             self._landed.set_result(None)
+        release()
 
     def _lag_s(self, stores: Collection[StoreId]) -> float:
         patience = [self._path.links.patience_s(store) for store in sorted(stores)]

@@ -34,9 +34,11 @@ class Trail:
 
         def landed(answer: Answer) -> None:
             self._open[to] -= 1
-            if self._dropped:
-                self._drop_at(to)
-            done(answer)
+            try:
+                if self._dropped:
+                    self._drop_at(to)
+            finally:
+                done(answer)
 
         self._links.send(to, request, timeout_s=timeout_s, done=landed)
 

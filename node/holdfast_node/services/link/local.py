@@ -5,7 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from holdfast_node.core.errors import DeadlineExceeded, HoldfastError, Overloaded, PeerUnreachable
+from holdfast_node.core.errors import (
+    DeadlineExceeded,
+    HoldfastError,
+    InternalError,
+    Overloaded,
+    PeerUnreachable,
+)
 from holdfast_node.core.messages import REPLY_TO, Request
 from holdfast_node.ports import Answer, Answered, Failed
 from holdfast_node.services.dispatcher import Caller
@@ -49,10 +55,10 @@ class Local:
             outcome = await outcome_of(self._around, self._handle(me, request), name)
             if isinstance(outcome, HoldfastError):
                 once.finish(Failed(me.store, outcome))
+            elif type(outcome) is not REPLY_TO[type(request)]:
+                wrong = InternalError(f"{name} was answered by {type(outcome).__name__}")
+                once.finish(Failed(me.store, wrong))
             else:
-                assert type(outcome) is REPLY_TO[type(request)], (
-                    f"{name} was answered by {type(outcome).__name__}"
-                )
                 once.finish(Answered(me.store, outcome))
         finally:
             self._in_work -= 1

@@ -343,6 +343,10 @@ class Outbound:
             )
         except HoldfastError as error:
             return Failed(request.store, error)
+        except Exception as error:  # noqa: BLE001 - of nobody else's answer, and not for ever unanswered
+            what = f"the answer to {request.frame_type.name} could not be read"
+            self._around.events.emit("answer_unreadable", peer=self._route.address, error=repr(error))
+            return Failed(request.store, InternalError(what))
 
     def _expire(self, request_id: int) -> None:
         request = self._pending[request_id]
