@@ -251,6 +251,24 @@ _LEARNING: Final = (
         _TEST_CATCH_UP,
     ),
     Mutant(
+        "learned-rot-is-nothing",
+        "a register that rots after it was learned is made blank",
+        (
+            Edit(
+                _LEARNER,
+                "if key > current.cursor and (window.end is None or key <= window.end) and key not in shown",
+                "if key not in shown",
+            ),
+        ),
+        _TEST_LEARNER,
+    ),
+    Mutant(
+        "other-sources-begin-again",
+        "a learner that turns to other homes begins with the first key",
+        (Edit(_LEARNER, "                    begun.cursor = current.cursor\n", ""),),
+        _TEST_LEARNER,
+    ),
+    Mutant(
         "floors-not-learned",
         "a learner takes no version floor",
         (

@@ -90,7 +90,7 @@ _EVENTS: Final[dict[str, str]] = {
     "store_suspect": "a store learned that it was rolled back or copied",
     "store_failed": "a store failed",
     "partitions_learned": "a learner caught up",
-    "learning_restarted": "learning started over in another generation",
+    "sources_left": "a learner left sources that failed for others",
     "learning_again": "a key that had rotted was learned again",
     "rot_found": "a store found rot",
     "rot_healed": "what had rotted was made whole",

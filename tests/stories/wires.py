@@ -31,7 +31,7 @@ _EVENTS: Final = {
     "store_suspect",
     "rot_found",
     "partitions_learned",
-    "learning_restarted",
+    "sources_left",
     "learning_again",
     "shard_not_intact",
     "key_quarantined",

@@ -1,19 +1,24 @@
 """A blank or doubtful store learns its partitions' registers before it votes, whatever happens meanwhile."""
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 from xxhash import xxh3_128_digest
 
 from holdfast_node.adapters.records import ProtobufBodies
-from holdfast_node.core.errors import IntegrityError
+from holdfast_node.core.catch_up import KeyId
+from holdfast_node.core.errors import HoldfastError, IntegrityError
 from holdfast_node.core.head import Ballot, Head
-from holdfast_node.core.ids import BucketId, Digest
+from holdfast_node.core.ids import BucketId, Digest, StoreId
 from holdfast_node.core.messages import RegisterCopy
 from holdfast_node.core.records import BucketRecord
 from holdfast_node.services.acceptor import Learned
+from holdfast_node.services.learner import Learner
 from holdfast_node.services.log.volume import volume_name
 from holdfast_node.services.store import Entry
 from tests.support.atlas import pass_time, until
@@ -238,5 +243,84 @@ def test_a_closed_bucket_keeps_no_learner_from_voting() -> None:
         record = await school.atlas["n1"].process.store.register(BUCKET, b"key")
         assert record is not None
         assert record.head == encoded, "the highest pair there is"
+
+    play(story)
+
+
+async def by_hand(school: School, name: str) -> Learner:
+    """One piece of work of a learner that works only when it is told to, and a moment."""
+    learner = school.pupils[name].learner
+
+    async def work(_: object) -> None:
+        with suppress(HoldfastError):
+            await learner.work_once()
+
+    await school.atlas.run(name, work)
+    await pass_time(0.05)
+    return learner
+
+
+async def read_on(school: School, name: str, *, until_behind: bytes) -> Learner:
+    """Until the learner has learned what is up to this key, and not everything."""
+    while True:
+        learner = await by_hand(school, name)
+        assert school.learning() > 0
+        if learner._pass is not None and learner._pass.cursor > (BUCKET, until_behind):
+            return learner
+
+
+def test_what_rots_after_it_was_learned_is_not_taken_for_nothing() -> None:
+    """It would be at three homes of six; another that is lost and learns from the other three would not find it."""
+
+    async def story(school: School) -> None:
+        school.atlas.kill("n5", "n6")
+        await school.put("n2", b"a key")
+        for number in range(70):
+            await school.put("n2", b"later %03d" % number)
+        await school.start("n5", "n6")
+        school.by_hand = {"n1", "n2"}
+        await school.replace("n3", "n1", "n1")
+        await read_on(school, "n1", until_behind=b"a key")
+        store = school.atlas["n1"].process.store
+        store._registers._cache.clear()
+        entry = store.register_entry(BUCKET, b"a key")
+        assert entry is not None
+        store.mark_rotten(BUCKET, b"a key", entry.sequence)
+        while school.learning():
+            await by_hand(school, "n1")
+        await school.replace("n3", "n2", "n2")
+        school.atlas.kill("n3", "n4")
+        for _ in range(40):
+            await by_hand(school, "n2")
+        await school.start("n3", "n4")
+        while school.learning():
+            await by_hand(school, "n2")
+        school.atlas.kill("n3", "n4")
+        await school.check("n5")
+
+    play(story)
+
+
+def test_other_sources_go_on_where_those_before_them_fell_silent() -> None:
+    async def story(school: School) -> None:
+        for number in range(200):
+            await school.put("n5", b"key %03d" % number)
+        school.by_hand = {"n1"}
+        await school.replace("n4", "n1", "n1")
+        learner = await read_on(school, "n1", until_behind=b"key 010")
+        assert learner._pass is not None
+        first = learner._pass.sources
+        school.atlas.kill("n3")
+        cursors: list[KeyId] = []
+        sources: set[tuple[StoreId, ...]] = set()
+        while school.learning():
+            current = (await by_hand(school, "n1"))._pass
+            if current is not None:
+                cursors.append(current.cursor)
+                sources.add(current.sources)
+        assert cursors == sorted(cursors)
+        assert sources - {first}
+        school.atlas.kill("n4")
+        await school.check("n1")
 
     play(story)

@@ -4,7 +4,8 @@ For each partition in which the map calls this store a learner: page the registe
 every decided head is among them, settle what they disagree on, take floors, era and closed buckets after the
 last page, write everything down, and only then tell the map: a learner votes from then on, and a move closes with
 the last of its newcomers. A newcomer first forgets what it held from an earlier time as a home. A crash or another
-generation starts over. Refuses to know shards: those are heal's.
+generation starts over; other homes of the same one go on where those before them fell silent. Refuses to know shards:
+those are heal's.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ PASS_PARTITIONS_MAX: Final = 64
 """Partitions learned together: more means fewer pages, fewer means that some vote sooner."""
 SETTLES_AT_ONCE: Final = 8
 FAILURES_MAX: Final = 3
-"""A source that failed so often in a row is left for another, and the pass begins again."""
+"""A source that failed so often in a row is left for another."""
 AVOID_S: Final = 2.0
 
 _START: Final[KeyId] = (RESERVED_BUCKET, b"")
@@ -80,7 +81,8 @@ class Settler(Protocol):
 
 @dataclass(slots=True)
 class _Pass:
-    """One walk over the keys of some partitions, with one set of sources from first page to floors."""
+    """One walk over the keys of some partitions. What a home decides it decides key by key: each key has to be seen by
+    enough homes of the generation, not all keys by the same ones."""
 
     scopes: tuple[Scope, ...]
     sources: tuple[StoreId, ...]
@@ -214,7 +216,8 @@ class Learner:
         """Begin blank: what this store still holds here is from an earlier time as a home, and may be older than what
         the others have forgotten since."""
         generations = {(scope.pool, scope.partition): scope.generation for scope in scopes}
-        if rotten := self._blank_rot(self._cartographer.require(), generations):
+        topology = self._cartographer.require()
+        if rotten := self._blank_rot(topology, generations, self._store.rotten_keys()):
             await self._store.append(rotten)
         after, complete = _START, False
         while not complete:
@@ -241,11 +244,18 @@ class Learner:
     # --- one pass -------------------------------------------------------------------------------------------
 
     def _resume(self, topology: Topology, scopes: Sequence[Scope]) -> _Pass | None:
-        """The running pass without the partitions whose generation is over, or a new one."""
+        """The running pass without the partitions whose generation is over, with other sources if these fail, or a new
+        one."""
         current = self._pass
         if current is not None:
             alive = set(scopes)
             current.scopes = tuple(scope for scope in current.scopes if scope in alive)
+            if current.scopes and current.failures >= FAILURES_MAX:
+                begun = self._begin(topology, current.scopes)
+                if begun is not None:
+                    begun.cursor = current.cursor
+                    self._pass = begun
+                return begun
             if current.scopes and all(self._teaches(topology, current, scope) for scope in current.scopes):
                 return current
         self._pass = self._begin(topology, scopes)
@@ -291,6 +301,7 @@ class Learner:
                 return Work.BUSY
             if promised := await self._learn(window):
                 await self._settle_promised(current, promised)
+            await self._forget_rot(current, window)
             if window.end is None:
                 await self._close(current)
                 self._pass = None
@@ -309,9 +320,8 @@ class Learner:
         current.failures += 1
         self._detail = str(error)
         self._rows = max(1, self._rows // 2)
-        if current.failures >= FAILURES_MAX:
-            self._events.emit("learning_restarted", error=str(error))
-            self._pass = None
+        if current.failures == FAILURES_MAX:
+            self._events.emit("sources_left", error=str(error))
 
     async def _pages(self, current: _Pass) -> dict[StoreId, RegisterCopies]:
         bucket, key = current.cursor
@@ -416,22 +426,36 @@ class Learner:
                     )
                 )
             )
-        relearned = {
-            (scope.pool, scope.partition)
-            for scope in scopes
-            if not self._is_newcomer(topology, scope) and not self._votes(topology, scope)
-        }
-        entries += self._blank_rot(topology, relearned)
         if entries:
             await self._store.append(entries)
 
-    def _blank_rot(self, topology: Topology, learned: Collection[tuple[int, int]]) -> list[Entry]:
+    async def _forget_rot(self, current: _Pass, window: Window) -> None:
+        """What no source shows in this window. What they show is learned, and stays so if it rots after that: the index
+        knows what was accepted, as of any other register (ADR 0083)."""
+        topology = self._cartographer.require()
+        relearned = {
+            (scope.pool, scope.partition)
+            for scope in self._still_learning(current)
+            if not self._is_newcomer(topology, scope) and not self._votes(topology, scope)
+        }
+        shown = {(copy.bucket, copy.key) for copy in window.known}
+        unseen = [
+            key
+            for key in self._store.rotten_keys()
+            if key > current.cursor and (window.end is None or key <= window.end) and key not in shown
+        ]
+        if blanks := self._blank_rot(topology, relearned, unseen):
+            await self._store.append(blanks)
+
+    def _blank_rot(
+        self, topology: Topology, learned: Collection[tuple[int, int]], rotten: Sequence[KeyId]
+    ) -> list[Entry]:
         """What rotted here and nobody else has accepted: now known to be nothing, promises of past
         generations included. Where the key may belong to a partition not learned now, it stays unvouched
         for."""
         kept = {(scope.pool, scope.partition) for scope in topology.kept_by(self._me)}
         blanks: list[Entry] = []
-        for key in self._store.rotten_keys():
+        for key in rotten:
             places = kept.intersection(self._partitions_of(topology, key))
             if len(places) == 1 and places <= set(learned):
                 (at,) = places
