@@ -246,7 +246,9 @@ _ATTEMPT_RULES: Final = (
         "a file without anything to read now is taken for one that has ended",
         (
             Edit(
-                "client/holdfast/aio/sources.py", 'to_thread(self._read)) != b"":', "to_thread(self._read)):"
+                "client/holdfast/aio/sources.py",
+                'await _aside(self._read)) != b"":',
+                "await _aside(self._read)):",
             ),
         ),
         "tests/unit/test_careful_files.py",
