@@ -16,6 +16,7 @@ _MENDING: Final = "node/holdfast_node/services/mending.py"
 _SCREEN: Final = "client/holdfast_ctl/screen.py"
 
 _TEST_HEAL: Final = "tests/unit/test_heal.py"
+_TEST_FULL: Final = "tests/unit/test_full_heal_order.py"
 _TEST_PICTURE: Final = "tests/unit/test_picture.py"
 _TEST_ORDER: Final = "tests/unit/test_heal_order.py"
 _TEST_KEEPER: Final = "tests/unit/test_keeper.py"
@@ -120,6 +121,30 @@ MUTANTS: Final = (
         "the largest margin is healed first",
         (Edit(_HEAL_ORDER, "return heapq.nsmallest(count, due,", "return heapq.nlargest(count, due,"),),
         _TEST_ORDER,
+    ),
+    Mutant(
+        "full-order-refuses",
+        "where there is no room, what comes last goes, however grave",
+        (Edit(_HEAL_ORDER, "key=lambda each: each.worth)[kept:]", "key=lambda each: each.report)[kept:]"),),
+        _TEST_ORDER,
+    ),
+    Mutant(
+        "waiting-is-enough",
+        "many keys that wait for a node keep a steward from looking for those it could mend",
+        (
+            Edit(
+                _HEALER,
+                "(not urgent or len(self._order) < AILING_ENOUGH)",
+                "len(self._order) < AILING_ENOUGH",
+            ),
+        ),
+        _TEST_FULL,
+    ),
+    Mutant(
+        "forgotten-untold",
+        "status says nothing of what ails and had no room to be remembered",
+        (Edit(_HEALER, "            if ward.missed is not None:\n", "            if False:\n"),),
+        _TEST_FULL,
     ),
     Mutant(
         "grave-waits",

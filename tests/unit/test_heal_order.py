@@ -80,7 +80,7 @@ def ailing(key: bytes, spare: int, since: int = 0, *, sans: int | None = None) -
 def test_the_smallest_margin_goes_first_then_the_oldest(drawn: list[tuple[int, int]]) -> None:
     order = HealOrder()
     for number, (margin, since) in enumerate(drawn):
-        assert order.add(ailing(b"%d" % number, margin, since))
+        assert not order.add(ailing(b"%d" % number, margin, since))
     found = [(dict(each.margin.entries)["node"], each.since) for each in order.most_urgent(0.0, 100)]
     assert found == sorted(drawn)
 
@@ -88,7 +88,7 @@ def test_the_smallest_margin_goes_first_then_the_oldest(drawn: list[tuple[int, i
 def test_what_a_whole_san_would_take_is_grave_and_what_a_node_would_take_as_well_is_graver() -> None:
     order = HealOrder()
     for name, among, sans in ((b"no node", 0, 0), (b"none", 2, 1), (b"no san", 1, 0), (b"gone", -1, -1)):
-        assert order.add(ailing(name, among, sans=sans))
+        assert not order.add(ailing(name, among, sans=sans))
     found = order.most_urgent(0.0, 100)
     assert [each.key for each in found] == [b"gone", b"no node", b"no san", b"none"]
     assert [each.grave for each in found] == [True, True, True, False]
@@ -133,9 +133,27 @@ def test_what_was_put_off_waits_until_somebody_is_back() -> None:
 
 def test_the_order_is_bounded_and_says_so() -> None:
     order = HealOrder(limit=2)
-    assert order.add(ailing(b"a", 1))
-    assert order.add(ailing(b"b", 1))
-    assert not order.add(ailing(b"c", 0))
-    assert order.add(ailing(b"a", 0)), "known keys may get worse"
+    assert not order.add(ailing(b"a", 1))
+    assert not order.add(ailing(b"b", 1))
+    assert [each.key for each in order.add(ailing(b"c", 2))] == [b"c"]
+    assert not order.add(ailing(b"a", 0)), "known keys may get worse"
     order.forget({(0, 1)})
     assert len(order) == 0
+
+
+def test_what_is_graver_always_finds_room() -> None:
+    """Ten thousand keys that waited for a node that was down kept out every other, however grave."""
+    order = HealOrder(limit=3)
+    waiting = replace(ailing(b"waiting", 1, since=1), due_s=60.0)
+    for each in (waiting, ailing(b"young", 1, since=9), replace(ailing(b"damaged", 1, since=9), deep=True)):
+        assert not order.add(each)
+    assert [each.key for each in order.add(ailing(b"grave", 0, since=9))] == [b"waiting"]
+    assert [each.key for each in order.add(ailing(b"lost", -1, since=9))] == [b"young"]
+    assert [each.key for each in order.most_urgent(0.0, 100)] == [b"lost", b"grave", b"damaged"]
+
+
+def test_a_full_order_makes_room_for_many_at_once() -> None:
+    """To find the least grave of ten thousand for each degraded write would take longer than the write."""
+    order = HealOrder(limit=100)
+    dropped = [len(order.add(ailing(b"%d" % number, 1))) for number in range(112)]
+    assert [count for count in dropped if count] == [11, 11]

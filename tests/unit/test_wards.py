@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import pytest
 
+from holdfast_node.core.api import Margin
 from holdfast_node.core.errors import Unavailable
 from holdfast_node.core.messages import Accept, CopyRegisters, Reply, Request
 from holdfast_node.services import compaction, wards
@@ -18,6 +19,10 @@ from tests.support.small_clusters import Serve, SmallCluster, pass_time, payload
 
 KEYS = [b"key %d" % number for number in range(12)]
 SETTLED_S = RELOOK_S + NOTED_S + TIME_RECORD_EVERY_S + 60
+
+
+NOT_MUCH = Margin((("node", 1),), full=False)
+NOTHING_LEFT = Margin((("node", 0),), full=False)
 
 
 def ward() -> Ward:
@@ -36,15 +41,32 @@ def test_a_look_goes_from_where_all_was_in_order_to_the_end() -> None:
 
 def test_what_there_was_no_room_for_is_found_again() -> None:
     looking = ward()
-    looking.forget()
+    looking.forget(NOT_MUCH, now_s=0.5)
     looking.after = 90
     looking.end(now_s=1.0)
     assert looking.reviewed == 0
+    assert not looking.due(1, 2.0)
+    assert looking.due(1, 1.0 + RECOUNT_S)
+    looking.forget(NOTHING_LEFT, now_s=2.0)
+    assert not looking.due(1, 3.0), "in its turn, however often something is forgotten"
+    assert looking.missed == NOTHING_LEFT
+    looking.begin(1)
+    assert looking.missed == NOTHING_LEFT, "until a look has ended"
+    looking.end(now_s=20.0)
+    assert looking.missed is None
+
+
+def test_what_there_was_no_room_for_is_looked_for_among_all_keys_again() -> None:
     full = Ward(0, 0, generation=1, healed_epoch=0)
     full.begin(3)
-    full.forget()
+    full.forget(NOT_MUCH, now_s=0.5)
     full.end(now_s=1.0)
     assert (full.full, full.looked_epoch) == (True, 0)
+    assert not full.due(3, 2.0), "in its turn"
+    full.begin(3)
+    full.conclusive = False
+    full.end(now_s=20.0)
+    assert full.missed == NOT_MUCH, "it may wait for a store that did not say what it holds"
 
 
 def test_what_is_written_in_the_former_code_behind_a_look_is_looked_for_again() -> None:

@@ -1,7 +1,7 @@
 """What heal does next, and what is wrong with one part: pure decisions over who holds what.
 
-Smallest margin first, then age. Bounded: what does not fit must be found again by looking, and the caller is told so.
-Refuses to know how anything is mended.
+Smallest margin first, then age. Bounded: where there is no room the least grave go, must be found again by looking, and
+the caller is told so. Refuses to know how anything is mended.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from holdfast_node.core.topology import NOWHERE, Topology
 
 AILING_MAX: Final = 10_000
 """Keys remembered as not in order: some 300 bytes each."""
+DROPPED_SHARE: Final = 10
+"""Of a full order this part is dropped at once: to find the least grave takes a look at all."""
 NO_MARGIN_KNOWN: Final = 1_000_000
 """Larger than any margin: what a partition without exceptions reports."""
 NONE_AILING: Final = (0, Margin((), full=True))
@@ -67,6 +69,12 @@ class Ailing:
         """The smallest is next: margin, then age."""
         return gravity(self.margin), self.since, self.name
 
+    @property
+    def worth(self) -> tuple[tuple[int, ...], bool, float, int, tuple[int, BucketId, bytes]]:
+        """The largest goes first where there is no room. Of equal margins, damage stays, which a look may not see; and
+        what waits for a store that is down goes before what can be mended."""
+        return gravity(self.margin), not self.deep, self.due_s, self.since, self.name
+
 
 class HealOrder:
     """The keys known to ail, each once."""
@@ -79,9 +87,10 @@ class HealOrder:
     def __len__(self) -> int:
         return len(self._items)
 
-    def add(self, ailing: Ailing) -> bool:
-        """False if there is no room. Of two reports the graver counts, and the older age. What failed a moment ago is
-        due no sooner for being reported again: a disk that fails for a while is reported by every reader."""
+    def add(self, ailing: Ailing) -> list[Ailing]:
+        """What there was no room for, this one perhaps among it. Of two reports the graver counts, and the older age.
+        What failed a moment ago is due no sooner for being reported again: a disk that fails for a while is reported by
+        every reader."""
         known = self._items.get(ailing.name)
         self._reports += 1
         ailing = replace(ailing, report=self._reports)
@@ -96,10 +105,14 @@ class HealOrder:
                 why=known.why,
                 accepted=max(known.accepted, ailing.accepted),
             )
-        elif len(self._items) >= self._limit:
-            return False
         self._items[ailing.name] = ailing
-        return True
+        if len(self._items) <= self._limit:
+            return []
+        kept = self._limit - self._limit // DROPPED_SHARE
+        dropped = sorted(self._items.values(), key=lambda each: each.worth)[kept:]
+        for each in dropped:
+            del self._items[each.name]
+        return dropped
 
     def most_urgent(self, now_s: float, count: int) -> list[Ailing]:
         """The next to be mended, gravest first, without those to be left alone for now."""

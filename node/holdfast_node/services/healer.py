@@ -67,7 +67,7 @@ BATCH: Final = 16
 PACED_BATCH: Final = 2
 """The same while callers wait, unless one more loss would take something."""
 AILING_ENOUGH: Final = 5_000
-"""With this many known, mending goes before looking for more."""
+"""With this many known, what can be mended goes before looking for more."""
 TRIES_MAX: Final = 8
 """After so many failures a key is in quarantine: shown, and tried rarely."""
 WHY_CHARS_MAX: Final = 500
@@ -209,10 +209,11 @@ class Healer:
         return NoteDegradedReply()
 
     def _add(self, ailing: Ailing) -> None:
-        if self._order.add(ailing):
-            self.wake.set()
-        elif (ward := self._wards.get((ailing.pool, ailing.partition))) is not None:
-            ward.forget()
+        now_s = asyncio.get_running_loop().time()
+        for dropped in self._order.add(ailing):
+            if (ward := self._wards.get((dropped.pool, dropped.partition))) is not None:
+                ward.forget(dropped.margin, now_s)
+        self.wake.set()
 
     async def _watch_peers(self) -> None:
         """Beside the work, a piece of which may take longer than somebody is away. Who stood still itself was away."""
@@ -258,7 +259,7 @@ class Healer:
         if not grave and self._foreground.busy:
             urgent = urgent[:PACED_BATCH]
         ward = self._next_ward(topology, now_s)
-        if ward is not None and not grave and len(self._order) < AILING_ENOUGH:
+        if ward is not None and not grave and (not urgent or len(self._order) < AILING_ENOUGH):
             await self._look(topology, ward)
             return Work.BUSY
         if urgent:
@@ -448,6 +449,8 @@ class Healer:
         rows: list[PartitionHealth] = []
         for ward in self._wards.values():
             count, margin = ailing.get(ward.at, NONE_AILING)
+            if ward.missed is not None:
+                count, margin = max(1, count), least((margin, ward.missed))
             rows.append(
                 PartitionHealth(
                     *ward.at,

@@ -40,7 +40,7 @@ INCONCLUSIVE_S: Final = 5.0
 INCONCLUSIVE_MAX_S: Final = 60.0
 """However long that look took: waiting for the silent is not work."""
 RECOUNT_S: Final = 10.0
-"""Between looks for what is left in the code that the pool had before."""
+"""Between looks for what is left in the code that the pool had before, or for what there was no room to remember."""
 WAIT_S: Final = 60.0
 """Before a key whose store is down is looked at again, unless a store comes up before that."""
 LOOK_SHARE: Final = 20
@@ -113,6 +113,8 @@ class Ward:
     _former_met: int = 0
     _former_unmet: bool = False
     """One was written since the look under way began, perhaps where it had passed."""
+    missed: Margin | None = None
+    """The least margin of what ails here and had no room to be remembered, until a look has found it again."""
     _target_epoch: int = 0
     _whole: bool = True
     """Whether everything the look under way has found is remembered."""
@@ -129,7 +131,7 @@ class Ward:
             return False
         if self.looking or now_s >= self.next_look_s:
             return True
-        return max(self.healed_epoch, self.looked_epoch) < epoch and self.conclusive
+        return max(self.healed_epoch, self.looked_epoch) < epoch and self.conclusive and self.missed is None
 
     def begin(self, epoch: int, *, recoding: bool = False) -> None:
         """`recoding`: the pool had another code before, and it is not known that nothing is left in that."""
@@ -146,9 +148,11 @@ class Ward:
         elif self._whole and self.conclusive:
             self.looked_epoch = self._target_epoch
             self.former = UNKNOWN if self._former_unmet else self._former_met
+        if self._whole and (self.conclusive or not self.full):
+            self.missed = None
         earned_s = LOOK_SHARE * self._spent_s
         if self.conclusive:
-            recount = self.former > 0 or self._former_unmet
+            recount = self.former > 0 or self._former_unmet or not self._whole
             self.next_look_s = now_s + max(RECOUNT_S if recount else RELOOK_S, earned_s)
         else:
             self.next_look_s = now_s + min(max(INCONCLUSIVE_S, earned_s), INCONCLUSIVE_MAX_S)
@@ -158,10 +162,11 @@ class Ward:
         self.looking = self.seen = False
         self.next_look_s = 0.0
 
-    def forget(self) -> None:
+    def forget(self, margin: Margin, now_s: float) -> None:
         """There was no room to remember something that ails here: it has to be found once more."""
         self._whole, self.looked_epoch, self.reviewed = False, 0, 0
-        self.next_look_s = 0.0
+        self.missed = least((margin, self.missed or margin))
+        self.next_look_s = min(self.next_look_s, now_s + max(RECOUNT_S, LOOK_SHARE * self._spent_s))
 
     def met_former(self, count: int) -> None:
         """So many versions in a code that the pool had before."""
