@@ -13,7 +13,6 @@ _BUCKETS: Final = "node/holdfast_node/services/buckets.py"
 _COLLECTION: Final = "node/holdfast_node/services/collection.py"
 _EXPIRY: Final = "node/holdfast_node/services/expiry.py"
 _HEAD: Final = "node/holdfast_node/core/head.py"
-_HEALER: Final = "node/holdfast_node/services/healer.py"
 _INDEX_ROWS: Final = "node/holdfast_node/core/index_rows.py"
 _KEEPER: Final = "node/holdfast_node/services/keeper.py"
 _REGISTER: Final = "node/holdfast_node/core/register.py"
@@ -247,7 +246,7 @@ MUTANTS: Final = (
         "what a deleted bucket kept for undo is to be healed for ever",
         (
             Edit(
-                _HEALER,
+                "node/holdfast_node/services/heal_hands.py",
                 "            if await self._book.is_gone(place.bucket):\n",
                 "            if await self._book.is_gone(place.bucket) and not place.bucket:\n",
             ),

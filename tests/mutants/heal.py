@@ -8,6 +8,7 @@ from tests.mutants.mutant import Edit, Mutant
 
 _ENDLESS: Final = "return took_s * (BUSY_REST if self.busy else 1.0)"
 _FOREGROUND: Final = "node/holdfast_node/services/foreground.py"
+_HANDS: Final = "node/holdfast_node/services/heal_hands.py"
 _HEALER: Final = "node/holdfast_node/services/healer.py"
 _HEAL_ORDER: Final = "node/holdfast_node/core/heal_order.py"
 _PICTURE: Final = "node/holdfast_node/core/picture.py"
@@ -15,6 +16,7 @@ _KEEPER: Final = "node/holdfast_node/services/keeper.py"
 _MENDING: Final = "node/holdfast_node/services/mending.py"
 _SCREEN: Final = "client/holdfast_ctl/screen.py"
 
+_TEST_HANDS: Final = "tests/unit/test_heal_hands.py"
 _TEST_HEAL: Final = "tests/unit/test_heal.py"
 _TEST_FULL: Final = "tests/unit/test_full_heal_order.py"
 _TEST_PICTURE: Final = "tests/unit/test_picture.py"
@@ -119,8 +121,36 @@ MUTANTS: Final = (
     Mutant(
         "gravest-last",
         "the largest margin is healed first",
-        (Edit(_HEAL_ORDER, "return heapq.nsmallest(count, due,", "return heapq.nlargest(count, due,"),),
+        (
+            Edit(
+                _HEAL_ORDER, "in sorted(found, key=_urgency)", "in sorted(found, key=_urgency, reverse=True)"
+            ),
+        ),
         _TEST_ORDER,
+    ),
+    Mutant(
+        "large-first-blocks",
+        "keys that are mended together are waited for until the largest is whole",
+        (Edit(_HANDS, "asyncio.wait(begun, timeout=TOGETHER_S)", "asyncio.wait(begun)"),),
+        _TEST_HANDS,
+    ),
+    Mutant(
+        "grave-without-a-place",
+        "what is grave waits for the places of what is not",
+        (Edit(_HEAL_ORDER, "<= gravest for each in taken)", "!= () for each in taken)"),),
+        _TEST_ORDER,
+    ),
+    Mutant(
+        "recodes-take-all",
+        "keys that wait for their turn to be made anew in another code take the places of all others",
+        (Edit(_HEAL_ORDER, "turns = max(0, RECODES - sum(", "turns = max(0, places - sum("),),
+        _TEST_ORDER,
+    ),
+    Mutant(
+        "mended-for-former-homes",
+        "a key whose homes changed while it was mended counts as in order",
+        (Edit(_HANDS, "        elif moved:", "        elif False:"),),
+        _TEST_HANDS,
     ),
     Mutant(
         "full-order-refuses",
@@ -179,7 +209,7 @@ MUTANTS: Final = (
     Mutant(
         "heal-forgets-the-undecided",
         "heal reads the head before the one that was accepted and lacks shards, and is content",
-        (Edit(_HEALER, "if (reading.ballot or NO_BALLOT) < ailing.accepted:", "if False:"),),
+        (Edit(_HANDS, "if (reading.ballot or NO_BALLOT) < ailing.accepted:", "if False:"),),
         "tests/unit/test_heal_undecided.py",
     ),
     Mutant(

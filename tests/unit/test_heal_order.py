@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from holdfast_node.core.api import Margin
 from holdfast_node.core.codes import parse_code
-from holdfast_node.core.heal_order import Ailing, HealOrder, away_from_home, may_go
+from holdfast_node.core.heal_order import RECODES, Ailing, HealOrder, away_from_home, may_go
 from holdfast_node.core.ids import RESERVED_BUCKET, Epoch, Generation, StoreId
 from holdfast_node.core.margin import shard_survives
 from holdfast_node.core.topology import Topology
@@ -93,6 +93,39 @@ def test_what_a_whole_san_would_take_is_grave_and_what_a_node_would_take_as_well
     assert [each.key for each in found] == [b"gone", b"no node", b"no san", b"none"]
     assert [each.grave for each in found] == [True, True, True, False]
     assert order.per_partition() == {(0, 1): (4, survives(-1, -1))}
+
+
+def in_hand(order: HealOrder, *, due: int) -> None:
+    """All that is due is being mended."""
+    begun = order.most_urgent(0.0, 16)
+    assert len(begun) == due
+    order.in_hand.update((each.name, each) for each in begun)
+
+
+def test_a_key_finds_a_place_though_lesser_ones_have_theirs_for_long() -> None:
+    order = HealOrder()
+    for number in range(20):
+        assert not order.add(ailing(b"large %d" % number, 2))
+    in_hand(order, due=16)
+    assert not order.most_urgent(0.0, 16), "the others wait for one of the same to end"
+    order.add(ailing(b"graver", 1))
+    assert [each.key for each in order.most_urgent(0.0, 16)] == [b"graver"]
+    in_hand(order, due=1)
+    for number in range(2):
+        del order.in_hand[0, RESERVED_BUCKET, b"large %d" % number]
+    assert len(order.most_urgent(0.0, 16)) == 1, "the graver take places too"
+
+
+def test_what_waits_for_a_turn_to_be_made_anew_is_in_nobodys_way() -> None:
+    order = HealOrder()
+    for number in range(100):
+        assert not order.add(replace(ailing(b"old code %d" % number, 1), recode=True))
+        assert not order.add(ailing(b"%d" % number, 1, since=1))
+    found = order.most_urgent(0.0, 16)
+    assert sum(each.recode for each in found) == RECODES
+    assert len(found) == 16
+    order.in_hand.update((each.name, each) for each in found if each.recode)
+    assert not any(each.recode for each in order.most_urgent(0.0, 16))
 
 
 def test_a_report_that_came_meanwhile_is_not_lost() -> None:

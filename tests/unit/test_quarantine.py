@@ -7,7 +7,7 @@ from holdfast_node.core.messages import DropShards
 from holdfast_node.core.report import QuarantineListReply
 from holdfast_node.services.datapath import KeyPlace
 from holdfast_node.services.dispatcher import Caller
-from holdfast_node.services.healer import TRIES_MAX
+from holdfast_node.services.heal_hands import TRIES_MAX
 from holdfast_node.services.node import Node
 from tests.support.small_clusters import SmallCluster, pass_time, payload_of, run_story
 

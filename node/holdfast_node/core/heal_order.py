@@ -22,6 +22,8 @@ AILING_MAX: Final = 10_000
 """Keys remembered as not in order: some 300 bytes each."""
 DROPPED_SHARE: Final = 10
 """Of a full order this part is dropped at once: to find the least grave takes a look at all."""
+RECODES: Final = 4
+"""Keys in hand that are in another code than their pool's: they take turns, and others are not to wait for theirs."""
 NO_MARGIN_KNOWN: Final = 1_000_000
 """Larger than any margin: what a partition without exceptions reports."""
 NONE_AILING: Final = (0, Margin((), full=True))
@@ -54,6 +56,8 @@ class Ailing:
     """What went wrong the last time."""
     accepted: Ballot = NO_BALLOT
     """Under which the head was accepted that lacks shards: it need not be decided yet."""
+    recode: bool = False
+    """It is known to be in a code that its pool has no more."""
 
     @property
     def name(self) -> tuple[int, BucketId, bytes]:
@@ -83,6 +87,8 @@ class HealOrder:
         self._limit: Final = limit
         self._items: dict[tuple[int, BucketId, bytes], Ailing] = {}
         self._reports = 0
+        self.in_hand: Final[dict[tuple[int, BucketId, bytes], Ailing]] = {}
+        """What is being mended, as it was when that began."""
 
     def __len__(self) -> int:
         return len(self._items)
@@ -104,6 +110,7 @@ class HealOrder:
                 due_s=known.due_s if known.tries else min(known.due_s, ailing.due_s),
                 why=known.why,
                 accepted=max(known.accepted, ailing.accepted),
+                recode=known.recode or ailing.recode,
             )
         self._items[ailing.name] = ailing
         if len(self._items) <= self._limit:
@@ -114,10 +121,24 @@ class HealOrder:
             del self._items[each.name]
         return dropped
 
-    def most_urgent(self, now_s: float, count: int) -> list[Ailing]:
-        """The next to be mended, gravest first, without those to be left alone for now."""
-        due = (ailing for ailing in self._items.values() if ailing.due_s <= now_s)
-        return heapq.nsmallest(count, due, key=lambda ailing: ailing.urgency)
+    def most_urgent(self, now_s: float, places: int) -> list[Ailing]:
+        """The next to be mended, gravest first, without those in hand and those to be left alone for now. A key finds a
+        place unless so many that are as grave have theirs, however large those are."""
+        due = [each for each in self._items.values() if each.due_s <= now_s and each.name not in self.in_hand]
+        turns = max(0, RECODES - sum(each.recode for each in self.in_hand.values()))
+        found = [
+            *heapq.nsmallest(places, (each for each in due if not each.recode), key=_urgency),
+            *heapq.nsmallest(turns, (each for each in due if each.recode), key=_urgency),
+        ]
+        taken: list[Ailing] = list(self.in_hand.values())
+        chosen: list[Ailing] = []
+        for ailing in sorted(found, key=_urgency):
+            gravest = gravity(ailing.margin)
+            if sum(gravity(each.margin) <= gravest for each in taken) >= places:
+                break
+            taken.append(ailing)
+            chosen.append(ailing)
+        return chosen
 
     def put_off(self, ailing: Ailing, *, margin: Margin, due_s: float, tries: int, why: str = "") -> None:
         """It was tried and is not in order yet, reported meanwhile or not: its own mending may have reported it."""
@@ -161,6 +182,10 @@ class HealOrder:
         """Whatever was tried so often in vain is due now, as if for the first time."""
         for ailing in self.hopeless(tries):
             self._items[ailing.name] = replace(ailing, due_s=0.0, tries=0)
+
+
+def _urgency(ailing: Ailing) -> tuple[tuple[int, ...], int, tuple[int, BucketId, bytes]]:
+    return ailing.urgency
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Final
 from holdfast_node.core.messages import Prepare, ReadRegister, Reply, Request, StageWhole
 from holdfast_node.services.budget import Budget
 from holdfast_node.services.dispatcher import Caller, Handler
+from holdfast_node.services.tasks import Tasks
 
 QUIET_S: Final = 1.0
 """After the last request that a caller waits for, the background has the machine to itself."""
@@ -57,10 +58,11 @@ class Foreground:
 
 @dataclass(frozen=True, slots=True)
 class HealBounds:
-    """What heal may take: memory of its own, and the time that callers leave it."""
+    """What heal may take: memory of its own, the time that callers leave it, and tasks that end with its node."""
 
     repair: Budget
     foreground: Foreground
+    tasks: Tasks
 
 
 _LOUD: Final = frozenset({ReadRegister, Prepare, StageWhole})

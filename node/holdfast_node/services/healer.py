@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from holdfast_node.core.api import Margin
-from holdfast_node.core.errors import BucketClosing, HoldfastError, NotVoting, Unavailable
-from holdfast_node.core.head import NO_BALLOT, Ballot, Head, HeadKind
+from holdfast_node.core.errors import HoldfastError, NotVoting
+from holdfast_node.core.head import Head
 from holdfast_node.core.heal_order import NO_MARGIN_KNOWN, NONE_AILING, Ailing, HealOrder
 from holdfast_node.core.ids import StoreId
 from holdfast_node.core.margin import gravity, least
@@ -40,12 +40,9 @@ from holdfast_node.ports import Bodies
 from holdfast_node.services.datapath import DataPath, KeyPlace
 from holdfast_node.services.dispatcher import Caller, Handler, handler
 from holdfast_node.services.foreground import HealBounds
-from holdfast_node.services.mending import Census, Mended, Mender, take_census
+from holdfast_node.services.heal_hands import TRIES_MAX, Hands
 from holdfast_node.services.naming import Namer
-from holdfast_node.services.progress import Progress
-from holdfast_node.services.recoding import Recoder
 from holdfast_node.services.store import Entry
-from holdfast_node.services.versions import retained_manifest
 from holdfast_node.services.wards import (
     UNKNOWN,
     WAIT_S,
@@ -62,26 +59,20 @@ from holdfast_node.services.wards import (
 from holdfast_node.services.worker import Work, run_forever
 
 IDLE_S: Final = 1.0
-BATCH: Final = 16
+AT_ONCE: Final = 16
 """Keys mended at once; the repair budget bounds their bytes."""
-PACED_BATCH: Final = 2
+PACED: Final = 2
 """The same while callers wait, unless one more loss would take something."""
 AILING_ENOUGH: Final = 5_000
 """With this many known, what can be mended goes before looking for more."""
-TRIES_MAX: Final = 8
-"""After so many failures a key is in quarantine: shown, and tried rarely."""
-WHY_CHARS_MAX: Final = 500
 QUARANTINED_MAX: Final = 100
 """Told of one store: keys and reasons are 160 KiB at most, and a control frame takes 256."""
-QUARANTINE_S: Final = 60.0
-"""A home whose disk was full or unreadable for long has room again: a minute later its keys must be whole."""
 WATCH_S: Final = 0.25
 """Between looks at who is up: much less than the two seconds of silence after which somebody is not."""
 STOOD_STILL_S: Final = 1.0
 """A node that stood still so long may have been counted as down, and others as stewards in its place."""
 HOLD_S: Final = 1.0
 """Before a partition that could not be looked through is tried again."""
-BACKOFF_S: Final = 0.5
 DAMAGED_SHARDS_MAX: Final = 1_000
 DAMAGED_AT_ONCE: Final = 64
 
@@ -117,13 +108,10 @@ class Healer:
         self._foreground: Final = bounds.foreground
         self._store: Final = store
         self._bodies: Final = bodies
-        self._closed: Final = deleted.closed
-        self._book: Final = deleted.book
         self._level: Final = level
         self._cursors: Final = level.cursors
         self._looker: Final = Looker(path, store, level, bodies, deleted)
         self._namer: Final = Namer(path, store)
-        self._mender: Final = Recoder(path, Mender(path, bounds.repair))
         self._order: Final = HealOrder()
         self._wards: dict[tuple[int, int], Ward] = {}
         self._damaged: dict[ShardName, None] = {}
@@ -133,8 +121,8 @@ class Healer:
         """Somebody came back, and the work has not taken note of it yet."""
         self._state = Work.IDLE
         self._last_error = ""
-        self._progress: Final = Progress()
         self.wake: Final = asyncio.Event()
+        self._hands: Final = Hands(path, deleted, bounds, self._order, up=lambda: self._up, freed=self.wake)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -254,16 +242,16 @@ class Healer:
         self._take_wards(topology)
         await self._conclude()
         await self._name_damaged(topology)
-        urgent = self._order.most_urgent(now_s, BATCH)
+        urgent = self._order.most_urgent(now_s, AT_ONCE)
         grave = bool(urgent) and urgent[0].grave
         if not grave and self._foreground.busy:
-            urgent = urgent[:PACED_BATCH]
+            urgent = urgent[: max(0, PACED - len(self._order.in_hand))]
         ward = self._next_ward(topology, now_s)
         if ward is not None and not grave and (not urgent or len(self._order) < AILING_ENOUGH):
             await self._look(topology, ward)
             return Work.BUSY
         if urgent:
-            await self._mend(urgent)
+            await self._hands.mend(urgent)
             if not grave:
                 await asyncio.sleep(self._foreground.heal_rest_s(asyncio.get_running_loop().time() - now_s))
             return Work.BUSY
@@ -341,92 +329,6 @@ class Healer:
             for pool in range(len(topology.map.pools)):
                 self.report(KeyPlace(pool, bucket, key))
 
-    # --- mending --------------------------------------------------------------------------------------------
-
-    async def _mend(self, urgent: Sequence[Ailing]) -> None:
-        found = await asyncio.gather(*(self._manifests(ailing) for ailing in urgent))
-        seeds = dict.fromkeys(
-            m.seed_id for each in found if each is not None for m in each[0].manifests if m.parts
-        )
-        census = await take_census(self._path, list(seeds))
-        await asyncio.gather(
-            *(
-                self._mend_one(ailing, each, census)
-                for ailing, each in zip(urgent, found, strict=True)
-                if each is not None
-            )
-        )
-
-    async def _manifests(self, ailing: Ailing) -> tuple[Found, Ballot | None] | None:
-        """The key as it is now; None (and put off) if that cannot be known."""
-        place = KeyPlace(ailing.pool, ailing.bucket, ailing.key)
-        try:
-            if await self._book.is_gone(place.bucket):
-                self._order.remove(ailing)
-                return None
-            reading = await self._path.registers.read(place.pool, place.bucket, place.key)
-            if (reading.ballot or NO_BALLOT) < ailing.accepted:
-                if ailing.tries:  # whoever proposed it has had its time
-                    await self._path.registers.rewrite(*ailing.name, above=ailing.accepted)
-                raise Unavailable("the head that lacks shards is not decided yet")
-            head = reading.head
-            manifests = [head.manifest] if head.manifest is not None else []
-            kept = [entry for entry in head.retained if entry.kind is HeadKind.BLOB]
-            manifests += [await retained_manifest(self._path, place, entry) for entry in kept]
-        except HoldfastError as error:
-            if isinstance(error, BucketClosing) and await self._closed.nothing_behind(place.bucket):
-                self._order.remove(ailing)
-                return None
-            self._failed(ailing, str(error), ailing.margin)
-            return None
-        return Found(place, head, tuple(manifests)), reading.ballot
-
-    async def _mend_one(self, ailing: Ailing, key: tuple[Found, Ballot | None], census: Census) -> None:
-        found, base = key
-        results: list[Mended] = []
-        for manifest in found.manifests:
-            try:
-                results.append(await self._mender.mend(found, manifest, census, base=base, deep=ailing.deep))
-            except HoldfastError as error:
-                results.append(Mended(failed=str(error), margin=ailing.margin))
-        margin = least(result.margin for result in results)
-        failure = next((result.failed for result in results if result.failed), "")
-        waiting = {store for result in results for store in result.waiting}
-        if failure:
-            self._failed(ailing, failure, margin)
-        elif waiting:
-            self._wait(ailing, waiting, margin)
-        else:
-            self._order.remove(ailing)
-            self._last_error = ""
-        self._progress.step(
-            asyncio.get_running_loop().time(),
-            bytes_made=sum(result.bytes_written for result in results),
-            bytes_read=sum(result.bytes_read for result in results),
-            finished=not failure and not waiting,
-        )
-
-    def _wait(self, ailing: Ailing, waiting: set[StoreId], margin: Margin) -> None:
-        """For a store that is down: its return is noticed. One that is up missed a question, or had not the map yet:
-        that is tried again soon."""
-        if waiting <= self._up:
-            names = ", ".join(sorted(map(self._path.name, waiting)))
-            self._failed(ailing, f"to be asked again: {names}", margin)
-        else:
-            due_s = asyncio.get_running_loop().time() + WAIT_S
-            self._order.put_off(ailing, margin=margin, due_s=due_s, tries=ailing.tries)
-
-    def _failed(self, ailing: Ailing, why: str, margin: Margin) -> None:
-        tries = ailing.tries + 1
-        pause_s = QUARANTINE_S if tries >= TRIES_MAX else BACKOFF_S * 2**tries
-        due_s = asyncio.get_running_loop().time() + pause_s
-        self._order.put_off(ailing, margin=margin, due_s=due_s, tries=tries, why=why[:WHY_CHARS_MAX])
-        self._last_error = why
-        if tries == TRIES_MAX:
-            self._path.events.emit(
-                "key_quarantined", key=ailing.key.hex(), bucket=ailing.bucket.hex(), error=why
-            )
-
     # --- telling --------------------------------------------------------------------------------------------
 
     async def _quarantine(self, caller: Caller, request: ReadQuarantine) -> Reply:
@@ -472,10 +374,10 @@ class Healer:
 
     def status(self) -> WorkerStatus:
         now_s = asyncio.get_running_loop().time()
-        progress = self._progress
+        progress = self._hands.progress
         return WorkerStatus(
             name=self.name,
-            state=self._state.value,
+            state=(Work.BUSY if self._order.in_hand else self._state).value,
             detail=self._detail(),
             done=progress.done,
             total=progress.done + len(self._order),
@@ -489,12 +391,12 @@ class Healer:
         """Not known while a look may still find more, nor for what was tried in vain."""
         left = len(self._order) - len(self._order.hopeless(TRIES_MAX))
         looking = any(ward.looking and ward.full for ward in self._wards.values())
-        return 0.0 if looking else self._progress.time_for_s(left, now_s)
+        return 0.0 if looking else self._hands.progress.time_for_s(left, now_s)
 
     def _detail(self) -> str:
         looking = sum(ward.looking and ward.full for ward in self._wards.values())
         quarantined = len(self._order.hopeless(TRIES_MAX))
         told = [f"looking through {looking} partitions" if looking else ""]
         told.append(f"{quarantined} in quarantine" if quarantined else "")
-        told.append(self._last_error if len(self._order) or looking else "")
+        told.append((self._hands.last_error or self._last_error) if len(self._order) or looking else "")
         return "; ".join(each for each in told if each)

@@ -264,7 +264,7 @@ class Node:
             bodies=ports.bodies,
             level=self.follower,
             deleted=DeletedBuckets(self.bucket_book, self.closed_doors),
-            bounds=HealBounds(Budget("repair", settings.repair_bytes), self.foreground),
+            bounds=HealBounds(Budget("repair", settings.repair_bytes), self.foreground, self.tasks),
         )
         self.follower.taken = self.healer.caught_up
 

@@ -275,7 +275,7 @@ class Looker:
         ailing = await self._ask_of_suspects(topology, ward, found, up)
         # A home that missed a version and then accepted the next has no manifest of it: heal asks the others for it.
         ailing += [
-            ailing_of(ward.partition, key, named_margin(topology, self._path, key))
+            ailing_of(topology, ward.partition, key, named_margin(topology, self._path, key))
             for key in found
             if key.lacks_manifests
         ]
@@ -380,11 +380,11 @@ class Looker:
             if any(plan.waiting for plan in plans):
                 ward.conclusive = False
             if key.in_former_code(topology) or any(not plan.in_order for plan in plans):
-                ailing.append(ailing_of(ward.partition, key, least(plan.margin for plan in plans)))
+                ailing.append(ailing_of(topology, ward.partition, key, least(plan.margin for plan in plans)))
         return ailing
 
 
-def ailing_of(partition: int, key: Found, margin: Margin, due_s: float = 0.0) -> Ailing:
+def ailing_of(topology: Topology, partition: int, key: Found, margin: Margin, due_s: float = 0.0) -> Ailing:
     place = key.place
     return Ailing(
         place.pool,
@@ -395,6 +395,7 @@ def ailing_of(partition: int, key: Found, margin: Margin, due_s: float = 0.0) ->
         since=key.head.created_ms,
         due_s=due_s,
         accepted=key.accepted,
+        recode=key.in_former_code(topology),
     )
 
 
@@ -420,7 +421,7 @@ def ailing_as_named(
     if not lacking:
         return None
     due_s = 0.0 if lacking & up else asyncio.get_running_loop().time() + WAIT_S
-    return ailing_of(partition, key, named_margin(topology, path, key), due_s)
+    return ailing_of(topology, partition, key, named_margin(topology, path, key), due_s)
 
 
 def named_margin(topology: Topology, path: DataPath, key: Found) -> Margin:
