@@ -314,15 +314,23 @@ _ROT: Final = (
         (
             Edit(
                 _REGISTER_READER,
-                "            if entry.unknown:\n"
-                "                raise _rotten_register()\n"
-                "            if entry.accepted is None:\n"
-                "                continue\n"
-                "            if len(wanted)",
-                "            if entry.accepted is None:\n                continue\n            if len(wanted)",
+                "                if entry.unknown:\n"
+                "                    raise _rotten_register()\n"
+                "                if entry.accepted is None:\n"
+                "                    continue\n"
+                "                if len(wanted)",
+                "                if entry.accepted is None:\n"
+                "                    continue\n"
+                "                if len(wanted)",
             ),
         ),
         _TEST_OPENING,
+    ),
+    Mutant(
+        "copies-in-one-step",
+        "a node does nothing else while it looks for a page of registers",
+        (Edit(_REGISTER_READER, "            await asyncio.sleep(0)\n", ""),),
+        "tests/unit/test_register_copies.py",
     ),
     Mutant(
         "unreadable-rot-is-harmless",

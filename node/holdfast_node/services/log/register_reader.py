@@ -5,8 +5,10 @@ Knows where they are and whether they are whole, not what a ballot or a head is 
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Final
 
 from holdfast_node.core import index_keys, index_rows
@@ -23,7 +25,7 @@ from holdfast_node.core.messages import (
     RegisterRow,
 )
 from holdfast_node.core.records import ManifestRecord, RecordType, RegisterRecord
-from holdfast_node.services.log.reader import LogReader
+from holdfast_node.services.log.reader import ROWS_AT_ONCE, LogReader
 
 REGISTERS_CACHED_MAX: Final = 16384
 REGISTERS_CACHED_BYTES_MAX: Final = 24 * 1024 * 1024
@@ -91,7 +93,7 @@ class RegisterReader:
         rows: list[RegisterRow] = []
         first = index_keys.register_row_key(bucket, max(prefix, start))
         end = index_keys.prefix_end(index_keys.register_row_key(bucket, prefix))
-        for row_key, value, entry in self._registers(first, end, partitions):
+        for row_key, value, entry in self._registers(self._log.scan(first, end), partitions):
             if entry.unknown:
                 raise _rotten_register()
             if entry.accepted is None:
@@ -104,26 +106,31 @@ class RegisterReader:
     async def copies(
         self, partitions: frozenset[tuple[int, int]], after_bucket: BucketId, after_key: bytes, limit: int
     ) -> RegisterCopies:
-        """Whole accepted registers after (bucket, key), of all buckets, with the manifests of retained versions."""
+        """Whole accepted registers after (bucket, key), of all buckets, with the manifests of retained versions.
+
+        Others go on meanwhile, however many rows are passed over: each register is shown as it was at some moment since
+        this was called.
+        """
         self._log.check()
-        start = (
-            index_keys.register_row_key(after_bucket, after_key) if after_bucket else index_keys.REGISTER_ROWS
-        )
-        end = index_keys.prefix_end(index_keys.REGISTER_ROWS)
+        start, end = index_keys.REGISTER_ROWS, index_keys.prefix_end(index_keys.REGISTER_ROWS)
+        if after_bucket:
+            start = index_keys.register_row_key(after_bucket, after_key) + b"\0"
         wanted: list[bytes] = []
-        complete = True
-        for row_key, _, entry in self._registers(start, end, partitions):
-            if after_bucket and row_key == start:
-                continue
-            if entry.unknown:
-                raise _rotten_register()
-            if entry.accepted is None:
-                continue
-            if len(wanted) == limit:
-                complete = False
-                break
-            wanted.append(row_key[1:])
-        return await self._copies(wanted, complete=complete)
+        while True:
+            rows = list(islice(self._log.scan(start, end), ROWS_AT_ONCE))
+            for row_key, _, entry in self._registers(rows, partitions):
+                if entry.unknown:
+                    raise _rotten_register()
+                if entry.accepted is None:
+                    continue
+                if len(wanted) == limit:
+                    return await self._copies(wanted, complete=False)
+                wanted.append(row_key[1:])
+            if len(rows) < ROWS_AT_ONCE:
+                return await self._copies(wanted, complete=True)
+            start = rows[-1][0] + b"\0"
+            await asyncio.sleep(0)
+            self._log.check()
 
     async def _copies(self, wanted: Sequence[bytes], *, complete: bool) -> RegisterCopies:
         copies: list[RegisterCopy] = []
@@ -214,13 +221,13 @@ class RegisterReader:
         return index_rows.decode_count(self._log.get(index_keys.count_row_key(pool, partition)))
 
     def _registers(
-        self, start: bytes, end: bytes, partitions: frozenset[tuple[int, int]]
+        self, rows: Iterable[tuple[bytes, bytes]], partitions: frozenset[tuple[int, int]]
     ) -> Iterator[tuple[bytes, bytes, RegisterEntry]]:
-        """Rows of these partitions' registers that something was accepted in, or that are broken.
+        """Those of these partitions' registers that something was accepted in, or that are broken.
 
         The others are passed over by a look at eight bytes each: a store keeps many partitions, a scan wants few.
         """
-        for row_key, value in self._log.scan(start, end):
+        for row_key, value in rows:
             scope = index_rows.scope_of(value)
             if scope is not None and scope not in partitions:
                 continue
