@@ -1,4 +1,5 @@
-"""Whether what status claims is true in the midst of trouble: its margin beside the shards that disks have.
+"""Whether what status claims is true in the midst of trouble: its margin beside the shards that disks have. And
+whether enough homes know what callers were told of.
 
 A claim may be smaller than what is there, never larger. What is there is counted from outside, by trying every loss:
 sealed shards of processes that run, and of those that do not, whatever they may have. Only blobs count that were acked
@@ -19,9 +20,11 @@ from typing import Final
 from holdfast_node.core.codes import Code, parse_code
 from holdfast_node.core.errors import HoldfastError
 from holdfast_node.core.head import Head, HeadKind, Manifest
+from holdfast_node.core.ids import BucketId
 from tests.sim.client import ConnectionLost
 from tests.sim.cluster import Cluster, Machine
 from tests.sim.history import History
+from tests.sim.levelling import unknown_to_many
 
 LOOK_EVERY_S: Final = (0.3, 3.0)
 HEAD_TIMEOUT_S: Final = 5.0
@@ -34,7 +37,7 @@ Margins = Mapping[str, int]
 
 
 class Witness:
-    """Asks one node after another until it is cancelled. `violations` are claims that were not true."""
+    """`violations` are claims that were not true."""
 
     def __init__(
         self,
@@ -43,26 +46,34 @@ class Witness:
         *,
         bucket: str,
         keys: Sequence[bytes],
-        chooser: random.Random,
+        registers: bool,
     ) -> None:
+        """`registers`: no store is older than it was, unknown to the map."""
+        self._registers = registers
         self._cluster = cluster
         self._history = history
         self._bucket = bucket
         self._keys = keys
-        self._chooser = chooser
         self.violations: list[str] = []
 
-    async def run(self) -> None:
+    async def run(self, chooser: random.Random) -> None:
+        """Ask one node after another until this is cancelled."""
         while True:
-            await asyncio.sleep(self._chooser.uniform(*LOOK_EVERY_S))
+            await asyncio.sleep(chooser.uniform(*LOOK_EVERY_S))
             running = self._cluster.running()
-            if running:
-                try:
-                    await self._look(self._chooser.choice(running))
-                except (HoldfastError, ConnectionLost):
-                    continue
+            if running and await self.look(chooser.choice(running)):
+                self._cluster.coverage.saw("a claim of status was checked while there was trouble")
 
-    async def _look(self, machine: Machine) -> None:
+    async def look(self, machine: Machine) -> bool:
+        """Whether there was anything to compare."""
+        try:
+            return await self._compare(machine)
+        except (HoldfastError, ConnectionLost):
+            return False
+
+    async def _compare(self, machine: Machine) -> bool:
+        if self._registers:
+            await self._compare_registers(machine)
         acked = {(ack.key, ack.version) for ack in self._history.acks}
         before = {
             key: head for key, head in (await self._heads(machine)).items() if (key, head.version) in acked
@@ -72,12 +83,12 @@ class Witness:
         second = {key: self._margins(head) for key, head in before.items()}
         after = await self._heads(machine)
         if status.partitions_unreported or any(UNSEEN in problem for problem in status.problems):
-            return
+            return False
         claimed = dict(status.least_margin.entries)
-        for key, head in before.items():
-            if key not in after or after[key].manifest != head.manifest:
-                continue
-            self._cluster.coverage.saw("a claim of status was checked while there was trouble")
+        same = {
+            key: head for key, head in before.items() if key in after and after[key].manifest == head.manifest
+        }
+        for key, head in same.items():
             for tag, real in first[key].items():
                 best = max(real, second[key][tag])
                 if claimed[tag] > best:
@@ -85,17 +96,30 @@ class Witness:
                         f"CLAIM: {machine.name} says that the loss of {claimed[tag]} {tag} would be survived; "
                         f"{key!r} version {head.version} survives {best}, at {self._cluster.loop.time():.3f} s"
                     )
+        return bool(same)
+
+    async def _compare_registers(self, machine: Machine) -> None:
+        decided = {key: version for key, version in self._history.decided().items() if key in self._keys}
+        bucket, pool = await self._place(machine)
+        unknown = await unknown_to_many(self._cluster, pool, bucket, decided)
+        self.violations += [f"UNKNOWN: {what}, at {self._cluster.loop.time():.3f} s" for what in unknown]
+
+    async def _place(self, machine: Machine) -> tuple[BucketId, int]:
+        if machine.node is None or machine.life is None:
+            raise ConnectionLost
+        resolve = partial(machine.node.buckets.resolve, self._bucket)
+        bucket, pool = await self._cluster.run_in(machine.life, resolve, timeout_s=HEAD_TIMEOUT_S)
+        return bucket.id, pool
 
     async def _heads(self, machine: Machine) -> dict[bytes, Head]:
         """The blobs there are now, as one node reads them."""
+        bucket, pool = await self._place(machine)
         node, life = machine.node, machine.life
         if node is None or life is None:
             raise ConnectionLost
-        resolve = partial(node.buckets.resolve, self._bucket)
-        bucket, pool = await self._cluster.run_in(life, resolve, timeout_s=HEAD_TIMEOUT_S)
         found: dict[bytes, Head] = {}
         for key in self._keys:
-            read = partial(node.registers.head, pool, bucket.id, key)
+            read = partial(node.registers.head, pool, bucket, key)
             head = await self._cluster.run_in(life, read, timeout_s=HEAD_TIMEOUT_S)
             if head.kind is HeadKind.BLOB:
                 found[key] = head

@@ -28,6 +28,7 @@ from holdfast_node.core.api import (
 from holdfast_node.core.errors import (
     AlreadyExists,
     BlobNotFound,
+    BucketClosing,
     BucketNotFound,
     CallerError,
     HoldfastError,
@@ -110,7 +111,8 @@ class SimClient:
 
     # --- writes
 
-    async def put(self, key: bytes, size: int, condition: Condition) -> Ack | None:
+    async def put(self, key: bytes, size: int, condition: Condition, *, linger_s: float = 0.0) -> Ack | None:
+        """`linger_s`: how long the source takes between two of its chunks."""
         self._written += 1
         content = f"{self.name}.{self._written}"
         data = content_bytes(content, size)
@@ -119,7 +121,7 @@ class SimClient:
         options = PutOptions(size=declared, condition=condition)
 
         async def work(node: Coordinator, call: Call) -> PutResult:
-            return await node.put(self._bucket, key, replace(options, call=call), chunked(data))
+            return await node.put(self._bucket, key, replace(options, call=call), chunked(data, linger_s))
 
         op = Op(Kind.PUT, 0, 0, Result.DONE, 0, content, condition.if_absent, condition.if_version, self.name)
         result = await self._write(key, op, work)
@@ -175,7 +177,7 @@ class SimClient:
             except (AlreadyExists, PreconditionFailed, BlobNotFound) as error:
                 self._refused(key, op, effort, error)
                 return None
-            except (VersionNotFound, BucketNotFound):
+            except (VersionNotFound, BucketNotFound, BucketClosing):
                 break
             except CallerError as error:
                 self._history.violations.append(f"REFUSED: {op.kind.value} {key!r}: {error!r}")
@@ -351,8 +353,10 @@ def _digest(data: bytes) -> bytes:
     return xxhash.xxh3_128_digest(data)
 
 
-async def chunked(data: bytes) -> AsyncIterator[bytes]:
+async def chunked(data: bytes, linger_s: float = 0.0) -> AsyncIterator[bytes]:
     for start in range(0, len(data), CHUNK_BYTES):
+        if start and linger_s:
+            await asyncio.sleep(linger_s)
         yield data[start : start + CHUNK_BYTES]
 
 

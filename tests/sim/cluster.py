@@ -327,13 +327,13 @@ class Cluster:
     async def create_bucket(self, name: str, *, undo_seconds: int = -1) -> None:
         await self._with_buckets(lambda buckets: buckets.create(name, pool="main", undo_seconds=undo_seconds))
 
-    async def delete_bucket(self, name: str) -> None:
-        await self._with_buckets(lambda buckets: buckets.delete(name))
+    async def delete_bucket(self, name: str, *, timeout_s: float = 30.0) -> None:
+        await self._with_buckets(lambda buckets: buckets.delete(name), timeout_s)
 
-    async def _with_buckets(self, work: Callable[[Buckets], Awaitable[T]]) -> T:
+    async def _with_buckets(self, work: Callable[[Buckets], Awaitable[T]], timeout_s: float = 30.0) -> T:
         running = self.running()
         machine = self.chooser.choice(running) if running else None
         if machine is None or machine.life is None or machine.node is None:
             raise ConnectionLost
         buckets = machine.node.buckets
-        return await self.run_in(machine.life, lambda: work(buckets), timeout_s=30.0)
+        return await self.run_in(machine.life, lambda: work(buckets), timeout_s=timeout_s)

@@ -133,6 +133,8 @@ _OTHER: Final = (
     "a wrong clock was set back",
     "a write won the race for a door",
     "a bucket was deleted under a writer",
+    "a bucket was made again",
+    "an upload was acked that had begun before a store was lost",
     "partitions moved to other homes",
     "a pool went to another code",
     "a claim of status was checked while there was trouble",

@@ -95,6 +95,14 @@ class History:
     def add(self, key: bytes, op: Op) -> None:
         self.ops[key].append(op)
 
+    def decided(self) -> dict[bytes, int]:
+        """The newest version of each key that some caller was told of."""
+        versions = {
+            key: max((op.version for op in ops if op.result is Result.DONE), default=0)
+            for key, ops in self.ops.items()
+        }
+        return {key: version for key, version in versions.items() if version}
+
     def judge(self) -> list[str]:
         """Every violation: those noticed on the way, and the keys whose history makes no sense."""
         found = list(self.violations)

@@ -1,15 +1,18 @@
-"""Whether homes catch up: in the end all that vote in a partition have accepted the same in every register of it."""
+"""Whether homes know what was decided: at any time, so few of those that vote lack it that every majority meets it, and
+every listing; in the end, all that vote in a partition have accepted the same in every register of it."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
 from holdfast_node.core.errors import HoldfastError
-from holdfast_node.core.head import Ballot
+from holdfast_node.core.head import Ballot, Head
 from holdfast_node.core.ids import BucketId, StoreId
 from holdfast_node.core.messages import Scope
+from holdfast_node.core.quorum import majority
 from holdfast_node.core.topology import Topology
 from holdfast_node.services.node import Node
 from tests.sim.client import ConnectionLost
@@ -41,6 +44,34 @@ async def _apart(cluster: Cluster) -> list[str]:
         for scope in topology.scopes(number):
             apart += await _apart_in(cluster, homes, topology, scope)
     return apart
+
+
+async def unknown_to_many(
+    cluster: Cluster, pool: int, bucket: BucketId, decided: Mapping[bytes, int]
+) -> list[str]:
+    """Keys whose version was `decided` a moment ago and is not known to all voting homes but a minority. Whoever is
+    down may know it. Nothing is said of homes that change meanwhile."""
+    homes = {m.node.store.superblock.store: m for m in cluster.running() if m.node is not None}
+    topology = _newest_map(homes)
+    unknown: list[str] = []
+    for key, version in decided.items():
+        partition = topology.key_partition(pool, bucket, key)
+        voting = [homes[store] for store in topology.voting_homes(pool, partition) if store in homes]
+        known = {machine.name: await _version_at(cluster, machine, bucket, key) for machine in voting}
+        count = len(topology.entry(pool, partition).homes)
+        if sum(each < version for each in known.values()) > count - majority(count):
+            unknown.append(f"{key!r} version {version} in partition {partition} of {count} homes: {known}")
+    return unknown if _newest_map(homes).map.epoch == topology.map.epoch else []
+
+
+async def _version_at(cluster: Cluster, machine: Machine, bucket: BucketId, key: bytes) -> int:
+    if machine.node is None or machine.life is None:
+        raise ConnectionLost
+    read = partial(machine.node.store.register, bucket, key)
+    record = await cluster.run_in(machine.life, read, timeout_s=5.0)
+    if record is None or record.accepted is None:
+        return 0
+    return cluster.bodies.decode(Head, record.head).version
 
 
 def _newest_map(homes: dict[StoreId, Machine]) -> Topology:

@@ -22,9 +22,9 @@ from holdfast_node.core.errors import HoldfastError
 from holdfast_node.services import collection, collector, eras
 from tests.sim.checker import Kind, Result
 from tests.sim.claims import Witness
-from tests.sim.client import ConnectionLost, SimClient
+from tests.sim.client import CHUNK_BYTES, ConnectionLost, SimClient
 from tests.sim.cluster import Cluster, Topology
-from tests.sim.doors import race_for_a_door
+from tests.sim.doors import Doors
 from tests.sim.garbage import garbage_left
 from tests.sim.history import History
 from tests.sim.levelling import registers_apart
@@ -35,6 +35,9 @@ BUCKET: Final = "bucket"
 FIRST_FILES: Final = 3
 """Of a store that has not gone over to a second volume: superblock, volume, spare."""
 HASTY_SHARE: Final = 0.5
+LINGER_SHARE: Final = 0.5
+LINGER_S: Final = (2.0, 12.0)
+"""That is less than a caller waits for an answer."""
 TIDY_EVERY: Final = 3
 """One world in so many, if collectors are hasty, ends once nothing is kept any more that no head names."""
 LEVEL_EVERY: Final = 3
@@ -180,8 +183,16 @@ class World:
             )
             for number in range(plan.clients)
         ]
+        self._witness = Witness(
+            self.cluster,
+            self.history,
+            bucket=BUCKET,
+            keys=self.keys,
+            registers=not (plan.trouble.rollback or plan.trouble.clone),
+        )
+        self._rots = plan.trouble.damages or plan.trouble.read_errors
         self.violations: list[str] = []
-        self._doors = 0
+        self._doors = Doors(self.cluster, self.history)
 
     def note(self, what: str) -> None:
         line = f"{self.loop.time():10.4f} {what}"
@@ -197,7 +208,7 @@ class World:
         except AssertionError as error:
             self.violations.append(f"{type(error).__name__}: {error}")
         self._look_around()
-        self.violations += self.history.judge()
+        self.violations += self._witness.violations + self.history.judge()
         return Outcome(
             seed=self.seed,
             plan=self.plan,
@@ -218,12 +229,17 @@ class World:
         coverage, history = self.cluster.coverage, self.history
         results = Counter(op.result for ops in history.ops.values() for op in ops)
         deletes = [op for ops in history.ops.values() for op in ops if op.kind is Kind.DELETE]
+        caught = {content for _, _, content in history.caught_by_loss}
         volumes = max((len(m.platter.files) for m in self.cluster.machines.values()), default=0)
         for name, happened in (
             ("a put was acked with less than full margin", any(not ack.margin.full for ack in history.acks)),
             (
                 "a put was acked with no margin left",
                 any(min(dict(ack.margin.entries).values(), default=1) == 0 for ack in history.acks),
+            ),
+            (
+                "an upload was acked that had begun before a store was lost",
+                any(ack.content in caught for ack in history.acks),
             ),
             ("a condition failed", results[Result.CONDITION_FAILED] > 0),
             ("a delete found nothing", any(op.result is Result.ABSENT for op in deletes)),
@@ -254,19 +270,15 @@ class World:
     @asynccontextmanager
     async def _watched(self) -> AsyncGenerator[None]:
         """Not where data rots or disks lie: nobody can know of that before it is read."""
-        trouble = self.plan.trouble
-        if not self.plan.watched or trouble.damages or trouble.read_errors:
+        if not self.plan.watched or self._rots:
             yield
             return
-        chooser = random.Random(f"witness {self.seed}")
-        witness = Witness(self.cluster, self.history, bucket=BUCKET, keys=self.keys, chooser=chooser)
-        looking = asyncio.ensure_future(witness.run())
+        looking = asyncio.ensure_future(self._witness.run(random.Random(f"witness {self.seed}")))
         try:
             yield
         finally:
             looking.cancel()
             await asyncio.wait([looking])
-            self.violations += witness.violations
             if not looking.cancelled():
                 looking.result()
 
@@ -317,7 +329,8 @@ class World:
         key = chooser.choice(self.keys)
         roll = chooser.random()
         if roll < 0.35:
-            await client.put(key, self._size(chooser), Condition())
+            size = self._size(chooser)
+            await client.put(key, size, Condition(), linger_s=self._linger_s(size, chooser))
         elif roll < 0.50:
             await client.put(key, self._size(chooser), self._condition(key, chooser))
         elif roll < 0.60:
@@ -327,10 +340,9 @@ class World:
             await self._undelete(client, key, chooser)
         elif roll < 0.70:
             await client.get_range(key, chooser.randrange(2000), chooser.randrange(1, 20_000))
-        elif roll < 0.71:
-            self._doors += 1
-            await race_for_a_door(self.cluster, self.history, chooser, f"door-{self._doors}")
-        elif roll < 0.77:
+        elif roll < 0.72:
+            await self._doors.race(chooser)
+        elif roll < 0.78:
             await client.list(self.keys, chooser.choice((1, 2, 1000)))
         else:
             await client.get(key)
@@ -339,6 +351,12 @@ class World:
         """Tiny, one stripe, several stripes, several parts; boundaries more often than chance would."""
         low, high = chooser.choice(((12, 512), (12, 512), (513, 8192), (8193, 32768), (32769, 70_000)))
         return chooser.choice((low, high, chooser.randint(low, high)))
+
+    def _linger_s(self, size: int, chooser: random.Random) -> float:
+        """Where stores are lost, some uploads of several parts take long enough for one to be replaced meanwhile."""
+        if not self.plan.trouble.wipe or size <= geometry.PART_BYTES or chooser.random() > LINGER_SHARE:
+            return 0.0
+        return chooser.uniform(*LINGER_S) * CHUNK_BYTES / size
 
     def _condition(self, key: bytes, chooser: random.Random) -> Condition:
         versions = sorted({op.version for op in self.history.ops[key] if op.version})[-3:]
@@ -360,13 +378,16 @@ class World:
         if why := await self.nemesis.replace_lost():
             self.violations.append(f"NOT REPLACED: {why}")
         await self.nemesis.settle_processes()
-        if self.plan.trouble.damages or self.plan.trouble.read_errors:
+        if self._rots:
             self.violations += [f"NOT SCRUBBED: {why}" for why in await self.nemesis.scrub()]
             if why := await self.nemesis.replace_holed():
                 self.violations.append(f"NOT REPLACED: {why}")
         why = await self.nemesis.unhealthy(self.plan.patience_s)
         if why and not self.history.excused():
             self.violations.append(f"NOT CONVERGED after {self.plan.patience_s} s: {why}")
+        if not why and not self._rots:
+            await self._witness.look(self.cluster.running()[0])
+            self.violations += await self._doors.claims()
 
     async def _read_back(self) -> None:
         """Every key, and a listing: nothing may fail now. Whether it is right is for the judge of the history."""
@@ -376,6 +397,7 @@ class World:
             if await reader.get(key, patience=6) is None and key not in excused:
                 last = self.history.last_errors.get(reader.name, "")
                 self.violations.append(f"UNREADABLE: {key!r} after faults stopped: {last}")
+        self.violations += await self._doors.read_back(excused)
         if not await reader.list(self.keys, 2):
             self.violations.append(f"NO LIST after faults stopped: {self.history.last_errors}")
         if self.seed % LEVEL_EVERY == 1 and not excused:
