@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.mutants.mutant import Edit, Mutant
+from tests.mutants.mutant import Aim, Edit, Mutant
 
 _ACCEPTOR: Final = "node/holdfast_node/services/acceptor.py"
 _CHANGES: Final = "node/holdfast_node/core/map_changes.py"
@@ -43,6 +43,7 @@ MUTANTS: Final = (
             ),
         ),
         _TEST_MAPS,
+        Aim(("recode", "unfollowed"), keys=4, code="rs:4+2"),
     ),
     Mutant(
         "nine-learned-like-six",

@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from tests.mutants.mutant import Aim
 from tests.sim.loop import nobody_listening
 from tests.sim.nemesis import Trouble
-from tests.sim.world import TOPOLOGIES, Outcome, Plan, World, run_world, small_numbers
+from tests.sim.world import RECODED, TOPOLOGIES, Outcome, Plan, World, run_world, small_numbers
 
 PATIENCE_S = 120.0
 """For convergence, whose lateness is not counted: a bug that keeps a cluster from it should cost no time."""
@@ -40,11 +40,19 @@ def _plan(aim: Aim, seed: int) -> Plan:
     drawn = replace(Plan.drawn(seed), patience_s=PATIENCE_S)
     if not aim.trouble:
         return drawn
-    topology = next((known for known in TOPOLOGIES if known.code == aim.code), drawn.topology)
+    recode = "recode" in aim.trouble
+    topologies = RECODED if recode else TOPOLOGIES
+    topology = next((known for known in topologies if known.code == aim.code), drawn.topology)
     topology = replace(topology, partitions=aim.partitions or topology.partitions)
     trouble = Trouble(**dict.fromkeys(aim.trouble, True))
     return replace(
-        drawn, topology=topology, trouble=trouble, clients=aim.clients, keys=aim.keys, rounds=aim.rounds
+        drawn,
+        topology=topology,
+        trouble=trouble,
+        clients=aim.clients,
+        keys=aim.keys,
+        rounds=aim.rounds,
+        watched=drawn.watched or recode,
     )
 
 

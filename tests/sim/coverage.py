@@ -137,6 +137,7 @@ _OTHER: Final = (
     "an upload was acked that had begun before a store was lost",
     "partitions moved to other homes",
     "a pool went to another code",
+    "a pool went to another code behind the back of nodes",
     "a claim of status was checked while there was trouble",
 )
 

@@ -8,6 +8,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from holdfast_node.core.codes import parse_code
 from holdfast_node.core.errors import HoldfastError
 from holdfast_node.core.node_changes import (
     AddNode,
@@ -25,12 +26,14 @@ from tests.sim.cluster import Cluster, Machine
 NODES_MAX: Final = 14
 """Machines in a world: each costs time."""
 
-CODES: Final = ("rs:4+2", "rs:2+1", "rs:2+2", "rs:3+2", "rs:6+3", "lrc:8+4/2")
-"""What a pool is changed to. Many a world is too small for some of them, and says so."""
+CODES: Final = ("rs:4+2", "rs:2+1", "rs:2+2", "rs:2+2", "rs:3+2", "rs:6+3", "lrc:8+4/2")
+"""What a pool is changed to. Where homes become four, half of them may be those that missed a write."""
+MISS_S: Final = (0.5, 5.0)
+"""How long some nodes miss everything."""
 
 CANCEL_SHARE: Final = 0.4
 
-Act = tuple[str, Callable[[], Awaitable[None]]]
+Act = tuple[str, Callable[[], Awaitable[object]]]
 
 
 class Moves:
@@ -81,10 +84,44 @@ class Moves:
     async def _drain(self) -> None:
         await self._say(DrainNodes(self._chooser.choice(sorted(self._cluster.machines))))
 
-    async def _recode(self) -> None:
-        reply = await self._say(RecodePool("main", self._chooser.choice(CODES)))
-        if reply is not None and reply.applied:
-            self._cluster.coverage.saw("a pool went to another code")
+    async def recode_unseen(self) -> None:
+        """Some nodes miss what is written before the pool's code changes, and others what is after: what these alone
+        knew must have been learned by then. Or the operator thinks again."""
+        names = sorted(self._cluster.machines)
+        self._chooser.shuffle(names)
+        most = (len(names) - 1) // 2
+        count = self._chooser.choice((1, most, most))
+        await self._miss(names[:count])
+        if self._chooser.random() < 0.5:
+            self._cluster.network.unblock_all()
+        if await self._recode():
+            self._cluster.coverage.saw("a pool went to another code behind the back of nodes")
+        self._cluster.network.unblock_all()
+        await self._miss(names[-count:])
+        if self._chooser.random() < CANCEL_SHARE:
+            await self._cancel()
+        self._cluster.network.unblock_all()
+
+    async def _miss(self, names: list[str]) -> None:
+        """From now on, for a while at least, nobody else hears these nodes, nor they anybody."""
+        self._cluster.note(f"PARTITION {names}")
+        for name in names:
+            for other in self._cluster.machines:
+                if other not in names:
+                    self._cluster.network.block(f"{name}:1", f"{other}:1")
+                    self._cluster.network.block(f"{other}:1", f"{name}:1")
+        await asyncio.sleep(self._chooser.uniform(*MISS_S))
+
+    async def _recode(self) -> bool:
+        fitting = [code for code in CODES if parse_code(code).n <= len(self._cluster.machines)]
+        for code in self._chooser.sample(
+            fitting, min(2, len(fitting))
+        ):  # the pool may be in the first of them
+            reply = await self._say(RecodePool("main", code))
+            if reply is not None and reply.applied:
+                self._cluster.coverage.saw("a pool went to another code")
+                return True
+        return False
 
     async def _cancel(self) -> None:
         await self._say(CancelChange())

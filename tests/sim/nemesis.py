@@ -62,6 +62,8 @@ class Trouble:
     read_errors: bool = False
     move: bool = False
     """Nodes are added, drained, removed, and changes of homes cancelled."""
+    recode: bool = False
+    """The pool's code changes while some nodes miss what is written."""
     unfollowed: bool = False
     """No home hears of the changes at another: what one of them misses is not mended behind its back."""
 
@@ -85,7 +87,7 @@ class Trouble:
 
 
 _DESTROYS: Final = ("wipe", "rollback", "clone", "rot", "lies", "read_errors")
-_DRAWN_APART: Final = ("move", "unfollowed")
+_DRAWN_APART: Final = ("move", "recode", "unfollowed")
 
 
 class Nemesis:
@@ -128,9 +130,9 @@ class Nemesis:
                 await act()
                 self.done[name] += 1
 
-    def _acts(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
+    def _acts(self) -> list[tuple[str, Callable[[], Awaitable[object]]]]:
         trouble = self._trouble
-        known: list[tuple[str, bool, Callable[[], Awaitable[None]]]] = [
+        known: list[tuple[str, bool, Callable[[], Awaitable[object]]]] = [
             ("crash", trouble.crash, self._crash),
             ("power_cut", trouble.power_cut, self._power_cut),
             ("all_at_once", trouble.all_at_once, self._all_at_once),
@@ -148,6 +150,7 @@ class Nemesis:
             ("misdirected write", trouble.lies, self._damage.misdirect_write),
             ("read errors", trouble.read_errors, self._damage.fail_reads),
             *((name, trouble.move, act) for name, act in self._moves.acts()),
+            *(("change the code unseen", trouble.recode, self._moves.recode_unseen),) * 3,
         ]
         return [(name, act) for name, on, act in known if on]
 
@@ -416,7 +419,7 @@ class Nemesis:
             if why:
                 break
             machine.wiped = False
-        if self._trouble.move:
+        if self._trouble.move or self._trouble.recode:
             await self._moves.think_again()
         return why
 

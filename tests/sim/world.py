@@ -56,7 +56,17 @@ TOPOLOGIES: Final = (
 )
 GROUPED: Final = Topology("lrc:8+4/2", (3, 3, 3, 3), partitions=2)
 GROUPED_SHARE: Final = 0.06
+RECODED: Final = (
+    Topology("rs:4+2", (2, 2, 1, 1), partitions=2),
+    Topology("rs:4+2", (2, 2, 1, 1), partitions=2),
+    Topology("rs:2+2", (2, 2, 1, 1), partitions=2),
+    Topology("rs:4+2", (3, 3, 3), partitions=2),
+)
+"""Pools that can go to several other codes."""
+RECODED_SHARE: Final = 0.12
 WATCHED_SHARE: Final = 0.25
+UNDO_SECONDS: Final = (0, 1, 3, 10, 24 * 3600)
+"""What is kept for long holds up a change of code."""
 
 
 @dataclass(frozen=True)
@@ -81,19 +91,26 @@ class Plan:
         topology = chooser.choice(TOPOLOGIES)
         if random.Random(f"groups {seed}").random() < GROUPED_SHARE:
             topology = GROUPED
+        recoding = random.Random(f"recoding {seed}")
+        trouble, recode = Trouble.drawn(chooser), recoding.random() < RECODED_SHARE
+        if recode:
+            topology = recoding.choice(RECODED)
+        if recode and recoding.random() < 0.5:  # among much else the wrong nodes seldom miss a write
+            trouble = Trouble(wipe=trouble.wipe)
         return Plan(
             topology=replace(topology, scrub_cycle_s=scrub_cycle_s),
             trouble=replace(
-                Trouble.drawn(chooser),
+                trouble,
                 move=random.Random(f"moves {seed}").random() < 0.25,
-                unfollowed=random.Random(f"unfollowed {seed}").random() < 0.15,
+                recode=recode,
+                unfollowed=random.Random(f"unfollowed {seed}").random() < (0.7 if recode else 0.15),
             ),
             clients=chooser.randint(2, 4),
             keys=chooser.randint(1, 6),
             rounds=chooser.randint(3, 9),
             bursts=chooser.randint(1, 2),
-            undo_seconds=random.Random(f"undo {seed}").choice((0, 1, 3, 10, 24 * 3600)),
-            watched=random.Random(f"watched {seed}").random() < WATCHED_SHARE,
+            undo_seconds=random.Random(f"undo {seed}").choice((0, 1, 3) if recode else UNDO_SECONDS),
+            watched=recode or random.Random(f"watched {seed}").random() < WATCHED_SHARE,
         )
 
 
