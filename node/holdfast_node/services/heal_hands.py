@@ -111,6 +111,7 @@ class Hands:
 
     async def _mend_versions(self, ailing: Ailing, key: tuple[Found, Ballot | None], census: Census) -> None:
         found, base = key
+        epoch = census.topology.map.unsettled_epoch
         results: list[Mended] = []
         for manifest in found.manifests:
             try:
@@ -120,7 +121,7 @@ class Hands:
         margin = least(result.margin for result in results)
         failure = next((result.failed for result in results if result.failed), "")
         waiting = {store for result in results for store in result.waiting}
-        moved = self._path.topology.map.unsettled_epoch != census.topology.map.unsettled_epoch
+        moved = self._path.topology.map.unsettled_epoch != epoch
         if failure:
             self._failed(ailing, failure, margin)
         elif waiting:
