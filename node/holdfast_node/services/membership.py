@@ -25,11 +25,14 @@ from holdfast_node.services.cartographer import Cartographer
 from holdfast_node.services.dispatcher import Caller, Handler, handler
 from holdfast_node.services.fanout import gather
 from holdfast_node.services.store import Entry
+from holdfast_node.services.turns import Turns
 
 INTRODUCE_TIMEOUT_S: Final = 1.0
 SETTLED_INTERVAL_S: Final = 5.0
 """How often marks are exchanged once this store votes."""
 UNSETTLED_INTERVAL_S: Final = 0.2
+WAITING_MAX: Final = 16
+"""Introductions of one store that wait to be noted; it asks again soon."""
 NEVER_AGAIN: Final = (1 << 63) - 1
 """The mark of a store that came back without records it had, or of which two copies ran: no later life has all the
 records, however much it has written since."""
@@ -79,8 +82,8 @@ class Membership:
         self._stranger = False
         """Others have a map that knows neither this store nor its node: it waits to be added, and is told then."""
         self._marks: dict[StoreId, PeerRecord] = {}
-        self._noting = asyncio.Lock()
-        """Who is answered later is compared with what was noted before, and noted behind it."""
+        self._noting = Turns(WAITING_MAX)
+        """By store: who is answered later is compared with what was noted before, and noted behind it."""
         self._wake = asyncio.Event()
 
     def handlers(self) -> dict[type[Request], Handler]:
@@ -180,7 +183,7 @@ class Membership:
             self._events.emit("suspect_not_recorded", error=str(error))
 
     async def _serve(self, caller: Caller, request: Introduce) -> Reply:
-        async with self._noting:
+        async with self._noting.turn(request.store):
             before = self._marks.get(request.store) or self._store.peer(request.store)
             await self._remember(request, before)
         block = self._store.superblock

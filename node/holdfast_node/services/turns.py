@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Hashable
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -19,10 +19,10 @@ class Turns:
 
     def __init__(self, waiting_max: int) -> None:
         self._waiting_max: Final = waiting_max
-        self._queues: dict[KeyId, deque[asyncio.Future[None]]] = {}
+        self._queues: dict[Hashable, deque[asyncio.Future[None]]] = {}
 
     @asynccontextmanager
-    async def turn(self, key: KeyId) -> AsyncGenerator[None]:
+    async def turn(self, key: Hashable) -> AsyncGenerator[None]:
         """Raises `Overloaded` if too many wait for this key already."""
         await self._take(key)
         try:
@@ -30,10 +30,10 @@ class Turns:
         finally:
             self._pass_on(key)
 
-    def busy(self, key: KeyId) -> bool:
+    def busy(self, key: Hashable) -> bool:
         return key in self._queues
 
-    async def _take(self, key: KeyId) -> None:
+    async def _take(self, key: Hashable) -> None:
         queue = self._queues.get(key)
         if queue is None:
             self._queues[key] = deque()
@@ -49,7 +49,7 @@ class Turns:
                 self._pass_on(key)
             raise
 
-    def _pass_on(self, key: KeyId) -> None:
+    def _pass_on(self, key: Hashable) -> None:
         queue = self._queues[key]
         while queue:
             following = queue.popleft()
