@@ -115,7 +115,7 @@ def heal(output: Output, message: admin_pb2.StatusReply) -> None:
 
 
 def is_at_work(worker: admin_pb2.WorkerStatus) -> bool:
-    return worker.state not in {"idle", "done"}
+    return worker.state != "idle"
 
 
 def problems(output: Output, lines: Sequence[str]) -> None:

@@ -25,8 +25,6 @@ class Work(Enum):
     """There is work, but not now: others go first, or somebody must come back."""
     IDLE = "idle"
     """Nothing to do now; look again in a while."""
-    DONE = "done"
-    """Nothing to do until something changes."""
 
 
 class Worker(Protocol):
@@ -56,7 +54,7 @@ async def run_forever(worker: Worker, wake: asyncio.Event, idle_s: float, *, eve
         if work is Work.BUSY:
             await asyncio.sleep(0)
             continue
-        wait_s = {Work.THROTTLED: min(THROTTLED_S, idle_s), Work.IDLE: idle_s, Work.DONE: None}[work]
+        wait_s = min(THROTTLED_S, idle_s) if work is Work.THROTTLED else idle_s
         try:
             async with asyncio.timeout(wait_s):
                 await wake.wait()

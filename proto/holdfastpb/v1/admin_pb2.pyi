@@ -249,7 +249,7 @@ class WorkerStatus(_message.Message):
     node: _builtins.str
     name: _builtins.str
     state: _builtins.str
-    """busy, throttled, idle, done"""
+    """busy, throttled, idle"""
     detail: _builtins.str
     done: _builtins.int
     total: _builtins.int
