@@ -235,6 +235,12 @@ def test_a_node_that_cannot_be_removed_is_told_why() -> None:
     homes = sum(1 for entry in opened.pools[0].partitions if opened.nodes[0].store in entry.homes)
     assert why_needed(opened, accounts_of(opened)) == f"is a home of {homes} partitions"
     assert "no steward of pool default partition 0 answers" in why_needed(closed, {})
+    assert "heal has passed pool default partition 0 at" in why_needed(closed, accounts_of(closed, healed=1))
+    hopeless = {
+        store: replace(each, stewarded=tuple(replace(row, quarantined=2) for row in each.stewarded))
+        for store, each in accounts_of(closed, healed=1).items()
+    }
+    assert "cannot mend 2 keys of pool default partition 0: `clusterctl quar" in why_needed(closed, hopeless)
     staying = replace(closed, nodes=(replace(closed.nodes[0], state=StoreState.ACTIVE), *closed.nodes[1:]))
     assert why_needed(staying, accounts_of(staying, healed=2)) == "is up, not drained"
 

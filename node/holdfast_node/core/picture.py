@@ -164,6 +164,9 @@ class Picture:
             where = f"pool {meant.name} partition {number}"
             if row is None:
                 return f"no steward of {where} answers now"
+            if row.passed_epoch < epoch and row.quarantined:
+                keys = "key" if row.quarantined == 1 else "keys"
+                return f"heal cannot mend {row.quarantined} {keys} of {where}: `clusterctl quarantine list` says why"
             if row.passed_epoch < epoch:
                 return f"heal has passed {where} at epoch {row.passed_epoch}, not yet at {epoch}"
         return ""
