@@ -247,8 +247,8 @@ _ATTEMPT_RULES: Final = (
         (
             Edit(
                 "client/holdfast/aio/sources.py",
-                'await _aside(self._read)) != b"":',
-                "await _aside(self._read)):",
+                'await aside(self._read)) != b"":',
+                "await aside(self._read)):",
             ),
         ),
         "tests/unit/test_careful_files.py",

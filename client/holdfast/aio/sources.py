@@ -13,7 +13,8 @@ import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol, TypeAlias, TypeVar, cast
+from queue import SimpleQueue
+from typing import BinaryIO, Final, Protocol, Self, TypeAlias, TypeVar, cast
 
 from holdfast.core.transfer import Buffer
 from holdfast.errors import InvalidArgument
@@ -66,15 +67,16 @@ class PathSource:
             raise InvalidArgument(f"{path} is a directory", hint="`holdfast cp -r` copies directories")
 
     async def chunks(self) -> AsyncGenerator[Buffer, None]:
-        try:
-            file = await _aside(lambda: self._path.open("rb"))
-        except OSError as error:
-            raise InvalidArgument(f"{self._path} cannot be read: {error.strerror}") from error
-        try:
-            while chunk := await _aside(lambda: file.read(READ_BYTES)):
-                yield chunk
-        finally:
-            threading.Thread(target=file.close, daemon=True).start()  # waits for a read that is under way
+        with _Aside() as aside:
+            try:
+                file = await aside(lambda: self._path.open("rb"))
+            except OSError as error:
+                raise InvalidArgument(f"{self._path} cannot be read: {error.strerror}") from error
+            try:
+                while chunk := await aside(lambda: file.read(READ_BYTES)):
+                    yield chunk
+            finally:
+                aside.leave(file.close)
 
 
 class FileSource:
@@ -92,15 +94,16 @@ class FileSource:
     async def chunks(self) -> AsyncGenerator[Buffer, None]:
         if self.rewindable:
             self._file.seek(self._start)
-        while (chunk := await _aside(self._read)) != b"":
-            if chunk is None:
-                raise InvalidArgument(
-                    "the file is open without blocking, and has nothing to read now: that is not its end",
-                    hint="os.set_blocking(file.fileno(), True)",
-                )
-            if isinstance(chunk, str):
-                raise InvalidArgument("the file is open as text", hint="open it with mode 'rb'")
-            yield chunk
+        with _Aside() as aside:
+            while (chunk := await aside(self._read)) != b"":
+                if chunk is None:
+                    raise InvalidArgument(
+                        "the file is open without blocking, and has nothing to read now: that is not its end",
+                        hint="os.set_blocking(file.fileno(), True)",
+                    )
+                if isinstance(chunk, str):
+                    raise InvalidArgument("the file is open as text", hint="open it with mode 'rb'")
+                yield chunk
 
     def _read(self) -> bytes | str | None:
         """What files give that are open otherwise than their type says is told, not taken for the end."""
@@ -143,34 +146,55 @@ def _checked(chunk: Buffer) -> Buffer:
     return chunk
 
 
-async def _aside(work: Callable[[], Result]) -> Result:
-    """The result of something that may block for ever. Given up, it is left to itself: it ends with the process."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Result] = loop.create_future()
+class _Aside:
+    """A thread for what may block for ever. Given up, it is left to itself: it ends with the process."""
 
-    def settle(tell: Callable[[], None]) -> None:
-        if not future.done():
-            tell()
+    def __init__(self) -> None:
+        self._work: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
 
-    def run() -> None:
-        try:
-            result = work()
-        except BaseException as error:  # noqa: BLE001  # it is the caller's, whatever it is
-            tell = functools.partial(future.set_exception, error)
-        else:
-            tell = functools.partial(future.set_result, result)
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(settle, tell)
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._run, name="holdfast source", daemon=True).start()
+        return self
 
-    threading.Thread(target=run, name="holdfast source", daemon=True).start()
-    return await future
+    def __exit__(self, *_: object) -> None:
+        self._work.put(None)
+
+    async def __call__(self, work: Callable[[], Result]) -> Result:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
+
+        def settle(tell: Callable[[], None]) -> None:
+            if not future.done():
+                tell()
+
+        def run() -> None:
+            try:
+                result = work()
+            except BaseException as error:  # noqa: BLE001  # it is the caller's, whatever it is
+                tell = functools.partial(future.set_exception, error)
+            else:
+                tell = functools.partial(future.set_result, result)
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(settle, tell)
+
+        self._work.put(run)
+        return await future
+
+    def leave(self, work: Callable[[], object]) -> None:
+        """To be done after what is under way, for which nobody waits."""
+        self._work.put(work)
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            _ = work()
 
 
 async def _stepped(chunks: Iterator[Buffer]) -> AsyncIterator[Buffer]:
-    """An ordinary iterator, advanced on a worker thread so that it may block."""
+    """An ordinary iterator, advanced aside so that it may block."""
     end = object()
-    while (chunk := await _aside(lambda: next(chunks, end))) is not end:
-        yield cast("Buffer", chunk)
+    with _Aside() as aside:
+        while (chunk := await aside(lambda: next(chunks, end))) is not end:
+            yield cast("Buffer", chunk)
 
 
 async def source_of(data: Data) -> Source:

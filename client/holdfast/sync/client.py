@@ -147,9 +147,8 @@ class Bucket:
             if not (isinstance(error, Unavailable) and self._portal.closed):
                 upload.cancel()
                 raise
-        return self._portal.wait(
-            upload
-        )  # which knows best what came of it, also if the client was closed meanwhile
+        # It knows best what came of it, also if the client was closed meanwhile.
+        return self._portal.wait(upload)
 
     def get(
         self,
