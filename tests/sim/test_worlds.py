@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast_node.core import acceptance
+from tests.sim.cluster import Topology
 from tests.sim.nemesis import Trouble
 from tests.sim.run import tell_failure
 from tests.sim.shrink import read_world, shrink, smaller, to_json
@@ -53,18 +53,19 @@ def test_a_seed_gives_the_same_world_whatever_the_hash_seed() -> None:
     assert len(traces) == 1
 
 
-def _nothing_stands_in_the_way(*_: object) -> None:
-    """In place of what keeps a home from accepting under a ballot below its promise."""
+def _syncs_nothing(_: object) -> None:
+    """A disk that forgets at a power cut what it had called durable."""
 
 
 def test_a_world_that_goes_wrong_shrinks_to_a_file_that_goes_wrong(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(acceptance, "_bar", _nothing_stands_in_the_way)
+    monkeypatch.setattr("tests.sim.disk._File.sync", _syncs_nothing)
     monkeypatch.setattr("tests.sim.shrink.WORLDS_MAX", 5)  # enough to see it at work
-    trouble = Trouble(messages=True, partition=True, crash=True, pause=True)
+    three = Topology("copy:3", (1, 1, 1), partitions=1)
+    trouble = Trouble(power_cut=True, all_at_once=True, crash=True)
     for seed in range(12):
-        plan = replace(Plan.drawn(seed), trouble=trouble, clients=4, keys=2, rounds=10, patience_s=120.0)
+        plan = replace(Plan.drawn(seed), topology=three, trouble=trouble, clients=4, keys=2, patience_s=60.0)
         if (outcome := run_world(seed, plan)).violations:
             break
     else:
