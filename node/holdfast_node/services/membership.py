@@ -53,11 +53,13 @@ def later_life_seen(mine: Life, reply: IntroduceReply) -> str:
         return f"{reply.node} has seen boot {reply.seen_boot} of this store, this is boot {mine.boot}"
     if reply.seen_boot < mine.boot:
         behind = reply.seen_sequence > mine.recovered_sequence
-        return (
-            f"{reply.node} has seen record {reply.seen_sequence}, recovered {mine.recovered_sequence}"
-            if behind
-            else ""
-        )
+        if behind and reply.seen_sequence == NEVER_AGAIN:
+            return (
+                f"{reply.node} has seen an earlier life of this store without all its records, or two at once"
+            )
+        if behind:
+            return f"{reply.node} has seen record {reply.seen_sequence}, recovered {mine.recovered_sequence}"
+        return ""
     if reply.seen_boot_id != mine.boot_id:
         return f"{reply.node} has seen another process with boot {mine.boot} of this store: a copy of it is running"
     return ""
