@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -15,12 +16,24 @@ import holdfast
 from tests.faults.support.wait import until
 from tests.support.faulty_server import Fault, Running, running
 
+ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 @pytest.fixture
 def servers() -> Iterator[Running]:
     with running(1) as found, holdfast.connect(found.endpoints) as client:
         client.create_bucket("photos").put("k", b"x" * 100_000)
         yield found
+
+
+@pytest.fixture(autouse=True)
+def _as_from_a_terminal() -> Iterator[None]:
+    """Whoever runs the tests in the background may have them ignore these signals, which children inherit. What is
+    handled is not inherited."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in ENDING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def ended(
@@ -50,7 +63,7 @@ def test_an_upload_of_silence_is_interrupted(servers: Running, name: str) -> Non
     assert [key for _, key in servers.state.blobs] == [b"k"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", ENDING)
 def test_a_download_leaves_no_half_a_file(servers: Running, tmp_path: Path, number: signal.Signals) -> None:
     servers.servers[0].faults["Get"].append(Fault(at_bytes=1000, hang=True))
     get = ["get", "photos/k", str(tmp_path / "k")]
