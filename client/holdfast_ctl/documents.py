@@ -8,7 +8,11 @@ from holdfastpb.v1 import admin_pb2, blob_pb2, types_pb2
 
 Document = dict[str, Json]
 
-_STATES = {types_pb2.STORE_STATE_SUSPECT: "suspect", types_pb2.STORE_STATE_DRAINING: "draining"}
+_STATES = {
+    types_pb2.STORE_STATE_SUSPECT: "suspect",
+    types_pb2.STORE_STATE_DRAINING: "draining",
+    types_pb2.STORE_STATE_LOST: "lost",
+}
 
 
 def margin(message: blob_pb2.Margin) -> Document:

@@ -27,6 +27,7 @@ STYLES = {
     "stopped": "red",
     "replaced": "yellow",
     "suspect": "red",
+    "lost": "red",
     "draining": "yellow",
     "drained": "yellow",
 }
@@ -243,7 +244,7 @@ def progress(output: Output, found: admin_pb2.PlanReply) -> None:
         console.print(f"until then blobs survive the loss of   {losses_text(found.margin)}")
     if found.left:
         console.print(f"left to do, for example: {safe(found.left)}")
-    if found.kind == "drain" and found.settled:
+    if found.kind in ("drain", "loss") and found.settled:
         output.note(f"next: {' && '.join(f'clusterctl node remove {name}' for name in found.nodes)}")
 
 

@@ -132,6 +132,7 @@ class _App:
             repair_bytes=limits.repair_bytes,
             scrub_cycle_s=self._config.scrub.cycle_s,
             undo_seconds=self._config.undo.window_s,
+            patience=self._config.lost.patience,
             version=importlib.metadata.version("holdfast"),
         )
 

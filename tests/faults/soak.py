@@ -25,6 +25,7 @@ from tests.faults.recoding import recode
 from tests.faults.rejoining import rejoin
 from tests.faults.scenarios import Report, kill_all, lose_san, two_dead
 from tests.faults.scrubbing import scrubbing
+from tests.faults.staying_away import stay_away
 
 GIB: Final = 1024**3
 KINDS: Final = (
@@ -42,6 +43,7 @@ KINDS: Final = (
     "filling",
     "poisoned",
     "rejoin",
+    "stay-away",
 )
 
 
@@ -84,6 +86,7 @@ def main() -> int:
         ),
         "poisoned": lambda root: poisoned(root, seed=asked.seed, blobs=asked.bits),
         "rejoin": lambda root: rejoin(root, seed=asked.seed, writes=asked.bits, deletes=asked.bits * 3 // 10),
+        "stay-away": lambda root: stay_away(root, seed=asked.seed),
         "filling": lambda root: filling(root, seed=asked.seed),
         "big": lambda root: big(root, seed=asked.seed, size=int(asked.gib * GIB)),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tests.mutants import (
+    absences,
     client,
     codes,
     collection,
@@ -36,6 +37,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *heal.MUTANTS,
     *maps.MUTANTS,
     *moves.MUTANTS,
+    *absences.MUTANTS,
     *recoding.MUTANTS,
     *notices.MUTANTS,
     *scrub.MUTANTS,
@@ -46,5 +48,5 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
 )
 QUICK: Final = ("promise-twice", "record-unchecked", "map-goes-back")
 """Caught within a second or two: tried with every run of the tests."""
-QUICK_IN_WORLDS: Final = ("no-sync", "majority-1", "skip-r5", "accept-anything")
+QUICK_IN_WORLDS: Final = ("no-sync", "majority-1", "skip-r5")
 """Found within a few worlds: tried in worlds with every run of the tests."""

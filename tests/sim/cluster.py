@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 from holdfast_node.adapters.erasure import EclibCodec
 from holdfast_node.adapters.records import ProtobufBodies
+from holdfast_node.core.absence import NO_LIMIT, Patience
 from holdfast_node.core.errors import HoldfastError
 from holdfast_node.core.ids import NodeName, StoreId
 from holdfast_node.core.messages import Reply, Request
@@ -50,6 +51,7 @@ class Topology:
     """How many nodes each SAN has; the nodes of san 0 are n1, n2..."""
     partitions: int = 4
     scrub_cycle_s: float = 600.0
+    patience: Patience = NO_LIMIT
 
     def nodes(self) -> list[tuple[str, str]]:
         """(name, san) of every node."""
@@ -175,6 +177,7 @@ class Cluster:
             keep_bytes=8 << 20,
             repair_bytes=4 << 20,
             scrub_cycle_s=self.topology.scrub_cycle_s,
+            patience=self.topology.patience,
             version="sim",
         )
         return await Node.open(settings, ports, lambda hooks: self._links(machine, life, hooks, events))

@@ -110,6 +110,8 @@ _EVENTS: Final[dict[str, str]] = {
     "key_quarantined": "a key was put into quarantine",
     "shard_not_intact": "a keeper found a shard that is not intact",
     "spare_volume_refused": "there was no room for a spare volume",
+    "nodes_given_up": "a node that was silent for too long was given up",
+    "node_taken_back": "a node that had been given up was given a share again",
     "suspect_not_recorded": "a suspect store could not say so in the map",
 }
 _OTHER: Final = (

@@ -64,6 +64,8 @@ class Trouble:
     """Nodes are added, drained, removed, and changes of homes cancelled."""
     recode: bool = False
     """The pool's code changes while some nodes miss what is written."""
+    absence: bool = False
+    """Nodes stay away until others take over."""
     unfollowed: bool = False
     """No home hears of the changes at another: what one of them misses is not mended behind its back."""
 
@@ -87,7 +89,7 @@ class Trouble:
 
 
 _DESTROYS: Final = ("wipe", "rollback", "clone", "rot", "lies", "read_errors")
-_DRAWN_APART: Final = ("move", "recode", "unfollowed")
+_DRAWN_APART: Final = ("move", "recode", "absence", "unfollowed")
 
 
 class Nemesis:
@@ -149,6 +151,7 @@ class Nemesis:
             ("lost write", trouble.lies, self._damage.lose_write),
             ("misdirected write", trouble.lies, self._damage.misdirect_write),
             ("read errors", trouble.read_errors, self._damage.fail_reads),
+            *(("stay away", trouble.absence, self._stay_away),) * 3,
             *((name, trouble.move, act) for name, act in self._moves.acts()),
             *(("change the code unseen", trouble.recode, self._moves.recode_unseen),) * 3,
         ]
@@ -196,6 +199,14 @@ class Nemesis:
             for machine in machines:
                 if machine.life is None and not machine.wiped:
                     group.create_task(self._cluster.boot(machine))
+
+    async def _stay_away(self) -> None:
+        """For as long as others wait, and some time, in which they may be at it."""
+        machine, patience = self._one(), self._cluster.topology.patience
+        if machine is not None:
+            self._cluster.stop_at_once(machine, power=self._chooser.random() < 0.5)
+            await self._later(0.7 * patience.node_s, 2.0 * patience.node_s + 6.0)
+            await self._start([machine])
 
     async def _partition(self) -> None:
         names = sorted(self._cluster.machines)

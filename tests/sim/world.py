@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from holdfast_node.core import geometry
+from holdfast_node.core.absence import Patience
 from holdfast_node.core.api import Condition
 from holdfast_node.core.errors import HoldfastError
 from holdfast_node.services import collection, collector, eras
@@ -65,6 +66,16 @@ RECODED: Final = (
 """Pools that can go to several other codes."""
 RECODED_SHARE: Final = 0.12
 WATCHED_SHARE: Final = 0.25
+IMPATIENT: Final = (
+    Topology("rs:3+2", (1, 1, 1, 1, 1, 1)),
+    Topology("rs:2+2", (2, 2, 1, 1), partitions=2),
+    Topology("rs:4+2", (3, 2, 2), partitions=2),
+    Topology("rs:2+1", (2, 2, 1)),
+    Topology("rs:4+2", (3, 3, 3), partitions=2),
+)
+"""Nodes to spare: others take over what is at those that do not answer."""
+IMPATIENT_SHARE: Final = 0.12
+PATIENCES: Final = (Patience(3.0, 6.0), Patience(3.0, 6.0), Patience(10.0, 20.0))
 UNDO_SECONDS: Final = (0, 1, 3, 10, 24 * 3600)
 """What is kept for long holds up a change of code."""
 
@@ -95,12 +106,17 @@ class Plan:
         trouble, recode = Trouble.drawn(chooser), recoding.random() < RECODED_SHARE
         if recode:
             topology = recoding.choice(RECODED)
+        impatient = random.Random(f"patience {seed}")
+        absence = not recode and impatient.random() < IMPATIENT_SHARE
+        if absence:
+            topology = replace(impatient.choice(IMPATIENT), patience=impatient.choice(PATIENCES))
         if recode and recoding.random() < 0.5:  # among much else the wrong nodes seldom miss a write
             trouble = Trouble(wipe=trouble.wipe)
         return Plan(
             topology=replace(topology, scrub_cycle_s=scrub_cycle_s),
             trouble=replace(
                 trouble,
+                absence=absence,
                 move=random.Random(f"moves {seed}").random() < 0.25,
                 recode=recode,
                 unfollowed=random.Random(f"unfollowed {seed}").random() < (0.7 if recode else 0.15),

@@ -21,6 +21,7 @@ from holdfast_node.config.schema import (
     Config,
     Leaf,
     LimitsConfig,
+    LostConfig,
     NodeConfig,
     PoolConfig,
     ScrubConfig,
@@ -36,7 +37,7 @@ FILE_BYTES_MAX: Final = 4 * 1024 * 1024
 SHOWN_MAX: Final = 60
 """Characters of a wrong value that a report repeats."""
 
-_TABLES: Final = ("cluster", "pool", "node", "limits", "undo", "scrub")
+_TABLES: Final = ("cluster", "pool", "node", "limits", "undo", "scrub", "lost")
 _AT_LINE: Final = re.compile(r" \(at line (\d+), column \d+\)$")
 
 T = TypeVar("T", bound="DataclassInstance")
@@ -67,6 +68,7 @@ def load(path: Path) -> Config:
         limits=parts.limits,
         undo=reader.undo,
         scrub=reader.scrub,
+        lost=reader.lost,
         path=path,
     )
 
@@ -104,6 +106,7 @@ class _Reader:
     findings: list[Finding] = field(default_factory=list[Finding])
     undo: UndoConfig = field(default_factory=UndoConfig)
     scrub: ScrubConfig = field(default_factory=ScrubConfig)
+    lost: LostConfig = field(default_factory=LostConfig)
 
     def parts(self, document: dict[str, object]) -> Parts:
         """Everything of the document that could be read."""
@@ -119,6 +122,8 @@ class _Reader:
         self.undo = undo or self.undo
         scrub = self._table(ScrubConfig, document.get("scrub", {}), ("scrub",))
         self.scrub = scrub or self.scrub
+        lost = self._table(LostConfig, document.get("lost", {}), ("lost",))
+        self.lost = lost or self.lost
         return Parts(
             cluster=cluster,
             pools=self._array(PoolConfig, document, "pool"),

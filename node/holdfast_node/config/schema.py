@@ -16,6 +16,7 @@ from msgspec import Meta
 from holdfast_node.config import values
 from holdfast_node.config.mistakes import ConfigError, Mistake, suggestion
 from holdfast_node.config.values import GIB, KIB, MIB, split_address
+from holdfast_node.core.absence import Patience
 
 
 def as_written(raw: object) -> object:
@@ -200,6 +201,19 @@ class ScrubConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class LostConfig:
+    """`[lost]`. How long nodes may be silent before others take over what is theirs; 0: for ever."""
+
+    node_after: Annotated[int, _duration(0, 365 * 86400, "10m")] = 600
+    several_after: Annotated[int, _duration(0, 365 * 86400, "60m")] = 3600
+
+    @property
+    def patience(self) -> Patience:
+        """The same for the services."""
+        return Patience(self.node_after, self.several_after)
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole file. The first pool is the default one and holds the reserved bucket."""
 
@@ -209,6 +223,7 @@ class Config:
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     undo: UndoConfig = field(default_factory=UndoConfig)
     scrub: ScrubConfig = field(default_factory=ScrubConfig)
+    lost: LostConfig = field(default_factory=LostConfig)
     path: Path | None = None
 
     def node(self, name: str) -> NodeConfig:

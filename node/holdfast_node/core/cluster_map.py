@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Final
 
 from holdfast_node.core.ids import ClusterId, Epoch, Era, Generation, NodeName, StoreId
 
@@ -14,6 +15,12 @@ class StoreState(IntEnum):
     """Rolled back or cloned: never votes again; replacing it mends it."""
     DRAINING = 2
     """On its way out: votes and serves while it is a home, and is given nothing new."""
+    LOST = 3
+    """Silent for so long that others take over: as if it were draining, until it is back for as long (ADR 0095)."""
+
+
+LEAVING: Final = frozenset({StoreState.DRAINING, StoreState.LOST})
+"""What is at such nodes moves to others; nothing new is given to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +76,8 @@ class ChangeKind(IntEnum):
     DRAIN = 1
     CANCEL = 2
     RECODE = 3
+    LOSS = 4
+    """Nodes were given up: a drain that no operator asked for."""
 
 
 @dataclass(frozen=True, slots=True)

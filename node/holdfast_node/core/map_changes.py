@@ -12,7 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from holdfast_node.core.cluster_map import ClusterMap, NodeEntry, PartitionEntry, Pool, StoreState
+from holdfast_node.core.cluster_map import (
+    LEAVING,
+    ClusterMap,
+    NodeEntry,
+    PartitionEntry,
+    Pool,
+    StoreState,
+)
 from holdfast_node.core.codes import parse_code
 from holdfast_node.core.errors import Evidence, HoldfastError, IntegrityError, MapConflict, Refused
 from holdfast_node.core.holders import ACK_FLOORS
@@ -61,7 +68,7 @@ def replace_lost(current: ClusterMap, swaps: Mapping[StoreId, StoreId]) -> Clust
         new = pending.get(node.store)
         if new is None:
             return node
-        state = StoreState.DRAINING if node.state is StoreState.DRAINING else StoreState.ACTIVE
+        state = node.state if node.state in LEAVING else StoreState.ACTIVE
         return replace(node, store=new, state=state, joined_epoch=epoch)
 
     return replace(

@@ -200,6 +200,15 @@ class WorkerStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Sighting:
+    """Of a store that is silent, or taken for lost: how long it has been so, or `up`, as one node saw it."""
+
+    store: StoreId
+    up: bool
+    for_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class NodeStatus:
     node: NodeName
     store: StoreId
@@ -216,3 +225,4 @@ class NodeStatus:
     unproven_s: float
     """As in `ScrubReport`; `promised_s` 0: a node of an earlier version, which does not tell."""
     promised_s: float
+    sightings: tuple[Sighting, ...] = ()

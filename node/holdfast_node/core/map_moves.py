@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from holdfast_node.core.cluster_map import (
+    LEAVING,
     ChangeKind,
     ClusterMap,
     NodeEntry,
@@ -74,6 +75,22 @@ def drain(current: ClusterMap, names: Collection[NodeName]) -> ClusterMap | None
     _refuse_while_open(current)
     nodes = _with_state(current, leaving, StoreState.DRAINING)
     return _rehomed(current, nodes, ChangeKind.DRAIN, leaving)
+
+
+def give_up(current: ClusterMap, names: Collection[NodeName]) -> ClusterMap | None:
+    """Nodes were silent for too long: everything of theirs moves to the others, and they are lost until they are back.
+    None if nothing is left to move of those that are neither draining nor suspect. Raises `Refused` like `drain`."""
+    given_up = [
+        node
+        for node in current.nodes
+        if node.name in names and node.state in (StoreState.ACTIVE, StoreState.LOST)
+    ]
+    marked = all(node.state is StoreState.LOST for node in given_up)
+    if marked and {node.store for node in given_up}.isdisjoint({*_homes_of(current), *current.voters}):
+        return None
+    lost = tuple(node.name for node in given_up)
+    _refuse_while_open(current)
+    return _rehomed(current, _with_state(current, lost, StoreState.LOST), ChangeKind.LOSS, lost)
 
 
 def remove(current: ClusterMap, names: Collection[NodeName]) -> ClusterMap | None:
@@ -223,7 +240,7 @@ def cancel(current: ClusterMap) -> ClusterMap | None:
             raise Refused(f"pool {pool.name} has been in {pool.code} for long: change its code instead")
         entries = tuple(map(_back_to_former_code, pool.partitions))
         return _recoded(current, pool, pool.former_code, entries, ChangeKind.CANCEL)
-    state = StoreState.ACTIVE if plan.kind is ChangeKind.DRAIN else StoreState.DRAINING
+    state = StoreState.DRAINING if plan.kind is ChangeKind.ADD else StoreState.ACTIVE
     epoch = next_epoch(current)
     pools = tuple(
         replace(pool, partitions=tuple(map(_back, pool.partitions)), moved_epoch=epoch)
@@ -381,7 +398,7 @@ def _homes_of(current: ClusterMap) -> frozenset[StoreId]:
 
 
 def _bound(current: ClusterMap, node: NodeEntry, homes: frozenset[StoreId]) -> str:
-    if node.state is not StoreState.DRAINING:
+    if node.state not in LEAVING:
         return "is not draining"
     if node.store in homes:
         return "is still a home"

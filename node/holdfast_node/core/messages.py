@@ -29,6 +29,7 @@ from holdfast_node.core.map_messages import (
     ReadScrub,
     ReadStatus,
     ScrubReport,
+    Sighting,
     WorkerStatus,
 )
 from holdfast_node.core.register_messages import (
@@ -156,6 +157,7 @@ __all__ = [
     "SeedNames",
     "ShardHeader",
     "ShardName",
+    "Sighting",
     "StageCell",
     "StageCellReply",
     "StageWhole",

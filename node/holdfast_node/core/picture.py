@@ -12,10 +12,11 @@ from dataclasses import replace
 from typing import Final
 
 from holdfast_node.core.api import Margin
-from holdfast_node.core.cluster_map import NodeEntry, StoreState
+from holdfast_node.core.cluster_map import LEAVING, NodeEntry, StoreState
+from holdfast_node.core.codes import parse_code
 from holdfast_node.core.ids import StoreId
 from holdfast_node.core.margin import least, partition_margin
-from holdfast_node.core.messages import NodeStatus, PartitionHealth, WorkerStatus
+from holdfast_node.core.messages import NodeStatus, PartitionHealth, Sighting, WorkerStatus
 from holdfast_node.core.report import NodeReport, PoolReport, StatusReply, WorkerReport
 from holdfast_node.core.topology import Topology
 
@@ -131,6 +132,24 @@ class Picture:
         found = (self._unsettled(pool) for pool in range(len(self.topology.map.pools)))
         return next((reason for reason in found if reason), "")
 
+    def votes(self, store: StoreId) -> bool:
+        """Whether it answers, and says that it does."""
+        return self._up(store)
+
+    def sightings(self) -> dict[StoreId, tuple[Sighting, ...]]:
+        """What each node that answers has seen of those that do not."""
+        return {store: account.sightings for store, account in self._accounts.items()}
+
+    def room_bytes(self, fill: float) -> int:
+        """What may still be put on the nodes that are given shards, until so much of each is full."""
+        accounts = (self._accounts.get(store) for store in self.topology.placeable)
+        return sum(max(0, int(fill * a.capacity_bytes) - a.used_bytes) for a in accounts if a is not None)
+
+    def shard_bytes(self, pool: int, slots: Mapping[int, int], code: str) -> int:
+        """Of so many shards of each partition, in a code."""
+        k = parse_code(code).k
+        return sum(count * self.bytes_of(pool, number) // k for number, count in slots.items())
+
     def bytes_of(self, pool: int, partition: int) -> int:
         """Of the blobs in a partition, as its steward counts them; 0 if it did not answer."""
         row = self._health.get((pool, partition))
@@ -186,7 +205,7 @@ class Picture:
 
     def needed_because(self, node: NodeEntry) -> str:
         """Why a node cannot be removed: others may hold what nobody else does. Empty if it can."""
-        if node.state is not StoreState.DRAINING:
+        if node.state not in LEAVING:
             return f"is {self.state(node)}, not drained"
         if kept := len(self.topology.kept_by(node.store)):
             return f"is a home of {kept} partitions"
@@ -202,6 +221,8 @@ class Picture:
     def state(self, node: NodeEntry) -> str:
         if node.state is StoreState.SUSPECT:
             return "suspect"
+        if node.state is StoreState.LOST:
+            return "lost"
         if node.state is StoreState.DRAINING:
             return "draining" if self.needed_because(node) else "drained"
         return "down" if node.store not in self._accounts else "up"
@@ -336,6 +357,16 @@ def _trouble_of(node: NodeReport) -> str:
         return ""
     if node.state == "draining":
         return f"{node.name} is draining: `clusterctl plan` shows how far"
+    if node.state == "lost" and node.shards == "claimed":
+        return (
+            f"{node.name} was silent for so long that others take over: start it, and it takes a share again after a "
+            f"while, or take it out by `clusterctl node remove {node.name}`"
+        )
+    if node.state == "lost":
+        return (
+            f"{node.name} is back after others took over: it takes a share again in a while, "
+            f"or now by `clusterctl node add {node.name}`"
+        )
     if node.state == "suspect":
         return f"{node.name} is suspect, an older or a copied store: empty it, start it and run {replace}"
     if node.state == "down":

@@ -51,7 +51,7 @@ class WorkerReport:
 
 @dataclass(frozen=True, slots=True)
 class NodeReport:
-    """`state`: up, down, suspect, draining, or drained (nothing is left there that anybody needs). `shards`:
+    """`state`: up, down, suspect, lost, draining, or drained (nothing is left there that anybody needs). `shards`:
     catching-up, unproven or proven; claimed when the node did not answer. `promised_s` 0: it is not known how long ago
     the node read itself back."""
 
@@ -167,9 +167,9 @@ class PoolMoves:
 
 @dataclass(frozen=True, slots=True)
 class PlanReply:
-    """A change of homes: planned only, applied just now, or the last one that was. `kind`: add, drain, remove, recode
-    (of `pool`), cancel, or empty if there never was one. `open` of `partitions` are still moving; `settled`: and heal
-    has passed since. `margin` is what blobs survive until then, with everybody up. `eta_s` is -1 until there is a rate
+    """A change of homes: planned only, applied just now, or the last one that was. `kind`: add, drain, loss, remove,
+    recode (of `pool`), cancel, or empty if there never was one. `open` of `partitions` are still moving; `settled`: and
+    heal has passed since. `margin` is what blobs survive until then, with everybody up. `eta_s` is -1 until there is a rate
     to go by."""
 
     kind: str

@@ -9,11 +9,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from holdfast_node.core.absence import NO_LIMIT, Patience
 from holdfast_node.core.head import Manifest
 from holdfast_node.core.ids import NodeName, StoreId
 from holdfast_node.core.messages import NoteDegraded, Reply, Request
 from holdfast_node.core.records import Superblock
 from holdfast_node.ports import Bodies, Clock, Codec, Disk, Entropy, Index, Links
+from holdfast_node.services.absences import Absences
 from holdfast_node.services.acceptor import Acceptor, Helpers
 from holdfast_node.services.admin import Admin, AdminServices
 from holdfast_node.services.ballots import Ballots
@@ -68,6 +70,7 @@ class NodeSettings:
     repair_bytes: int
     scrub_cycle_s: float
     version: str
+    patience: Patience = NO_LIMIT
     undo_seconds: int = UNDO_SECONDS_DEFAULT
 
 
@@ -117,6 +120,7 @@ class Node:
             tasks=self.tasks,
         )
         self.links = make_links(hooks)
+        self._patience = settings.patience
         self._join_cluster(settings, ports)
         self._keep_registers(settings, ports)
         self._keep_shards(settings, ports)
@@ -288,8 +292,10 @@ class Node:
         )
 
     def _answer_operators(self, settings: NodeSettings) -> None:
+        self.absences = Absences(
+            cartographer=self.cartographer, picture=lambda: self.status.picture(), patience=settings.patience
+        )
         self.status = StatusService(
-            store=self.store,
             cartographer=self.cartographer,
             membership=self.membership,
             healer=self.healer,
@@ -300,8 +306,10 @@ class Node:
                 self.scrubber.status,
                 self.compaction.status,
                 self.collector.status,
+                self.absences.status,
             ),
             scrubber=self.scrubber,
+            absences=self.absences,
         )
         prover = Prover(path=self.path, listing=self.listing, buckets=self.buckets)
         explainer = Explainer(path=self.path, resolve=self.buckets.resolve)
@@ -335,6 +343,8 @@ class Node:
         _ = self.tasks.spawn(self.scrubber.run(), "scrubber")
         _ = self.tasks.spawn(self.compaction.run(), "compactor")
         _ = self.tasks.spawn(self.collector.run(), "collector")
+        if not self._patience.endless:
+            _ = self.tasks.spawn(self.absences.run(), "absences")
 
     async def stop(self) -> None:
         """End the background work, then the store. Whoever serves requests must have stopped before."""

@@ -195,8 +195,7 @@ def _told(picture: Picture, current: ClusterMap) -> PlanReply:
 
 
 def _moves(picture: Picture, pool: int, cost: Cost, after: ClusterMap) -> PoolMoves:
-    k = parse_code(after.pools[pool].code).k
-    size = sum(slots * picture.bytes_of(pool, number) // k for number, slots in cost.partitions.items())
+    size = picture.shard_bytes(pool, cost.partitions, after.pools[pool].code)
     return PoolMoves(cost.pool, cost.shard_slots, cost.least_slots, cost.all_slots, size)
 
 

@@ -14,6 +14,7 @@ from holdfast_node.core.messages import (
     Reply,
     Request,
     ScrubReport,
+    Sighting,
     WorkerStatus,
 )
 from holdfast_node.core.picture import Picture
@@ -22,7 +23,6 @@ from holdfast_node.services.cartographer import Cartographer
 from holdfast_node.services.dispatcher import Caller, Handler, handler
 from holdfast_node.services.fanout import gather, replies
 from holdfast_node.services.membership import Membership
-from holdfast_node.services.store import Store
 
 STATUS_TIMEOUT_S: Final = 2.0
 
@@ -41,6 +41,14 @@ class ScrubSource(Protocol):
     def warnings(self) -> tuple[str, ...]: ...
 
 
+class AbsenceSource(Protocol):
+    """Who watches for nodes that stay away."""
+
+    def sightings(self) -> tuple[Sighting, ...]: ...
+
+    def warnings(self) -> tuple[str, ...]: ...
+
+
 FULL: Final = (
     "only the reserve is left: new blobs are refused here; delete blobs, add nodes or enlarge the disk"
 )
@@ -52,20 +60,21 @@ class StatusService:
     def __init__(
         self,
         *,
-        store: Store,
         cartographer: Cartographer,
         membership: Membership,
         healer: HealthSource,
         workers: Sequence[Callable[[], WorkerStatus]],
         scrubber: ScrubSource,
+        absences: AbsenceSource,
     ) -> None:
-        self._store = store
+        self._store = cartographer.ports.store
         self._links = cartographer.ports.links
         self._cartographer = cartographer
         self._membership = membership
         self._healer = healer
         self._workers = workers
         self._scrubber = scrubber
+        self._absences = absences
         self._started_s = asyncio.get_running_loop().time()
 
     def handlers(self) -> dict[type[Request], Handler]:
@@ -87,9 +96,15 @@ class StatusService:
             uptime_s=asyncio.get_running_loop().time() - self._started_s,
             stewarded=self._healer.health(),
             workers=tuple(status() for status in self._workers),
-            warnings=(*self._store.rotten(), *self._scrubber.warnings(), *self._shortage()),
+            warnings=(
+                *self._store.rotten(),
+                *self._scrubber.warnings(),
+                *self._absences.warnings(),
+                *self._shortage(),
+            ),
             unproven_s=scrub.unproven_s,
             promised_s=scrub.promised_s,
+            sightings=self._absences.sightings(),
         )
 
     def _shortage(self) -> tuple[str, ...]:

@@ -326,7 +326,9 @@ class NodeStatus(_message.Message):
     address: _builtins.str
     store: _builtins.bytes
     state: _builtins.str
-    """up, down, suspect, draining, drained (nothing is left there that anybody needs)"""
+    """up, down, suspect, lost (silent for so long that others take over), draining, drained (nothing is left there that
+    anybody needs)
+    """
     voting: _builtins.bool
     not_voting_reason: _builtins.str
     epoch: _builtins.int
@@ -720,7 +722,7 @@ class PlanReply(_message.Message):
     POOL_FIELD_NUMBER: _builtins.int
     LEFT_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
-    """add, drain, remove, recode, cancel; empty: there never was a change"""
+    """add, drain, loss, remove, recode, cancel; empty: there never was a change"""
     epoch: _builtins.int
     applied: _builtins.bool
     partitions: _builtins.int

@@ -2225,6 +2225,33 @@ class WorkerStatus(_message.Message):
 Global___WorkerStatus: _TypeAlias = WorkerStatus  # noqa: Y015
 
 @_typing.final
+class Sighting(_message.Message):
+    """Of a store that does not answer, or is taken for lost."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORE_FIELD_NUMBER: _builtins.int
+    UP_FIELD_NUMBER: _builtins.int
+    FOR_S_FIELD_NUMBER: _builtins.int
+    store: _builtins.bytes
+    up: _builtins.bool
+    for_s: _builtins.float
+    def __init__(
+        self,
+        *,
+        store: _builtins.bytes = ...,
+        up: _builtins.bool = ...,
+        for_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["for_s", b"for_s", "store", b"store", "up", b"up"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Sighting: _TypeAlias = Sighting  # noqa: Y015
+
+@_typing.final
 class NodeStatus(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2242,6 +2269,7 @@ class NodeStatus(_message.Message):
     WARNINGS_FIELD_NUMBER: _builtins.int
     UNPROVEN_S_FIELD_NUMBER: _builtins.int
     PROMISED_S_FIELD_NUMBER: _builtins.int
+    SIGHTINGS_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     store: _builtins.bytes
     epoch: _builtins.int
@@ -2261,6 +2289,8 @@ class NodeStatus(_message.Message):
     def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkerStatus]: ...
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def sightings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sighting]: ...
     def __init__(
         self,
         *,
@@ -2278,10 +2308,11 @@ class NodeStatus(_message.Message):
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         unproven_s: _builtins.float = ...,
         promised_s: _builtins.float = ...,
+        sightings: _abc.Iterable[Global___Sighting] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot", b"boot", "capacity_bytes", b"capacity_bytes", "epoch", b"epoch", "node", b"node", "not_voting_reason", b"not_voting_reason", "promised_s", b"promised_s", "stewarded", b"stewarded", "store", b"store", "unproven_s", b"unproven_s", "uptime_s", b"uptime_s", "used_bytes", b"used_bytes", "voting", b"voting", "warnings", b"warnings", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot", b"boot", "capacity_bytes", b"capacity_bytes", "epoch", b"epoch", "node", b"node", "not_voting_reason", b"not_voting_reason", "promised_s", b"promised_s", "sightings", b"sightings", "stewarded", b"stewarded", "store", b"store", "unproven_s", b"unproven_s", "uptime_s", b"uptime_s", "used_bytes", b"used_bytes", "voting", b"voting", "warnings", b"warnings", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -49,12 +49,16 @@ class _StoreStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StoreState
     STORE_STATE_ACTIVE: _StoreState.ValueType  # 0
     STORE_STATE_SUSPECT: _StoreState.ValueType  # 1
     STORE_STATE_DRAINING: _StoreState.ValueType  # 2
+    STORE_STATE_LOST: _StoreState.ValueType  # 3
+    """given up, until it is back"""
 
 class StoreState(_StoreState, metaclass=_StoreStateEnumTypeWrapper): ...
 
 STORE_STATE_ACTIVE: StoreState.ValueType  # 0
 STORE_STATE_SUSPECT: StoreState.ValueType  # 1
 STORE_STATE_DRAINING: StoreState.ValueType  # 2
+STORE_STATE_LOST: StoreState.ValueType  # 3
+"""given up, until it is back"""
 Global___StoreState: _TypeAlias = StoreState  # noqa: Y015
 
 class _ChangeKind:
@@ -67,6 +71,8 @@ class _ChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeKind
     CHANGE_KIND_DRAIN: _ChangeKind.ValueType  # 1
     CHANGE_KIND_CANCEL: _ChangeKind.ValueType  # 2
     CHANGE_KIND_RECODE: _ChangeKind.ValueType  # 3
+    CHANGE_KIND_LOSS: _ChangeKind.ValueType  # 4
+    """nodes were given up"""
 
 class ChangeKind(_ChangeKind, metaclass=_ChangeKindEnumTypeWrapper): ...
 
@@ -74,6 +80,8 @@ CHANGE_KIND_ADD: ChangeKind.ValueType  # 0
 CHANGE_KIND_DRAIN: ChangeKind.ValueType  # 1
 CHANGE_KIND_CANCEL: ChangeKind.ValueType  # 2
 CHANGE_KIND_RECODE: ChangeKind.ValueType  # 3
+CHANGE_KIND_LOSS: ChangeKind.ValueType  # 4
+"""nodes were given up"""
 Global___ChangeKind: _TypeAlias = ChangeKind  # noqa: Y015
 
 class _ErrorCode:

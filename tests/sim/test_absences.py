@@ -1,0 +1,183 @@
+"""A node dies at night: others take over what was its without an operator; it comes back and is given a share again."""
+
+from __future__ import annotations
+
+import asyncio
+
+from holdfast_node.core.absence import Patience
+from holdfast_node.core.messages import ReadStatus
+from holdfast_node.core.node_changes import CancelChange
+from holdfast_node.core.report import StatusReply
+from tests.sim.cluster import Topology
+from tests.sim.test_found_bugs import Stage
+from tests.sim.test_moves import change, everything_reads_back, fill
+
+PATIENCE = Patience(node_s=30.0, several_s=90.0)
+SEVEN = Topology("rs:4+2", (3, 2, 2), patience=PATIENCE)
+"""One node to spare."""
+SIX = Topology("rs:4+2", (2, 2, 2), patience=PATIENCE)
+
+
+async def status(stage: Stage) -> StatusReply:
+    return await stage.cluster.admin(stage.cluster.machines["n2"], lambda admin: admin.status())
+
+
+async def state(stage: Stage, name: str) -> str:
+    return next(node.state for node in (await status(stage)).nodes if node.name == name)
+
+
+async def homes_of(stage: Stage, name: str) -> int:
+    found = await stage.cluster.admin(stage.cluster.machines["n2"], lambda admin: admin.get_map())
+    store = next(node.store for node in found.map.nodes if node.name == name)
+    return sum(store in (*entry.homes, *entry.moving) for entry in found.map.pools[0].partitions)
+
+
+def test_others_take_over_what_is_at_a_node_that_stays_away_and_it_is_given_a_share_when_it_is_back() -> None:
+    stage = Stage(topology=SEVEN)
+
+    async def story() -> None:
+        await fill(stage)
+        dead = stage.cluster.machines["n1"]
+        stage.cluster.stop_at_once(dead)
+        stage.history.note_loss("node")
+        await asyncio.sleep(PATIENCE.node_s - 5.0)
+        assert await state(stage, "n1") == "down"
+        watching = [worker for worker in (await status(stage)).workers if worker.name == "absences"]
+        assert any(worker.detail.startswith("n1: others take over") for worker in watching)
+        await asyncio.sleep(60.0)
+        assert not await homes_of(stage, "n1"), "nothing is left there that anybody needs"
+        for name in ("n4", "n5"):  # with what n1 held made again, two more may go
+            stage.cluster.stop_at_once(stage.cluster.machines[name])
+        await everything_reads_back(stage)
+        for name in ("n4", "n5", "n1"):
+            await stage.cluster.boot(stage.cluster.machines[name])
+        await asyncio.sleep(PATIENCE.node_s - 5.0)
+        assert await state(stage, "n1") == "lost"
+        assert not await stage.nemesis.unhealthy(120.0)
+        assert await state(stage, "n1") == "up"
+        assert await homes_of(stage, "n1")
+
+    stage.play(story)
+
+
+def test_a_node_that_was_away_for_a_moment_is_waited_for_anew() -> None:
+    stage = Stage(topology=SEVEN)
+
+    async def story() -> None:
+        for _ in range(4):
+            stage.cluster.stop_at_once(stage.cluster.machines["n1"])
+            await asyncio.sleep(PATIENCE.node_s - 8.0)
+            await stage.cluster.boot(stage.cluster.machines["n1"])
+            await asyncio.sleep(5.0)
+        assert not await stage.nemesis.unhealthy(60.0)
+        assert await state(stage, "n1") == "up"
+        assert (await status(stage)).epoch == 1
+
+    stage.play(story)
+
+
+def test_several_at_once_are_waited_for_longer_than_one() -> None:
+    stage = Stage(topology=Topology("rs:4+2", (2, 2, 2, 2), patience=PATIENCE))
+
+    async def story() -> None:
+        await fill(stage)
+        for name in ("n7", "n8"):
+            stage.cluster.stop_at_once(stage.cluster.machines[name])
+        await asyncio.sleep(PATIENCE.several_s - 5.0)
+        assert await state(stage, "n7") == "down"
+        await asyncio.sleep(60.0)
+        assert {await state(stage, "n7"), await state(stage, "n8")} == {"lost"}
+        assert not await homes_of(stage, "n7")
+        assert not await homes_of(stage, "n8")
+
+    stage.play(story)
+
+
+def test_where_nobody_can_take_over_status_says_why_and_nothing_changes() -> None:
+    stage = Stage(topology=SIX)
+
+    async def story() -> None:
+        stage.cluster.stop_at_once(stage.cluster.machines["n1"])
+        await asyncio.sleep(2 * PATIENCE.node_s)
+        found = await status(stage)
+        assert found.epoch == 1
+        assert any("n1: others cannot take over" in problem for problem in found.problems), found.problems
+        await stage.cluster.boot(stage.cluster.machines["n1"])
+        await asyncio.sleep(10.0)
+        assert not await stage.nemesis.unhealthy(60.0)
+
+    stage.play(story)
+
+
+def test_a_node_that_hears_nobody_gives_nobody_up() -> None:
+    """It sees all the others silent, and so do they see it: a majority of the voters decides."""
+    stage = Stage(topology=SEVEN)
+    network = stage.cluster.network
+
+    async def story() -> None:
+        alone = stage.cluster.machines["n3"].address
+        for other in stage.cluster.machines.values():
+            if other.address != alone:
+                network.block(alone, other.address)
+                network.block(other.address, alone)
+        await asyncio.sleep(3 * PATIENCE.node_s)
+        lost = {node.name for node in (await status(stage)).nodes if node.state == "lost"}
+        assert lost == {"n3"}
+
+    stage.play(story)
+
+
+def test_what_one_half_of_the_voters_does_not_hear_is_not_given_up() -> None:
+    stage = Stage(topology=SEVEN)
+    network = stage.cluster.network
+
+    async def story() -> None:
+        voters = (await status(stage)).voters
+        half = [stage.cluster.machines[name].address for name in voters if name != "n7"][:2]
+        for address in half:
+            network.block(stage.cluster.machines["n7"].address, address)
+        await asyncio.sleep(3 * PATIENCE.several_s)
+        assert (await status(stage)).epoch == 1
+
+    stage.play(story)
+
+
+def test_an_operator_who_cancels_is_not_overruled() -> None:
+    stage = Stage(topology=SEVEN)
+
+    async def story() -> None:
+        await fill(stage)
+        stage.cluster.stop_at_once(stage.cluster.machines["n1"])
+        stage.cluster.network.losing = lambda request: isinstance(request, ReadStatus)
+        await asyncio.sleep(PATIENCE.node_s)
+        stage.cluster.network.losing = None
+        await asyncio.sleep(10.0)
+        assert await state(stage, "n1") == "lost"
+        assert (await change(stage, CancelChange())).applied
+        await asyncio.sleep(3 * PATIENCE.node_s)
+        assert await state(stage, "n1") == "down"
+
+    stage.play(story)
+
+
+def test_who_stood_still_begins_to_count_anew() -> None:
+    """The whole machine room was suspended: nobody has been away."""
+    stage = Stage(topology=SEVEN)
+
+    async def story() -> None:
+        machines = stage.cluster.machines
+        stage.cluster.stop_at_once(machines["n1"])
+        await asyncio.sleep(10.0)
+        for machine in stage.cluster.running():
+            stage.cluster.pause(machine)
+        await asyncio.sleep(2 * PATIENCE.node_s)
+        for machine in stage.cluster.running():
+            stage.cluster.resume(machine)
+        await asyncio.sleep(PATIENCE.node_s - 10.0)
+        assert await state(stage, "n1") == "down", (
+            "it has not been silent for long while anybody was there to hear"
+        )
+        await asyncio.sleep(20.0)
+        assert await state(stage, "n1") == "lost"
+
+    stage.play(story)
