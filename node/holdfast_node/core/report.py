@@ -169,8 +169,8 @@ class PoolMoves:
 class PlanReply:
     """A change of homes: planned only, applied just now, or the last one that was. `kind`: add, drain, loss, remove,
     recode (of `pool`), cancel, or empty if there never was one. `open` of `partitions` are still moving; `settled`: and
-    heal has passed since. `margin` is what blobs survive until then, with everybody up. `eta_s` is -1 until there is a rate
-    to go by."""
+    heal has passed since. `margin` is what blobs survive until then, with everybody up. `eta_s` is -1 until there is a
+    rate to go by."""
 
     kind: str
     nodes: tuple[str, ...]
