@@ -109,7 +109,9 @@ def test_whom_an_operator_has_kept_is_waited_for() -> None:
 
 
 def test_a_lost_node_is_given_a_share_when_it_has_been_back_for_long() -> None:
-    topology = Topology(learn_all(must(give_up(seven(), names(1)))))
+    moving = must(give_up(seven(), names(1)))
+    assert returned(Topology(moving), {N1: 600.0}, PATIENCE) is None, "one change at a time"
+    topology = Topology(learn_all(moving))
     assert returned(topology, {N1: 599.0}, PATIENCE) is None
     back = returned(topology, {N1: 600.0, N2: 600.0}, PATIENCE)
     assert back is not None

@@ -84,8 +84,8 @@ def overdue(topology: Topology, silent_s: Mapping[StoreId, float], patience: Pat
 
 
 def returned(topology: Topology, up_s: Mapping[StoreId, float], patience: Patience) -> NodeEntry | None:
-    """A node that was given up and has been back for as long as it takes to be given up."""
-    for node in topology.map.nodes:
+    """A node that was given up and has been back for as long as that takes, once others have taken over."""
+    for node in topology.map.nodes if not topology.moves_open() else ():
         since_s = up_s.get(node.store)
         if node.state is StoreState.LOST and since_s is not None and 0 < patience.node_s <= since_s:
             return node
