@@ -103,7 +103,7 @@ class Life:
         if self._left == 0:
             raise Enough
         self._left -= 1
-        if self._chooser.random() < 0.15:
+        if self._chooser.random() < 0.15 and not bulk:
             peer = PeerRecord(RIDER, 1, BootId(b"q" * 16), self._number())
             self._store.piggyback(b"rider", Entry(peer))
             if not any(Fact("peer", peer.store) in group.facts for group in self._known.in_flight.values()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from tests.mutants import lives
 from tests.mutants.mutant import Edit, Mutant
 
 _BUCKETS: Final = "node/holdfast_node/services/buckets.py"
@@ -12,7 +13,6 @@ _CATCH_UP: Final = "node/holdfast_node/core/catch_up.py"
 _CHANGES: Final = "node/holdfast_node/core/map_changes.py"
 _LEARNER: Final = "node/holdfast_node/services/learner.py"
 _MAP_BALLOTS: Final = "node/holdfast_node/services/map_ballots.py"
-_MEMBERSHIP: Final = "node/holdfast_node/services/membership.py"
 _REPLACING: Final = "node/holdfast_node/services/replacing.py"
 _RETRY: Final = "client/holdfast/core/retry.py"
 _VOTER: Final = "node/holdfast_node/services/map_voter.py"
@@ -21,7 +21,6 @@ _TEST_CARTOGRAPHER: Final = "tests/unit/test_cartographer.py"
 _TEST_CATCH_UP: Final = "tests/unit/test_catch_up.py"
 _TEST_CHANGES: Final = "tests/unit/test_map_changes.py"
 _TEST_LEARNER: Final = "tests/unit/test_learner.py"
-_TEST_MEMBERSHIP: Final = "tests/unit/test_membership.py"
 _TEST_SDK: Final = "tests/unit/test_sdk_core.py"
 _TEST_VOTER: Final = "tests/unit/test_map_voter.py"
 
@@ -326,116 +325,6 @@ _LEARNING: Final = (
     ),
 )
 
-_LIVES: Final = (
-    Mutant(
-        "rolled-back-boot-votes",
-        "a store whose later boot a peer has seen votes",
-        (Edit(_MEMBERSHIP, "if reply.seen_boot > mine.boot:", "if False:"),),
-        _TEST_MEMBERSHIP,
-    ),
-    Mutant(
-        "rolled-back-log-votes",
-        "a store whose later records a peer has seen votes",
-        (Edit(_MEMBERSHIP, "behind = reply.seen_sequence > mine.recovered_sequence", "behind = False"),),
-        _TEST_MEMBERSHIP,
-    ),
-    Mutant(
-        "copy-votes",
-        "a copy of a running store votes",
-        (Edit(_MEMBERSHIP, "if reply.seen_boot_id != mine.boot_id:", "if False:"),),
-        _TEST_MEMBERSHIP,
-    ),
-    Mutant(
-        "votes-unintroduced",
-        "a store votes before a majority of the voters knows it",
-        (Edit(_MEMBERSHIP, "if 2 * met <= len(voters):", "if not met:"),),
-        "tests/unit/test_introductions.py",
-    ),
-    Mutant(
-        "half-is-introduced",
-        "a store votes when half of the voters know it",
-        (Edit(_MEMBERSHIP, "if 2 * met <= len(voters):", "if 2 * met < len(voters):"),),
-        "tests/unit/test_introductions.py",
-    ),
-    Mutant(
-        "boot-mark-rides",
-        "a peer answers before it has durably noted a new boot",
-        (Edit(_MEMBERSHIP, "            await self._store.append([])\n", "            pass\n"),),
-        "tests/unit/test_introductions.py",
-    ),
-    Mutant(
-        "votes-kept-for-ever",
-        "votes on maps are kept after a map was adopted",
-        (
-            Edit(
-                "node/holdfast_node/services/cartographer.py",
-                "MapRecord(encoded, decided.epoch)",
-                "MapRecord(encoded)",
-            ),
-        ),
-        _TEST_CARTOGRAPHER,
-    ),
-    Mutant(
-        "vote-forgotten-too-soon",
-        "a vote on the map after the adopted one is forgotten",
-        (
-            Edit(
-                "node/holdfast_node/services/log/tables.py",
-                'int.from_bytes(key, "big") <= epoch]',
-                'int.from_bytes(key, "big") <= epoch + 1]',
-            ),
-        ),
-        "tests/unit/test_store.py",
-    ),
-    Mutant(
-        "rollback-outlived",
-        "a peer forgets that a store lost records once it has written as many again",
-        (
-            Edit(
-                _MEMBERSHIP,
-                "                sequence = NEVER_AGAIN\n",
-                "                sequence = before.sequence\n",
-            ),
-        ),
-        "tests/unit/test_introductions.py",
-    ),
-    Mutant(
-        "mark-goes-back",
-        "a peer forgets a higher record number when a later boot comes with fewer",
-        (
-            Edit(
-                _MEMBERSHIP,
-                "rolled_back = sequence < before.sequence",
-                "rolled_back = False",
-            ),
-        ),
-        "tests/unit/test_introductions.py",
-    ),
-    Mutant(
-        "copy-comes-back",
-        "a peer forgets that two copies of a store ran at once, and believes the one that starts again",
-        (Edit(_MEMBERSHIP, "if not copied and (request", "if copied or (request"),),
-        "tests/unit/test_introductions.py",
-    ),
-    Mutant(
-        "rider-behind-its-successor",
-        "what was to be noted of a store with the next write is written behind what replaces it",
-        (
-            Edit(
-                _MEMBERSHIP, "        self._store.piggyback(request.store, Entry(mark))  # in", "        # in"
-            ),
-            Edit(_MEMBERSHIP, "self._store.append([])", "self._store.append([Entry(mark)])"),
-            Edit(
-                _MEMBERSHIP,
-                "        self._marks[request.store] = mark\n",
-                "        else:\n            self._store.piggyback(request.store, Entry(mark))\n"
-                "        self._marks[request.store] = mark\n",
-            ),
-        ),
-        "tests/unit/test_introductions.py",
-    ),
-)
-
 _DOORS: Final = (
     Mutant(
         "door-closed-by-some",
@@ -494,4 +383,4 @@ _DOORS: Final = (
     ),
 )
 
-MUTANTS: Final = (*_VOTES, *_LEARNING, *_LIVES, *_DOORS)
+MUTANTS: Final = (*_VOTES, *_LEARNING, *lives.MUTANTS, *_DOORS)

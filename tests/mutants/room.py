@@ -84,8 +84,8 @@ MUTANTS: Final = (
         (
             Edit(
                 "node/holdfast_node/services/store.py",
-                "        vital = all(isinstance(entry.body, VITAL) for entry in entries)\n",
-                "        vital = all(isinstance(entry.body, VITAL) for entry in entries)\n        self._riders = {}\n",
+                "        vital = bool(entries)",
+                "        self._riders = {}\n        vital = bool(entries)",
             ),
         ),
         _TEST_ROOM,

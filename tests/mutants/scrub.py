@@ -203,4 +203,16 @@ MUTANTS: Final = (
         ),
         "tests/unit/test_scrub.py::test_any_number_of_broken_records_is_buried",
     ),
+    Mutant(
+        "full-store-forgets-its-cycle",
+        "a store without room for a note forgets how far it has read itself back",
+        (
+            Edit(
+                _SCRUBBER,
+                "except StoreFull:\n            self._store.piggyback",
+                "except StoreFull:\n            _ = repr",
+            ),
+        ),
+        "tests/unit/test_scrub.py::test_a_full_store_reads_itself_back_and_notes_that_once_it_has_room",
+    ),
 )

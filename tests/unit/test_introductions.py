@@ -13,9 +13,11 @@ from holdfast_node.core.map_changes import mark_suspect, next_epoch
 from holdfast_node.core.messages import Introduce, IntroduceReply
 from holdfast_node.ports import Answered
 from holdfast_node.services.dispatcher import Caller
-from holdfast_node.services.membership import NEVER_AGAIN, Life, Membership, later_life_seen
+from holdfast_node.services.membership import NEVER_AGAIN, TWO_AT_ONCE, Life, Membership, later_life_seen
+from holdfast_node.services.store import Entry
 from tests.support.atlas import Atlas, Process, founded, play
 from tests.support.maps import CLUSTER, node
+from tests.support.stores import register
 
 
 class Gate:
@@ -34,7 +36,7 @@ class Gate:
         return self.atlas["n2"].store
 
     async def introduce(self, boot: int, sequence: int, boot_id: bytes = b"") -> IntroduceReply:
-        own = BootId(boot_id.ljust(16, b".") or b"boot %011d" % boot)
+        own = BootId(boot_id.ljust(16, b".") if boot_id else b"boot %011d" % boot)
         request = Introduce(node(2).name, self.peer, CLUSTER, boot, own, sequence)
         serve = self.membership.handlers()[Introduce]
 
@@ -44,6 +46,10 @@ class Gate:
             return reply
 
         return await self.atlas.run("n1", serving)
+
+    async def write(self) -> None:
+        """Something that has nothing to do with any of it."""
+        await self.process.store.append([Entry(register(b"k", 1))])
 
     def noted(self) -> tuple[int, int]:
         """Boot and record number of the peer, as they are on the disk."""
@@ -141,7 +147,7 @@ def test_a_higher_record_number_is_remembered_at_once_and_rides_with_the_next_wr
         await gate.introduce(3, 20)
         assert gate.noted() == (3, 10)
         assert (await gate.introduce(3, 20)).seen_sequence == 20
-        await gate.process.store.append([])
+        await gate.write()
         assert gate.noted() == (3, 20)
 
     stage(story)
@@ -153,7 +159,7 @@ def test_an_older_mark_that_waits_to_be_written_does_not_follow_the_newer_one() 
         await gate.introduce(3, 20)
         await gate.introduce(4, 15)
         assert gate.noted() == (4, NEVER_AGAIN)
-        await gate.process.store.append([])
+        await gate.write()
         assert gate.noted() == (4, NEVER_AGAIN)
 
     stage(story)
@@ -177,12 +183,39 @@ def test_what_was_seen_of_a_store_never_goes_back() -> None:
     stage(story)
 
 
+def test_who_lost_records_is_told_so_again_in_case_it_did_not_hear() -> None:
+    async def story(gate: Gate) -> None:
+        await gate.introduce(3, 10)
+        _ = await gate.introduce(4, 5)  # its answer is lost
+        reply = await gate.introduce(4, 5)
+        assert "without all its records" in later_life_seen(Life(4, BootId(b"boot %011d" % 4), 5), reply)
+
+    stage(story)
+
+
+def test_a_store_introduces_itself_as_it_began_and_then_as_it_is() -> None:
+    """Who does not vote yet writes, too: that it has as many records again must not hide which ones it lost."""
+
+    async def story(gate: Gate) -> None:
+        other, store = Membership(cartographer=gate.atlas["n2"].cartographer, seeds=()), gate.process.store
+        gate.atlas["n2"].process.dispatcher._handlers.update(other.handlers())
+        heard: list[int] = []
+        for _ in range(2):
+            await gate.write()
+            await gate.atlas.run("n1", lambda _: gate.membership._introduce_all())
+            heard.append(other._marks[store.superblock.store].sequence)
+        assert heard == [store.recovered_sequence, store.durable_sequence]
+        assert heard[0] < heard[1]
+
+    stage(story)
+
+
 def test_a_copy_does_not_take_the_place_of_the_original() -> None:
     async def story(gate: Gate) -> None:
         await gate.introduce(3, 10, b"original")
         await gate.introduce(3, 20, b"copy")
         assert (await gate.introduce(3, 20, b"copy")).seen_boot_id == b"original".ljust(16, b".")
-        assert gate.noted() == (3, NEVER_AGAIN)
+        assert gate.noted() == (3, TWO_AT_ONCE)
 
     stage(story)
 

@@ -2,7 +2,7 @@
 
 from holdfast_node.core.ids import BootId, ClusterId, NodeName, StoreId
 from holdfast_node.core.messages import IntroduceReply
-from holdfast_node.services.membership import NEVER_AGAIN, Life, later_life_seen
+from holdfast_node.services.membership import NEVER_AGAIN, TWO_AT_ONCE, Life, later_life_seen
 
 MINE = Life(boot=7, boot_id=BootId(b"b" * 16), recovered_sequence=100)
 
@@ -35,7 +35,8 @@ def test_a_higher_boot_means_this_is_an_old_snapshot() -> None:
 
 def test_an_earlier_boot_with_records_we_lack_means_this_is_an_old_snapshot() -> None:
     assert "record 101" in later_life_seen(MINE, peer(boot=6, sequence=101))
-    assert "without all its records" in later_life_seen(MINE, peer(boot=6, sequence=NEVER_AGAIN))
+    for mark in (NEVER_AGAIN, TWO_AT_ONCE):
+        assert "without all its records" in later_life_seen(MINE, peer(boot=6, sequence=mark))
 
 
 def test_our_boot_number_under_another_boot_id_means_a_copy_is_running() -> None:
@@ -44,3 +45,8 @@ def test_our_boot_number_under_another_boot_id_means_a_copy_is_running() -> None
 
 def test_our_own_boot_is_us() -> None:
     assert not later_life_seen(MINE, peer(boot=7, boot_id=b"b" * 16, sequence=500))
+    assert not later_life_seen(MINE, peer(boot=7, boot_id=b"b" * 16, sequence=TWO_AT_ONCE))
+
+
+def test_our_own_boot_is_told_what_was_found_when_it_came() -> None:
+    assert "records" in later_life_seen(MINE, peer(boot=7, boot_id=b"b" * 16, sequence=NEVER_AGAIN))

@@ -21,6 +21,7 @@ from holdfast_node.services.log import verifier
 from holdfast_node.services.log.verifier import Survey
 from holdfast_node.services.node import Node
 from holdfast_node.services.restoring import KILLS_AT_ONCE
+from holdfast_node.services.store import Entry
 from tests.support import stores
 from tests.support.rot import WHERE, flip, is_rotten, live
 from tests.support.small_clusters import KIB, SmallCluster, pass_time, payload_of, run_story
@@ -316,6 +317,21 @@ def test_any_number_of_broken_records_is_buried() -> None:
         restorer.add(Survey(broken, (), ()))
         _ = await small.at("n2", lambda _: restorer.work(at_once=1))
         assert store._indexer.tables.killed() == {(7, sequence) for sequence in broken}
+
+    run_story(story)
+
+
+def test_a_full_store_reads_itself_back_and_notes_that_once_it_has_room() -> None:
+    async def story(small: SmallCluster) -> None:
+        await filled(small)
+        store, scrubber = small.node("n2").store, small.node("n2").scrubber
+        before = store.scrubbed()
+        store._committer._index_full = True
+        await small.at("n2", lambda _: scrubber._begin())
+        assert store.scrubbed() == before
+        store._committer._index_full = False
+        await store.append([Entry(stores.register(b"k", 1))])
+        assert store.scrubbed() == scrubber._record != before
 
     run_story(story)
 

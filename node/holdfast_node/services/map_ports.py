@@ -30,6 +30,8 @@ class MapPorts:
     tasks: Tasks
 
     def introduction(self) -> Introduce:
+        """Of this life as it began: who has seen more of an earlier one can tell by that, and not by what was written
+        since."""
         block = self.store.superblock
         return Introduce(
             node=NodeName(block.node),
@@ -37,7 +39,7 @@ class MapPorts:
             cluster_id=block.cluster_id,
             boot=block.boot,
             boot_id=block.boot_id,
-            durable_sequence=self.store.durable_sequence,
+            durable_sequence=self.store.recovered_sequence,
         )
 
     async def meet(self, addresses: Mapping[str, str]) -> dict[str, Met]:

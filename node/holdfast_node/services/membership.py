@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from holdfast_node.core.cluster_map import StoreState
@@ -34,8 +34,10 @@ UNSETTLED_INTERVAL_S: Final = 0.2
 WAITING_MAX: Final = 16
 """Introductions of one store that wait to be noted; it asks again soon."""
 NEVER_AGAIN: Final = (1 << 63) - 1
-"""The mark of a store that came back without records it had, or of which two copies ran: no later life has all the
-records, however much it has written since."""
+"""The mark of a store that came back without records it had: neither this life nor a later one has them, however much
+it has written since."""
+TWO_AT_ONCE: Final = NEVER_AGAIN - 1
+"""The mark of a store of which two copies ran: no later life has what both of them wrote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ def later_life_seen(mine: Life, reply: IntroduceReply) -> str:
         return f"{reply.node} has seen boot {reply.seen_boot} of this store, this is boot {mine.boot}"
     if reply.seen_boot < mine.boot:
         behind = reply.seen_sequence > mine.recovered_sequence
-        if behind and reply.seen_sequence == NEVER_AGAIN:
+        if behind and reply.seen_sequence >= TWO_AT_ONCE:
             return (
                 f"{reply.node} has seen an earlier life of this store without all its records, or two at once"
             )
@@ -62,6 +64,8 @@ def later_life_seen(mine: Life, reply: IntroduceReply) -> str:
         return ""
     if reply.seen_boot_id != mine.boot_id:
         return f"{reply.node} has seen another process with boot {mine.boot} of this store: a copy of it is running"
+    if reply.seen_sequence == NEVER_AGAIN:  # said before, when this life came, but perhaps not heard
+        return f"{reply.node} has seen this store come back without all its records"
     return ""
 
 
@@ -137,11 +141,10 @@ class Membership:
             return
         me = self._store.superblock.store
         others = [node.store for node in topology.map.nodes if node.store != me]
-        request = self._cartographer.ports.introduction()
 
         answers = await gather(
             self._links,
-            dict.fromkeys(others, request),
+            {store: self._introduction(store) for store in others},
             timeout_s=INTRODUCE_TIMEOUT_S,
             enough=lambda _: False,
             late=self._hear,
@@ -150,6 +153,13 @@ class Membership:
             self._hear(answers[store])
         if self._suspect:
             await self._confess()
+
+    def _introduction(self, to: StoreId) -> Introduce:
+        """Who has told this life that it is the latest notes how far it has come."""
+        first = self._cartographer.ports.introduction()
+        return (
+            replace(first, durable_sequence=self._store.durable_sequence) if to in self._introduced else first
+        )
 
     async def _find_map(self) -> None:
         """Ask at the seeds until somebody has a map. Before `clusterctl init` nobody does."""
@@ -172,7 +182,7 @@ class Membership:
         if reason := later_life_seen(self._life, answer.reply):
             if not self._suspect:
                 self._events.emit("store_suspect", reason=reason)
-            self._suspect = reason
+                self._suspect = reason  # the first is the most exact
         else:
             self._introduced.add(answer.store)
 
@@ -209,10 +219,9 @@ class Membership:
             copied = request.boot == before.boot and boot_id != before.boot_id
             if not copied and (request.boot, sequence) <= (before.boot, before.sequence):
                 return
-            rolled_back = sequence < before.sequence
             if copied:
-                boot_id = before.boot_id
-            if copied or rolled_back:
+                boot_id, sequence = before.boot_id, max(TWO_AT_ONCE, before.sequence)
+            elif sequence < before.sequence:
                 sequence = NEVER_AGAIN
         topology = self._cartographer.topology
         if topology is None or topology.node(request.store) is None:
@@ -220,7 +229,8 @@ class Membership:
         mark = PeerRecord(request.store, request.boot, boot_id, sequence)
         if mark == before:
             return
-        self._store.piggyback(request.store, Entry(mark))  # in the place of an older one that still waits
-        if before is None or before.boot != request.boot or sequence == NEVER_AGAIN:
-            await self._store.append([])
+        if before is None or before.boot != request.boot or sequence >= TWO_AT_ONCE:
+            await self._store.append([Entry(mark)])
+        else:
+            self._store.piggyback(request.store, Entry(mark))
         self._marks[request.store] = mark

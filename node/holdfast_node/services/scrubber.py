@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import replace
 from typing import Final
 
-from holdfast_node.core.errors import HoldfastError
+from holdfast_node.core.errors import HoldfastError, StoreFull
 from holdfast_node.core.ids import StoreId
 from holdfast_node.core.log_format import Position, decode_position, encode_position
 from holdfast_node.core.messages import ReadScrub, Reply, Request, ScrubReport, WorkerStatus
@@ -182,9 +182,12 @@ class Scrubber:
         )
 
     async def _write(self) -> None:
-        """At once, in the place of what still waits to be written with something else."""
-        self._store.piggyback(_NOTE, Entry(self._record))
-        await self._store.append([])
+        """At once, and behind what still waits to be written with something else. A full store reads itself back
+        nevertheless, and notes that when it has room."""
+        try:
+            await self._store.append([Entry(self._record)])
+        except StoreFull:
+            self._store.piggyback(_NOTE, Entry(self._record))
 
     def _remember(self) -> None:
         """With whatever is written next: a restart goes on from here. Not past what is found and not healed."""

@@ -64,9 +64,9 @@ from holdfast_node.services.tasks import Tasks
 
 MIB: Final = 1024 * 1024
 TIME_RECORD_EVERY_S: Final = 60.0
-VITAL: Final = (MapRecord, MapVoteRecord, PartitionRecord, DropRecord)
+VITAL: Final = (MapRecord, MapVoteRecord, PartitionRecord, PeerRecord, DropRecord)
 """What a store that is all but full must still be able to write down: that there are new nodes, where things are now,
-and what is not needed any more."""
+which stores are back and may vote, and what is not needed any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,10 +309,11 @@ class Store:
         is for no bulk at all is left), `Overloaded`, `TooLarge`, `IntegrityError` for a head that cannot be decoded.
         Bulk groups keep their order, control groups theirs.
         """
-        pending = [self._pending(entry) for entry in (*entries, *self._riders.values())]
-        vital = all(isinstance(entry.body, VITAL) for entry in entries)
+        riders = () if bulk else tuple(self._riders.values())  # bulk may be overtaken
+        pending = [self._pending(entry) for entry in (*riders, *entries)]
+        vital = bool(entries) and all(isinstance(entry.body, VITAL) for entry in entries)
         durable = self._committer.append(pending, bulk=bulk, reserve=reserve, vital=vital)
-        self._riders = {}
+        self._riders = self._riders if bulk else {}
         if small := [key for each in pending if (key := index_keys.small_row_key(each.body, each.key))]:
             self._small_on_the_way.update(small)
             durable.add_done_callback(lambda _: self._small_on_the_way.subtract(small))
@@ -329,7 +330,7 @@ class Store:
         return self._committer.append([self._pending(Entry(body), flags)], bulk=False)
 
     def piggyback(self, name: bytes, entry: Entry) -> None:
-        """Write this with the next append, whoever makes it: worth keeping, not worth a write of its own.
+        """Write this just before the next append that is not bulk: worth keeping, not worth a write of its own.
 
         Of two riders of one name only the later is written."""
         self._riders[name] = entry
