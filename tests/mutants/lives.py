@@ -149,6 +149,12 @@ MUTANTS: Final = (
         _TEST,
     ),
     Mutant(
+        "introductions-end",
+        "a store whose introductions meet a mistake makes none any more",
+        (Edit(_MEMBERSHIP, "except Exception as error:", "except ZeroDivisionError as error:"),),
+        _TEST,
+    ),
+    Mutant(
         "rider-in-the-slow-lane",
         "what is to be noted waits with bulk, and comes behind what is noted later",
         (Edit(_STORE, "riders = () if bulk else tuple(", "riders = tuple("),),

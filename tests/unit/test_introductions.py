@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from holdfast_node.ports import Answered
 from holdfast_node.services.dispatcher import Caller
 from holdfast_node.services.membership import NEVER_AGAIN, TWO_AT_ONCE, Life, Membership, later_life_seen
 from holdfast_node.services.store import Entry
-from tests.support.atlas import Atlas, Process, founded, play
+from tests.support.atlas import Atlas, Process, founded, play, until
 from tests.support.maps import CLUSTER, node
 from tests.support.stores import register
 
@@ -233,6 +234,24 @@ def test_no_later_life_of_a_copy_or_of_its_original_ever_votes() -> None:
         reply = await gate.introduce(4, 1000, b"restarted")
         assert later_life_seen(Life(4, BootId(b"restarted".ljust(16, b".")), 1000), reply)
         assert gate.noted() == (4, NEVER_AGAIN)
+
+    stage(story)
+
+
+def test_introductions_go_on_after_a_mistake() -> None:
+    async def story(gate: Gate) -> None:
+        tries: list[int] = []
+
+        async def mistaken() -> None:
+            tries.append(1)
+            raise KeyError("nobody thought of that")
+
+        gate.membership._introduce_all = mistaken  # type: ignore[method-assign]
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(gate.membership.run())
+            await until(lambda: len(tries) > 1)
+            running.cancel()
+        assert gate.process.events.count("task_failed") == len(tries)
 
     stage(story)
 

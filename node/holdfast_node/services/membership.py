@@ -125,6 +125,8 @@ class Membership:
                 await self._introduce_all()
             except HoldfastError as error:
                 self._events.emit("introduction_failed", error=str(error))
+            except Exception as error:  # noqa: BLE001 - a mistake of ours: without introductions nobody votes
+                self._events.emit("task_failed", task="membership", error=repr(error))
             unsettled = self.may_vote() and not self._stranger
             interval = UNSETTLED_INTERVAL_S if unsettled else SETTLED_INTERVAL_S
             self._wake.clear()
