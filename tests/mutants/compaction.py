@@ -15,6 +15,7 @@ _REPLAY: Final = "node/holdfast_node/services/log/replay.py"
 _STORE: Final = "node/holdfast_node/services/store.py"
 
 _TEST: Final = "tests/unit/test_compaction.py"
+_TEST_RIDERS: Final = "tests/unit/test_riders.py"
 
 MUTANTS: Final = (
     Mutant(
@@ -71,6 +72,24 @@ MUTANTS: Final = (
         "a store in its last volume learns of no new map, and of no node that would help it",
         (Edit(_COMMITTER, "and not (vital and self._half_is_left())", "and not (vital and self.failure)"),),
         _TEST,
+    ),
+    Mutant(
+        "full-and-deaf-without-garbage",
+        "a full store learns of no new map until compaction finds something to do",
+        (Edit(_COMMITTER, "and not self._copies and not vital:", "and not self._copies:"),),
+        _TEST_RIDERS,
+    ),
+    Mutant(
+        "last-volume-unknown-after-restart",
+        "a store that starts in its last volume lets registers fill it up, and nothing can be copied any more",
+        (
+            Edit(
+                _COMMITTER,
+                "self.waits_for_room = self._last_volume = True",
+                "self.waits_for_room = True",
+            ),
+        ),
+        _TEST_RIDERS,
     ),
     Mutant(
         "maps-fill-the-last-volume",
@@ -165,7 +184,7 @@ MUTANTS: Final = (
     Mutant(
         "no-room-to-compact",
         "registers fill up the last volume, and nothing can be copied any more",
-        (Edit(_COMMITTER, "if not self._copies and self._volumes_left == 1:", "if self._volumes_left < 0:"),),
+        (Edit(_COMMITTER, "if self._volumes_left == 1 and not", "if self._volumes_left < 0 and not"),),
         _TEST,
     ),
 )

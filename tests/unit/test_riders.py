@@ -9,7 +9,7 @@ import pytest
 
 from holdfast_node.core.errors import StoreFull
 from holdfast_node.core.ids import BootId, StoreId
-from holdfast_node.core.records import PeerRecord, ScrubRecord
+from holdfast_node.core.records import MapRecord, PeerRecord, ScrubRecord
 from holdfast_node.services.store import Entry, Store, StoreSettings
 from tests.support import stores
 from tests.support.compacting import no_rest
@@ -19,6 +19,7 @@ PEER: Final = StoreId(b"peer".ljust(16))
 OLDER: Final = PeerRecord(PEER, 3, BootId(b"three".ljust(16)), 20)
 YOUNGER: Final = PeerRecord(PEER, 4, BootId(b"four".ljust(16)), 15)
 SCRUBBED: Final = ScrubRecord(1, 0, b"", 0, 0)
+MAP_BYTES: Final = 40 * KIB
 SETTINGS: Final = StoreSettings(volume_bytes=256 * KIB, batch_bytes_max=64 * KIB, reserve_volumes=2)
 
 
@@ -81,5 +82,33 @@ def test_a_store_in_its_last_volume_notes_who_is_back_and_no_more() -> None:
             for entries in refused:
                 with pytest.raises(StoreFull):
                     await store.append(entries)
+
+    asyncio.run(story())
+
+
+def test_a_full_store_without_garbage_learns_of_new_maps() -> None:
+    """Compaction has nothing to copy, and so does not begin the last volume."""
+
+    async def story() -> None:
+        async with Bench(capacity_bytes=6 * 256 * KIB).store(settings=SETTINGS) as store:
+            await fill(store)
+            for number in range(2):
+                await store.append([Entry(MapRecord(bytes([number]) * MAP_BYTES))])
+            with pytest.raises(StoreFull):
+                await write(store)
+            assert store.compactor.room_bytes >= 128 * KIB
+
+    asyncio.run(story())
+
+
+def test_the_last_volume_is_compactions_after_a_restart_too() -> None:
+    async def story() -> None:
+        bench = Bench(capacity_bytes=6 * 256 * KIB)
+        async with bench.store(settings=SETTINGS, clean=False) as store:
+            await begin_last_volume(store)
+        async with bench.store(settings=SETTINGS) as store:
+            with pytest.raises(StoreFull):
+                await write(store)
+            assert store.compactor.room_bytes >= 128 * KIB
 
     asyncio.run(story())

@@ -175,9 +175,9 @@ class Store:
         self._committer.start(self._committed, self._volume_full)
         if opened.repairs:
             pending = [self._pending(Entry(body), flags) for body, flags in opened.repairs]
-            await self._committer.append(pending, bulk=False)
+            await self._committer.append(pending, bulk=False, vital=True)
         await self._write_superblock(self.superblock)
-        self._committer.waits_for_room = True
+        self._committer.serve()
         _ = self._tasks.spawn(self._keep_time(), "store time")
         for text in self._found_rotten:
             self._ports.events.emit("rot_found", what=text)

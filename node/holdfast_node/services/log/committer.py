@@ -58,6 +58,7 @@ class Group:
     length: int
     done: asyncio.Future[None]
     wanted: Callable[[], bool] = lambda: True
+    vital: bool = False
 
 
 LOW_SHARE: Final = 8
@@ -101,7 +102,7 @@ class Committer:
         self._running: asyncio.Task[None] | None = None
         self._spare_asked = position.volume
         self._last_volume = False
-        """Compaction has begun the last volume there is room for: nobody else may fill it up."""
+        """The last volume there is room for is in use: nobody but compaction may fill it up."""
         self._index_full = False
         """A batch is durable that the index has no room for: nothing is taken until it can be seen."""
         self.waits_for_room = False
@@ -115,6 +116,12 @@ class Committer:
         """`apply` is called with each durable batch before its groups are answered."""
         self._apply, self._volume_full = apply, volume_full
         self._running = self._tasks.spawn(self._run(), "log committer")
+
+    def serve(self) -> None:
+        """All that had to be written down before anybody may use the store is durable: from now on room is waited for,
+        and the last volume is kept, also if an earlier run has begun it."""
+        self.waits_for_room = self._last_volume = True
+        self.measure()
 
     @property
     def durable_sequence(self) -> int:
@@ -175,7 +182,7 @@ class Committer:
             raise Overloaded("the log cannot keep up", retry_after_ms=RETRY_AFTER_MS)
         elif self._is_last_volume() and not (vital and self._half_is_left()):
             raise _only_for_compaction()
-        group = Group(records, length, asyncio.get_running_loop().create_future())
+        group = Group(records, length, asyncio.get_running_loop().create_future(), vital=vital)
         if bulk:
             self._bulk.append(group)
             self._bulk_bytes += length
@@ -295,7 +302,8 @@ class Committer:
 
     async def _roll(self) -> None:
         self.measure()
-        if not self._copies and self._volumes_left == 1:
+        vital = any(group.vital for group in self._control)
+        if self._volumes_left == 1 and not self._copies and not vital:
             raise _only_for_compaction()
         self.position = await self._volumes.begin(self.position)
         self.measure()
