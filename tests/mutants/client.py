@@ -20,6 +20,7 @@ _TEST_ADMIN: Final = "tests/unit/test_sdk_admin.py"
 _TEST_CLI: Final = "tests/unit/test_cli.py"
 _TEST_CLOSING: Final = "tests/unit/test_sdk_closing.py"
 _TEST_ENDINGS: Final = "tests/unit/test_cli_endings.py"
+_TEST_SOURCES: Final = "tests/unit/test_sdk_sources.py"
 
 MUTANTS: Final = (
     Mutant(
@@ -105,5 +106,35 @@ MUTANTS: Final = (
         "what comes after `local lose` is said without the directory it was said with",
         (Edit("client/holdfast_ctl/local.py", '*(["--dir", root] if root else [])', "*[]"),),
         "tests/unit/test_local_hints.py",
+    ),
+    Mutant(
+        "source-ends-the-loop",
+        "what a source raises may end the loop that others use, or leave its caller waiting for ever",
+        (Edit(_SOURCES, "future.set_exception, _bearable(error)", "future.set_exception, error"),),
+        _TEST_SOURCES,
+    ),
+    Mutant(
+        "source-blames-a-node",
+        "what a source raises is taken for what a node said",
+        (Edit(_UPLOADS, "        raise _SourceError(error) from error\n", "        raise\n"),),
+        _TEST_SOURCES,
+    ),
+    Mutant(
+        "gone-source-means-not-stored",
+        "a source that cannot be read again hides that an earlier try may have been applied",
+        (
+            Edit(
+                _UPLOADS,
+                "if course.uncertain:\n                    raise",
+                "if False:\n                    raise",
+            ),
+        ),
+        _TEST_SOURCES,
+    ),
+    Mutant(
+        "announced-is-not-sent",
+        "an upload that was cut after its last byte is told as one that stored nothing",
+        (Edit(_UPLOADS, "self._sent_all = 0 <= self._wanted.size <= sent.size", "pass"),),
+        _TEST_SOURCES,
     ),
 )

@@ -171,7 +171,7 @@ class _Aside:
             try:
                 result = work()
             except BaseException as error:  # noqa: BLE001  # it is the caller's, whatever it is
-                tell = functools.partial(future.set_exception, error)
+                tell = functools.partial(future.set_exception, _bearable(error))
             else:
                 tell = functools.partial(future.set_result, result)
             with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
@@ -186,7 +186,18 @@ class _Aside:
 
     def _run(self) -> None:
         while (work := self._work.get()) is not None:
-            _ = work()
+            with contextlib.suppress(Exception):  # of what was left, which nobody waits for
+                _ = work()
+
+
+def _bearable(error: BaseException) -> Exception:
+    """What a future takes, and a loop that others use survives: neither the end of an iterator, nor of a task, nor of
+    the program."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    told = RuntimeError(f"the source raised {error!r}")
+    told.__cause__ = error
+    return told
 
 
 async def _stepped(chunks: Iterator[Buffer]) -> AsyncIterator[Buffer]:

@@ -29,6 +29,14 @@ SWALLOWED_BYTES_MAX: Final = 8 * 1024 * 1024
 """Buffers of sockets and of gRPC on both sides take a few messages of up to 1 MiB though nobody reads them."""
 
 
+class _SourceError(Exception):
+    """What a source raised, kept apart from what nodes say: it may look the same."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 class Upload:
     """`sent_all`: of the attempt under way, everything a node needs to commit it may have reached the node."""
 
@@ -53,6 +61,10 @@ class Upload:
                     peer = await self._transport.peer()
                     endpoint = peer.endpoint
                     return await self._attempt(peer, course, call)
+            except _SourceError as failed:
+                if course.uncertain:
+                    raise course.over(f"the source cannot be read again: {failed.error}") from failed.error
+                raise failed.error from failed.error.__cause__
             except Error as error:
                 if self._touched and not self._source.rewindable:
                     raise self._interrupted(course, error) from error
@@ -75,15 +87,18 @@ class Upload:
         return check_receipt(sent, receipt(reply), peer.endpoint)
 
     async def _stream(self, call: PutCall, course: Course, sent: Digest, identity: blob_pb2.Call) -> None:
+        self._sent_all = self._wanted.size == 0
         await self._write(call, course, self._wanted.message(identity))
         messages = self._messages()
         while True:
             asked_at = self._transport.now()
-            chunk = await anext(messages, None)
+            chunk = await _read(messages)
             course.waited(self._transport.now() - asked_at)
             if chunk is None:
                 break
             sent.update(chunk)
+            # With the last byte that was announced, whatever becomes of the stream then.
+            self._sent_all = 0 <= self._wanted.size <= sent.size
             await self._write(call, course, blob_pb2.PutRequest(chunk=chunk))
             self._note_moved(course, sent.size)
             if self._progress is not None:
@@ -138,6 +153,13 @@ class Upload:
             hint="put it again from the start; a path or a seekable file is retried by itself",
             evidence=error.evidence,
         )
+
+
+async def _read(messages: AsyncIterator[bytes]) -> bytes | None:
+    try:
+        return await anext(messages, None)
+    except Exception as error:
+        raise _SourceError(error) from error
 
 
 async def _until_over(call: PutCall, step: Awaitable[None]) -> None:
