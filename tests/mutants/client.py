@@ -137,4 +137,10 @@ MUTANTS: Final = (
         (Edit(_UPLOADS, "self._sent_all = 0 <= self._wanted.size <= sent.size", "pass"),),
         _TEST_SOURCES,
     ),
+    Mutant(
+        "hung-up-terminal-changes-status",
+        "a command that ends with its terminal has another exit status",
+        (Edit(_SHELL, "suppress(OSError):\n        sys", "suppress(KeyError):\n        sys"),),
+        _TEST_ENDINGS,
+    ),
 )

@@ -64,4 +64,16 @@ MUTANTS: Final = (
         (Edit("node/holdfast_node/app.py", "    allowed = raise_open_files()\n", "    allowed = 1 << 20\n"),),
         "tests/unit/test_open_files.py",
     ),
+    Mutant(
+        "no-start-without-more-files",
+        "a node that may not raise its limit of open files does not start",
+        (
+            Edit(
+                "node/holdfast_node/adapters/system.py",
+                "    except (OSError, ValueError):",
+                "    except ZeroDivisionError:",
+            ),
+        ),
+        "tests/unit/test_open_files.py",
+    ),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import subprocess
@@ -10,9 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+import click
 import pytest
 
 import holdfast
+from holdfast.cli.shell import run
 from tests.faults.support.wait import until
 from tests.support.faulty_server import Fault, Running, running
 
@@ -69,3 +73,22 @@ def test_a_download_leaves_no_half_a_file(servers: Running, tmp_path: Path, numb
     get = ["get", "photos/k", str(tmp_path / "k")]
     assert ended(servers, number, *get, under_way=lambda: list(tmp_path.iterdir())) == 128 + number
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_status_is_the_same_if_nobody_is_left_to_be_told(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """Most programs that are told that their terminal hung up have it as standard error."""
+
+    class Gone(io.StringIO):
+        def write(self, _: str) -> int:
+            raise OSError(errno.EIO, "hung up")
+
+    @click.command()
+    def endless() -> None:
+        signal.raise_signal(number)
+
+    signal.signal(number, signal.SIG_DFL)
+    monkeypatch.setattr(sys, "stderr", Gone())
+    assert run(endless, [], program="holdfast") == 128 + number

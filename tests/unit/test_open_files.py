@@ -10,6 +10,7 @@ from typing import Final
 import pytest
 
 from holdfast_node import app
+from holdfast_node.adapters.system import raise_open_files
 from holdfast_node.config import load
 from tests.sim.entropy import SimEvents
 
@@ -28,6 +29,19 @@ def test_a_node_may_open_as_many_files_as_it_is_allowed(limits: tuple[int, int])
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, hard - 1), hard))
     app.claim_files(load(EXAMPLE), SimEvents())
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+
+
+def test_a_node_that_may_not_raise_its_limit_goes_on_with_what_it_has(
+    monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int]
+) -> None:
+    """As where the kernel's own limit was lowered since, or in a sandbox."""
+
+    def forbidden(*_: object) -> None:
+        raise ValueError("not allowed to raise maximum limit")
+
+    monkeypatch.setattr(resource, "setrlimit", forbidden)
+    assert raise_open_files() == limits[0]
+    monkeypatch.undo()
 
 
 @pytest.mark.parametrize(("allowed", "told"), [(900, ["few_open_files"]), (1024, [])])

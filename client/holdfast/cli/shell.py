@@ -90,15 +90,16 @@ def run(command: click.Command, arguments: Sequence[str] | None, *, program: str
         sys.stdout.flush()
         return result if isinstance(result, int) else EXIT_FINE
     except _TerminatedError as ended:
-        sys.stderr.write("terminated\n")
+        _tell("terminated\n")
         return 128 + ended.number
     except click.exceptions.Exit as done:
         return done.exit_code
     except (click.Abort, KeyboardInterrupt):
-        sys.stderr.write("interrupted\n")
+        _tell("interrupted\n")
         return EXIT_INTERRUPTED
     except click.ClickException as error:
-        error.show(sys.stderr)
+        with contextlib.suppress(OSError):
+            error.show(sys.stderr)
         return EXIT_USAGE
     except Error as error:
         return _report(error, program, as_json=as_json)
@@ -106,10 +107,16 @@ def run(command: click.Command, arguments: Sequence[str] | None, *, program: str
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit complains, too
         return EXIT_PIPE
     except OSError as error:
-        sys.stderr.write(f"{program}: {printable(str(error))}\n")
+        _tell(f"{program}: {printable(str(error))}\n")
         return EXIT_REFUSED
     except Exception as error:  # noqa: BLE001  # the last resort: a person gets a sentence, not a traceback
         return _unforeseen(error, program, given)
+
+
+def _tell(text: str) -> None:
+    """If anybody is there to read it: a terminal that has hung up takes nothing any more, and the status counts."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(text)
 
 
 class _TerminatedError(BaseException):
@@ -210,13 +217,13 @@ def seconds(text: str) -> int:
 
 def _report(error: Error, program: str, *, as_json: bool) -> int:
     if as_json:
-        sys.stderr.write(json.dumps(error_document(error)) + "\n")
+        _tell(json.dumps(error_document(error)) + "\n")
         return status_of(error)
     lines = [f"{program}: {printable(error.message)}"]
     lines += [f"  {printable(str(item))}" for item in error.evidence]
     if error.hint:
         lines.append(f"  -> {printable(error.hint)}")
-    sys.stderr.write("\n".join(lines) + "\n")
+    _tell("\n".join(lines) + "\n")
     return status_of(error)
 
 
@@ -232,7 +239,7 @@ def _unforeseen(error: Exception, program: str, given: Sequence[str]) -> int:
 
         traceback.print_exc()
     said = printable(f"{type(error).__name__}: {error}")
-    sys.stderr.write(
+    _tell(
         f"{program}: a mistake of this program: {said}\n  -> HOLDFAST_DEBUG=1 shows where; please report it\n"
     )
     return EXIT_REFUSED

@@ -59,6 +59,9 @@ class LogEvents:
 def raise_open_files() -> int:
     """Let this process open as many files as it may: the usual soft limit is for programs that use `select`. How many
     that is."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):  # the kernel's own limit is lower by now, or a sandbox forbids it
+        return soft
     return hard
