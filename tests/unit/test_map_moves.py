@@ -14,6 +14,7 @@ from holdfast_node.core.errors import IntegrityError, Refused
 from holdfast_node.core.ids import Generation, NodeName, StoreId
 from holdfast_node.core.map_changes import finish_learning, relearn, replace_lost, validate
 from holdfast_node.core.map_moves import add_node, cancel, costs, drain, plan_open, remove
+from holdfast_node.core.seed import SeedPool, made
 from holdfast_node.core.topology import Topology
 from tests.support.maps import cluster, node, nodes, store_id
 
@@ -71,6 +72,12 @@ def test_a_new_node_is_a_newcomer_wherever_it_is_to_be_home_and_shards_belong_th
             assert len(stays) == 5, "whoever stays keeps its shard"
     assert after.pools[0].moved_epoch == after.epoch
     assert next(each for each in after.nodes if each.name == "n7").joined_epoch == after.epoch
+
+
+def test_no_plan_moves_less_than_it_says_must_move() -> None:
+    before = replace(base(64), pools=(made(SeedPool("default", "rs:4+2", 64), tuple(base().nodes))[0],))
+    [cost] = costs(before, must(add_node(before, N7)))
+    assert 0 < cost.least_slots <= cost.shard_slots
 
 
 def test_a_move_closes_with_the_last_of_its_newcomers() -> None:

@@ -284,13 +284,16 @@ def costs(before: ClusterMap, after: ClusterMap) -> tuple[Cost, ...]:
             slots = n * len(moved)
             found.append(Cost(pool.name, slots, slots, slots, moved))
             continue
-        least = _least_moves(after.nodes, was, slots)
-        found.append(Cost(pool.name, sum(moved.values()), least, slots, moved))
+        moves = sum(moved.values())
+        least = min(
+            moves, _least_moves(after.nodes, was, slots)
+        )  # the placement may leave it less even than that
+        found.append(Cost(pool.name, moves, least, slots, moved))
     return tuple(found)
 
 
 def _least_moves(nodes: Sequence[NodeEntry], pool: Pool, slots: int) -> int:
-    """What is at stores that are given nothing any more, and what lighter ones have beyond their share, must move."""
+    """What is at stores that are given nothing any more, and what others have too little of for an even load."""
     held: dict[StoreId, int] = {}
     for entry in pool.partitions:
         for home in entry.homes:
