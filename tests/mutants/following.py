@@ -41,7 +41,13 @@ MUTANTS: Final = (
     Mutant(
         "late-behind-the-door",
         "what a home missed is taken into a bucket that is being deleted",
-        (Edit(_ACCEPTANCE, "    if standing.closing:\n        return Late(None)\n", ""),),
+        (Edit(_ACCEPTANCE, "    if standing.closing:\n        return Late(None, closed=True)\n", ""),),
+        _TEST,
+    ),
+    Mutant(
+        "late-and-never-again",
+        "what a home missed in a bucket whose deletion is given up is passed over for good",
+        (Edit(_FOLLOWER, "if not await self._closed.nothing_behind(bucket):", "if False:"),),
         _TEST,
     ),
     Mutant(

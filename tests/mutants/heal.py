@@ -27,6 +27,12 @@ _TEST_SCREEN: Final = "tests/unit/test_status_screen.py"
 
 MUTANTS: Final = (
     Mutant(
+        "older-margin-claimed",
+        "what was written while an older version was being mended is taken to survive as much as that",
+        (Edit(_HEAL_ORDER, "            if known.report != ailing.report:\n", "            if False:\n"),),
+        _TEST_ORDER,
+    ),
+    Mutant(
         "home-not-read-back",
         "a handoff is dropped before its home was read back",
         (

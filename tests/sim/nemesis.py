@@ -386,7 +386,8 @@ class Nemesis:
         return why
 
     async def scrub(self) -> list[str]:
-        """Have every store read itself back. What it found and could not heal, or why that did not end."""
+        """Have every store read itself back. What it found and could not heal, or why that did not end. A store that is
+        suspect heals nothing any more: it will be replaced."""
         deadline = self._cluster.loop.time() + PATIENCE_S
         goal: dict[str, int] = {}
         left = ["nobody was asked"]
@@ -396,11 +397,11 @@ class Nemesis:
                 with contextlib.suppress(HoldfastError, ConnectionLost):
                     told = await self._cluster.admin(machine, partial(Admin.scrub, now=first))
                     goal = goal or {each.node: each.cycle for each in told.nodes}
+                    doomed = {each.name for each in self._cluster.running() if _is_suspect(each)}
+                    nodes = [node for node in told.nodes if node.node not in doomed]
                     left = [f"{name} did not answer" for name in told.unreachable]
-                    left += [f"{node.node}: {why}" for node in told.nodes for why in node.waiting]
-                    left += [
-                        f"{node.node} is not done" for node in told.nodes if node.completed < goal[node.node]
-                    ]
+                    left += [f"{node.node}: {why}" for node in nodes for why in node.waiting]
+                    left += [f"{node.node} is not done" for node in nodes if node.completed < goal[node.node]]
                     self._cluster.note(f"SCRUB {left or 'done'}")
                     if not left:
                         return []
@@ -435,9 +436,10 @@ class Nemesis:
         return why
 
     async def replace_holed(self) -> str:
-        """What an operator does about a store that says it has lost records for good. Why that did not work."""
+        """What an operator does about a store that says it has lost records for good, or that others say has. Why that
+        did not work."""
         for machine in self._cluster.running():
-            if machine.node is not None and machine.node.store.lost_records:
+            if machine.node is not None and (machine.node.store.lost_records or _is_suspect(machine)):
                 self._cluster.wipe(machine)
         return await self.replace_lost()
 
@@ -465,3 +467,7 @@ class Nemesis:
                 return ""
             await asyncio.sleep(1.0)
         return why
+
+
+def _is_suspect(machine: Machine) -> bool:
+    return machine.node is not None and "suspect" in machine.node.membership.may_vote()

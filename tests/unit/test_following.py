@@ -19,6 +19,7 @@ from holdfast_node.core.ids import NodeName, StoreId
 from holdfast_node.core.messages import (
     Accept,
     Changes,
+    CloseBucket,
     CopyKeys,
     FollowedScope,
     KeyName,
@@ -97,7 +98,7 @@ def _pair(counter: int) -> RegisterRecord:
         (None, Standing(1, 1), Late(replace(_pair(5), promised=_pair(5).accepted))),
         (_pair(5), Standing(1, 1), Late(None)),
         (_pair(6), Standing(1, 1), Late(None)),
-        (None, Standing(1, 1, closing=True), Late(None)),
+        (None, Standing(1, 1, closing=True), Late(None, closed=True)),
         (None, Standing(1, 1, ballot_floor=stores.ballot(5)), Late(None)),
         (
             replace(_pair(3), promised=stores.ballot(7)),
@@ -221,6 +222,43 @@ def test_what_could_not_be_taken_is_taken_later() -> None:
         assert await all_have_the_same(small, KEYS[0])
 
     run_story(story)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["to be taken", "to be decided once more"])
+def test_what_waits_behind_a_closed_door_is_caught_up_when_the_deletion_is_given_up(*, again: bool) -> None:
+    """The cursor passed it, and the home lacked a decided version until the key's next write. Found by seed 643."""
+
+    async def story(small: SmallCluster) -> None:
+        bucket, _ = await small.bucket()
+        scope = await scope_of(small, KEYS[0])
+        deaf = Ear(small, [HOME], Accept)
+        _ = await small.put(KEYS[0], payload_of(300))
+        if again:
+            late_promise = Prepare(
+                scope, bucket.id, KEYS[0], stores.ballot(1 << 20), stamp=1, background=True
+            )
+            _ = await asked_at(small, HOME, late_promise)
+        for name in names(small) if again else [HOME]:
+            _ = await asked_at(small, name, CloseBucket(bucket.id, closing=True))
+        deaf.shut = False
+        await pass_time(SOON_S)
+        assert not await all_have_the_same(small, KEYS[0])
+        assert not await small.at(HOME, lambda node: _is_level(node, scope))
+        for name in names(small):
+            _ = await asked_at(small, name, CloseBucket(bucket.id, closing=False))
+        await pass_time(SOON_S)
+        assert await all_have_the_same(small, KEYS[0])
+
+    run_story(story)
+
+
+async def _is_level(node: Node, scope: Scope) -> bool:
+    return node.follower.is_level(scope.pool, scope.partition)
+
+
+async def asked_at(small: SmallCluster, name: str, request: Request) -> Reply:
+    caller = Caller(OTHER, NodeName("other"))
+    return await small.at(name, lambda node: node.dispatcher.handle(caller, request))
 
 
 async def _damaged(usual: Serve, caller: Caller, asked: Request) -> Reply:

@@ -137,6 +137,19 @@ def test_a_report_that_came_meanwhile_is_not_lost() -> None:
     assert len(order) == 1
 
 
+def test_what_was_written_while_an_older_version_was_being_mended_keeps_its_margin() -> None:
+    """Status had claimed the older one's, which more losses would have spared. Found by seed 4128."""
+    order = HealOrder()
+    order.add(ailing(b"k", 2))
+    (taken,) = order.most_urgent(0.0, 1)
+    order.add(ailing(b"k", 0))
+    order.put_off(taken, margin=survives(2, 2), due_s=4.0, tries=1)
+    assert order.per_partition() == {(0, 1): (1, survives(0, 0))}
+    (again,) = order.most_urgent(4.0, 1)
+    order.put_off(again, margin=survives(1, 1), due_s=8.0, tries=2)
+    assert order.per_partition() == {(0, 1): (1, survives(1, 1))}, "looked at since, as it is now"
+
+
 def test_reports_do_not_hurry_what_has_just_failed() -> None:
     """A key was in quarantine after three seconds of read errors, for its own mending reported it again and again."""
     order = HealOrder()

@@ -73,10 +73,11 @@ class Acceptance:
 @dataclass(frozen=True, slots=True)
 class Late:
     """`record` None: nothing to write down. `again_above`: the ballot above which the pair has to be decided once
-    more."""
+    more. `closed`: the bucket is being deleted, so that this has to wait until it is gone, or open again."""
 
     record: RegisterRecord | None
     again_above: Ballot | None = None
+    closed: bool = False
 
 
 def check_generation(standing: Standing, scope: Scope) -> None:
@@ -202,14 +203,14 @@ def missed(record: RegisterRecord | None, copy: RegisterRecord, *, before: int) 
 
 def late(record: RegisterRecord | None, standing: Standing, copy: RegisterRecord) -> Late:
     """What a home that votes makes of a pair that another one accepted and it missed: what it would have made of the
-    accept, had that come late. Nothing, if it has as new a pair, has forgotten the key since, or the bucket is closed.
+    accept, had that come late. Nothing, if it has as new a pair, or has forgotten the key since.
 
     What is under a promise given here is not taken, and during a move nothing of an earlier generation: old homes agree
     on such a pair without the newcomers, who may have copied before it spread (ADR 0089)."""
     assert copy.accepted is not None, "only accepted pairs are copied"
     check_voting(standing)
     if standing.closing:
-        return Late(None)
+        return Late(None, closed=True)
     if under_promise(record, copy):
         return Late(None, again_above=record.promised if record is not None else None)
     if standing.moving and copy.accepted.generation < standing.generation:

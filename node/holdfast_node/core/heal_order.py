@@ -141,9 +141,12 @@ class HealOrder:
         return chosen
 
     def put_off(self, ailing: Ailing, *, margin: Margin, due_s: float, tries: int, why: str = "") -> None:
-        """It was tried and is not in order yet, reported meanwhile or not: its own mending may have reported it."""
+        """It was tried and is not in order yet. What was reported meanwhile, by its own mending perhaps, may be about a
+        version that nobody has looked at: the smaller margin counts until the next try."""
         known = self._items.get(ailing.name)
         if known is not None:
+            if known.report != ailing.report:
+                margin = least((known.margin, margin))
             self._items[ailing.name] = replace(known, margin=margin, due_s=due_s, tries=tries, why=why)
 
     def hasten(self) -> None:

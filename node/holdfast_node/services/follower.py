@@ -10,7 +10,6 @@ registers, not shards: those are heal's.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -33,6 +32,7 @@ from holdfast_node.core.messages import (
 from holdfast_node.core.records import FeedCursor
 from holdfast_node.core.topology import Topology
 from holdfast_node.ports import Bodies
+from holdfast_node.services.closed_doors import ClosedDoors
 from holdfast_node.services.cursors import At, Cursors
 from holdfast_node.services.datapath import DataPath
 from holdfast_node.services.fanout import call
@@ -68,16 +68,17 @@ class Follower:
         store: Store,
         bodies: Bodies,
         home: Home,
-        cursors: Cursors,
+        closed: ClosedDoors,
         foreground: Foreground,
     ) -> None:
         self._path: Final = path
         self._store: Final = store
         self._bodies: Final = bodies
         self._home: Final = home
+        self._closed: Final = closed
         self._foreground: Final = foreground
         self.taken: Callable[[RegisterCopy], None] = _nobody_hears
-        self.cursors: Final = cursors
+        self.cursors: Final = Cursors(store)
         self._round: dict[StoreId, list[At]] = {}
         """Whose feeds are still to be followed, and in which partitions."""
         self._followed: dict[At, set[StoreId]] = {}
@@ -211,19 +212,29 @@ class Follower:
             ]
             if entries:
                 await self._store.append(entries)
-            await asyncio.gather(*(self._take_one(scope, copy) for copy in copies))
+            at_doors = await asyncio.gather(*(self._take_one(scope, copy) for copy in copies))
+            for bucket in {copy.bucket for copy, waits in zip(copies, at_doors, strict=True) if waits}:
+                # The cursor must not pass what a deletion holds up that may be given up.
+                if not await self._closed.nothing_behind(bucket):
+                    raise Unavailable("what was missed in a bucket that is being deleted waits for that")
 
-    async def _take_one(self, scope: Scope, copy: RegisterCopy) -> None:
+    async def _take_one(self, scope: Scope, copy: RegisterCopy) -> bool:
+        """Whether it is behind a closed door."""
         late = await self._home.follow(copy, scope)
+        if late.closed:
+            return True
         if (above := late.again_above) is not None:
-            with contextlib.suppress(BucketClosing):  # then nothing is decided there any more
+            try:
                 await self._path.registers.rewrite(scope.pool, copy.bucket, copy.key, above=above)
+            except BucketClosing:
+                return True
         elif late.record is not None:
             self.taken(copy)
         else:
-            return
+            return False
         self._missed += 1
         self._path.events.emit("register_caught_up", key=copy.key.hex(), again=above is not None)
+        return False
 
     # --- telling --------------------------------------------------------------------------------------------
 

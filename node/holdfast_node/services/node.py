@@ -29,7 +29,6 @@ from holdfast_node.services.collection import Collection
 from holdfast_node.services.collector import Collector
 from holdfast_node.services.compaction import Compaction
 from holdfast_node.services.coordinator import Coordinator
-from holdfast_node.services.cursors import Cursors
 from holdfast_node.services.datapath import DataPath
 from holdfast_node.services.dispatcher import Caller, Dispatcher
 from holdfast_node.services.eras import Eras
@@ -259,7 +258,7 @@ class Node:
             store=self.store,
             bodies=ports.bodies,
             home=self.acceptor,
-            cursors=Cursors(self.store),
+            closed=self.closed_doors,
             foreground=self.foreground,
         )
         self.healer = Healer(
