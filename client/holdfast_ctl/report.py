@@ -245,7 +245,8 @@ def progress(output: Output, found: admin_pb2.PlanReply) -> None:
     if found.left:
         console.print(f"left to do, for example: {safe(found.left)}")
     if found.kind in ("drain", "loss") and found.settled:
-        output.note(f"next: {' && '.join(f'clusterctl node remove {name}' for name in found.nodes)}")
+        removing = " && ".join(f"clusterctl node remove {name}" for name in found.nodes)
+        output.note(f"next: {removing}" if found.kind == "drain" else f"if they never come back: {removing}")
 
 
 def _concerned(found: admin_pb2.PlanReply) -> str:
