@@ -10,8 +10,10 @@ _ABSENCE: Final = "node/holdfast_node/core/absence.py"
 _ABSENCES: Final = "node/holdfast_node/services/absences.py"
 _MOVES: Final = "node/holdfast_node/core/map_moves.py"
 _CHANGES: Final = "node/holdfast_node/core/map_changes.py"
+_PICTURE: Final = "node/holdfast_node/core/picture.py"
 
 _TEST: Final = "tests/unit/test_absence.py"
+_TEST_PICTURE: Final = "tests/unit/test_picture.py"
 _TEST_SIM: Final = "tests/sim/test_absences.py"
 
 MUTANTS: Final = (
@@ -33,8 +35,8 @@ MUTANTS: Final = (
         (
             Edit(
                 _ABSENCE,
-                "patience.node_s if len(silent) == 1 else patience.several_s",
-                "patience.node_s",
+                "patience.limit_s(len(silent))",
+                "patience.limit_s(1)",
             ),
         ),
         _TEST,
@@ -45,8 +47,8 @@ MUTANTS: Final = (
         (
             Edit(
                 _ABSENCE,
-                "return plan.nodes if plan is not None and plan.kind is ChangeKind.CANCEL else ()",
-                "return ()",
+                "for node in silent if node.kept)",
+                "for node in silent if False)",
             ),
         ),
         _TEST,
@@ -116,5 +118,149 @@ MUTANTS: Final = (
             ),
         ),
         _TEST,
+    ),
+    Mutant(
+        "kept-for-ever",
+        "a node whose leaving was cancelled is never given up again, though it has been back long since",
+        (
+            Edit(
+                _ABSENCE,
+                "return node.state is StoreState.LOST or node.kept",
+                "return node.state is StoreState.LOST",
+            ),
+        ),
+        _TEST,
+    ),
+    Mutant(
+        "kept-until-the-next-change",
+        "that an operator has a node waited for is forgotten",
+        (Edit(_MOVES, "state, kept=state is StoreState.ACTIVE)", "state)"),),
+        _TEST,
+    ),
+    Mutant(
+        "moves-wait-for-the-dead",
+        "a move whose newcomer is gone stays open, and nothing else can begin",
+        (Edit(_MOVES, "    return _back(entry) if waiting else entry\n", "    return entry\n"),),
+        _TEST_SIM,
+    ),
+    Mutant(
+        "ended-moves-unseen",
+        "heal does not look where a move ended because its newcomer was gone",
+        (
+            Edit(
+                _MOVES,
+                "pools.append(replace(pool, partitions=entries, moved_epoch=epoch) if moved else pool)",
+                "pools.append(replace(pool, partitions=entries))",
+            ),
+        ),
+        _TEST,
+    ),
+    Mutant(
+        "recode-ended-by-silence",
+        "a change of code goes back where a store that has to learn is silent",
+        (Edit(_MOVES, "waiting = entry.moving and not entry.shards and", "waiting = entry.moving and"),),
+        _TEST,
+    ),
+    Mutant(
+        "suspect-leads",
+        "a suspect voter that is up is left to decide, and does nothing",
+        (
+            Edit(
+                _ABSENCE,
+                "(voter for voter in topology.map.voters if voter in topology.active)",
+                "iter(topology.map.voters)",
+            ),
+        ),
+        _TEST_SIM,
+    ),
+    Mutant(
+        "asking-is-standing-still",
+        "whoever asked for votes in vain for some seconds begins to count anew",
+        (Edit(_ABSENCES, "            self._looked_s = min(", "            _ = min("),),
+        _TEST_SIM,
+    ),
+    Mutant(
+        "stale-sightings",
+        "who stood still tells how long others were silent meanwhile, if asked at once",
+        (
+            Edit(
+                _ABSENCES,
+                "if topology is None or now_s > self._looked_s + LOOK_S + STOOD_STILL_S:",
+                "if topology is None:",
+            ),
+        ),
+        _TEST_SIM,
+    ),
+    Mutant(
+        "several-sooner-than-one",
+        "several nodes are given up sooner than one would be",
+        (Edit(_ABSENCE, "max(self.node_s, self.several_s) if", "self.several_s if"),),
+        _TEST,
+    ),
+    Mutant(
+        "several-lost-for-ever",
+        "where single nodes are never given up, those that were with others are not taken back",
+        (Edit(_ABSENCE, "return self.node_s or self.several_s", "return self.node_s"),),
+        _TEST,
+    ),
+    Mutant(
+        "suspect-back-without-a-share",
+        "a store in the place of a suspect one whose homes had gone to others is a member without a share, for ever",
+        (Edit(_CHANGES, "if node.state is StoreState.SUSPECT and node.store not in homes:", "if False:"),),
+        _TEST,
+    ),
+    Mutant(
+        "room-on-the-whole",
+        "what moves fits the others together, and not the one that is given most of it",
+        (
+            Edit(
+                _PICTURE,
+                "elif gained and account.used_bytes + gained > fill * account.capacity_bytes:",
+                "elif gained > sum(fill * a.capacity_bytes - a.used_bytes for a in self._accounts.values()):",
+            ),
+        ),
+        _TEST_PICTURE,
+    ),
+    Mutant(
+        "unknown-is-empty",
+        "a partition of which nobody tells how much is in it counts as empty when others are to take it over",
+        (Edit(_PICTURE, "before + more if known and before >= 0 else -1", "before + more"),),
+        _TEST_PICTURE,
+    ),
+    Mutant(
+        "one-code-for-all-pools",
+        "room is counted as if every pool had the code of the first",
+        (
+            Edit(
+                _PICTURE,
+                "k = parse_code(pool.code).k\n            for",
+                "k = parse_code(after.pools[0].code).k\n            for",
+            ),
+        ),
+        _TEST_PICTURE,
+    ),
+    Mutant(
+        "lost-and-voteless",
+        "a lost node that is up and cannot vote is said to take a share again soon",
+        (
+            Edit(
+                _PICTURE,
+                '    if not node.voting:\n        return f"{node.name} is back',
+                '    if False:\n        return f"{node.name} is back',
+            ),
+        ),
+        _TEST_PICTURE,
+    ),
+    Mutant(
+        "no-room-needed",
+        "nobody asks whether the others have room",
+        (Edit(_ABSENCES, "        picture.refuse_without_room(after, FILL_MAX)\n", ""),),
+        _TEST_SIM,
+    ),
+    Mutant(
+        "told-though-not-done",
+        "nodes are told to be given up although the map had changed and they were not",
+        (Edit(_ABSENCES, "return decided is after", "return True"),),
+        _TEST_SIM,
     ),
 )

@@ -1,13 +1,22 @@
 """A node dies at night: others take over what was its without an operator; it comes back and is given a share again."""
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from holdfast_node.core.absence import Patience
-from holdfast_node.core.messages import ReadStatus
+from holdfast_node.core.ids import NodeName
+from holdfast_node.core.map_changes import mark_suspect, raise_era
+from holdfast_node.core.map_moves import give_up
+from holdfast_node.core.messages import CopyRegisters, MapPrepare, ReadStatus
 from holdfast_node.core.node_changes import CancelChange
 from holdfast_node.core.report import StatusReply
+from holdfast_node.services import absences
+from holdfast_node.services.node import Node
 from tests.sim.cluster import Topology
 from tests.sim.test_found_bugs import Stage
 from tests.sim.test_moves import change, everything_reads_back, fill
@@ -24,6 +33,12 @@ async def status(stage: Stage) -> StatusReply:
 
 async def state(stage: Stage, name: str) -> str:
     return next(node.state for node in (await status(stage)).nodes if node.name == name)
+
+
+def node_of(stage: Stage, name: str) -> Node:
+    node = stage.cluster.machines[name].node
+    assert node is not None
+    return node
 
 
 async def homes_of(stage: Stage, name: str) -> int:
@@ -156,6 +171,12 @@ def test_an_operator_who_cancels_is_not_overruled() -> None:
         assert (await change(stage, CancelChange())).applied
         await asyncio.sleep(3 * PATIENCE.node_s)
         assert await state(stage, "n1") == "down"
+        await stage.cluster.boot(stage.cluster.machines["n1"])
+        await asyncio.sleep(2 * PATIENCE.node_s)
+        assert await state(stage, "n1") == "up"
+        stage.cluster.stop_at_once(stage.cluster.machines["n1"])
+        await asyncio.sleep(PATIENCE.node_s + 15.0)
+        assert await state(stage, "n1") == "lost", "what was said while it was away is over"
 
     stage.play(story)
 
@@ -179,5 +200,113 @@ def test_who_stood_still_begins_to_count_anew() -> None:
         )
         await asyncio.sleep(20.0)
         assert await state(stage, "n1") == "lost"
+
+    stage.play(story)
+
+
+def test_a_node_that_dies_again_while_it_is_taken_back_does_not_hold_up_what_comes_after() -> None:
+    stage = Stage(topology=SEVEN)
+
+    async def story() -> None:
+        await fill(stage)
+        back = stage.cluster.machines["n1"]
+        stage.cluster.stop_at_once(back)
+        await asyncio.sleep(PATIENCE.node_s + 30.0)
+        assert await state(stage, "n1") == "lost"
+        stage.cluster.network.losing = lambda request: isinstance(
+            request, CopyRegisters
+        )  # it has yet to learn
+        await stage.cluster.boot(back)
+        await asyncio.sleep(PATIENCE.node_s + 10.0)
+        assert await homes_of(stage, "n1")
+        stage.cluster.stop_at_once(back)
+        stage.cluster.network.losing = None
+        await asyncio.sleep(PATIENCE.node_s + 60.0)
+        assert await state(stage, "n1") == "lost"
+        assert not await homes_of(stage, "n1")
+        await stage.cluster.boot(back)
+        assert not await stage.nemesis.unhealthy(120.0)
+
+    stage.play(story)
+
+
+def test_a_suspect_voter_that_is_up_does_not_keep_others_from_deciding() -> None:
+    stage = Stage(topology=Topology("rs:4+2", (3, 3, 2), patience=PATIENCE))
+
+    async def story() -> None:
+        found = await status(stage)
+        assert found.voters[0] == "n1"
+        suspect = node_of(stage, "n1").store.superblock.store
+        _ = await node_of(stage, "n2").cartographer.change(lambda now: mark_suspect(now, suspect))
+        gone = stage.cluster.machines["n4"]
+        assert gone.san != stage.cluster.machines["n1"].san
+        stage.cluster.stop_at_once(gone)
+        await asyncio.sleep(PATIENCE.node_s + 15.0)
+        assert await state(stage, "n4") == "lost"
+
+    stage.play(story)
+
+
+def test_what_could_not_be_decided_at_once_is_not_waited_for_anew() -> None:
+    """Whoever asks for votes in vain for some seconds was there all the time."""
+    stage = Stage(topology=SEVEN)
+
+    async def story() -> None:
+        stage.cluster.stop_at_once(stage.cluster.machines["n1"])
+        stage.cluster.network.losing = lambda request: isinstance(request, MapPrepare)
+        await asyncio.sleep(PATIENCE.node_s + 15.0)
+        assert await state(stage, "n1") == "down"
+        stage.cluster.network.losing = None
+        await asyncio.sleep(15.0)
+        assert await state(stage, "n1") == "lost"
+
+    stage.play(story)
+
+
+def test_who_has_just_stood_still_says_nothing_of_what_it_saw_before() -> None:
+    stage = Stage(topology=SEVEN)
+
+    async def story() -> None:
+        stage.cluster.stop_at_once(stage.cluster.machines["n1"])
+        await asyncio.sleep(10.0)
+        watch = node_of(stage, "n3").absences
+        assert watch.sightings()
+        stage.cluster.pause(stage.cluster.machines["n3"])
+        await asyncio.sleep(20.0)
+        assert not watch.sightings(), "asked before it has looked again"
+        stage.cluster.resume(stage.cluster.machines["n3"])
+        await asyncio.sleep(5.0)
+        assert [seen.for_s < 10.0 for seen in watch.sightings()] == [True]
+
+    stage.play(story)
+
+
+def test_where_one_of_the_others_would_be_too_full_nobody_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(absences, "FILL_MAX", 0.0)
+    stage = Stage(topology=SEVEN)
+
+    async def story() -> None:
+        await fill(stage)
+        epoch = (await status(stage)).epoch
+        stage.cluster.stop_at_once(stage.cluster.machines["n1"])
+        await asyncio.sleep(PATIENCE.node_s + 15.0)
+        found = await status(stage)
+        assert found.epoch == epoch
+        assert any("would be more than 0% full" in problem for problem in found.problems), found.problems
+
+    stage.play(story)
+
+
+def test_only_what_was_decided_on_the_map_that_was_looked_at_is_told() -> None:
+    stage = Stage(topology=SEVEN)
+
+    async def story() -> None:
+        node = node_of(stage, "n2")
+        picture = await node.status.picture()
+        after = give_up(picture.topology.map, (NodeName("n1"),))
+        assert after is not None
+        _ = await node.cartographer.change(raise_era)
+        assert not await node.absences._decided(picture, after)
+        assert await state(stage, "n1") == "up"
 
     stage.play(story)

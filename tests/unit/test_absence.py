@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from holdfast_node.core.absence import NO_LIMIT, Patience, agreed_s, overdue, returned
+import pytest
+
+from holdfast_node.core.absence import NO_LIMIT, Patience, agreed_s, leader, overdue, returned
 from holdfast_node.core.cluster_map import ClusterMap, StoreState
+from holdfast_node.core.errors import Refused
 from holdfast_node.core.ids import StoreId
-from holdfast_node.core.map_changes import replace_lost
-from holdfast_node.core.map_moves import add_node, cancel, give_up, remove
+from holdfast_node.core.map_changes import mark_suspect, replace_lost, validate
+from holdfast_node.core.map_moves import (
+    add_node,
+    cancel,
+    drain,
+    end_moves,
+    give_up,
+    keep_no_longer,
+    recode,
+    remove,
+)
 from holdfast_node.core.messages import Sighting
 from holdfast_node.core.topology import Topology
-from tests.support.maps import cluster, nodes, store_id
+from tests.support.maps import cluster, node, nodes, store_id
 from tests.unit.test_map_moves import entries, learn_all, must, names
 
 PATIENCE = Patience(node_s=600.0, several_s=3600.0)
@@ -106,6 +118,107 @@ def test_whom_an_operator_has_kept_is_waited_for() -> None:
     found = overdue(Topology(kept), silent_for((N1, 10 * HOUR)), PATIENCE)
     assert not found.nodes
     assert "operator" in found.why
+    both = overdue(Topology(kept), silent_for((N1, 10 * HOUR), (N2, 10 * HOUR)), PATIENCE)
+    assert not both.nodes, "n1 might be given what was at n2"
+    assert both.why.startswith("n1, n2: waited for")
+
+
+def test_whom_an_operator_has_kept_is_waited_for_whatever_else_changes_until_it_is_back() -> None:
+    kept = must(cancel(must(give_up(seven(), names(1)))))
+    grown = learn_all(must(add_node(kept, node(8))))
+    assert not overdue(Topology(grown), silent_for((N1, 10 * HOUR)), PATIENCE).nodes
+    back = returned(Topology(grown), {N1: 600.0}, PATIENCE)
+    assert back is not None
+    like_any_other = must(keep_no_longer(grown, back.name))
+    validate(grown, like_any_other)
+    assert keep_no_longer(like_any_other, back.name) is None
+    assert returned(Topology(like_any_other), {N1: 600.0}, PATIENCE) is None
+    assert overdue(Topology(like_any_other), silent_for((N1, 600.0)), PATIENCE).nodes == ("n1",)
+
+
+def test_what_an_operator_says_afterwards_counts() -> None:
+    kept = must(cancel(learn_all(must(give_up(seven(), names(1))))))
+    settled = learn_all(kept)
+    assert not must(drain(settled, names(1))).nodes[0].kept
+    assert not must(replace_lost(settled, {N1: store_id(99)})).nodes[0].kept
+    added = must(add_node(settled, node(8)))
+    assert not any(each.kept for each in must(cancel(added)).nodes if each.name == "n8")
+
+
+def test_a_move_that_waits_for_a_newcomer_that_is_gone_ends_so_that_others_can_take_over() -> None:
+    grown = must(add_node(cluster(nodes(6), partitions=8), node(7)))
+    n7 = store_id(7)
+    assert overdue(Topology(grown), silent_for((n7, 600.0)), PATIENCE).nodes == ("n7",)
+    with pytest.raises(Refused):
+        give_up(grown, names(7))
+    ended = must(end_moves(grown, names(7)))
+    validate(grown, ended)
+    assert not Topology(ended).moves_open()
+    assert [entry.homes for entry in entries(ended)] == [entry.homes for entry in entries(grown)]
+    assert ended.pools[0].moved_epoch == ended.epoch, "heal looks for what was written meanwhile"
+    assert end_moves(ended, names(7)) is None
+    assert must(give_up(ended, names(7))).nodes[6].state is StoreState.LOST
+
+
+def test_moves_that_wait_for_others_go_on() -> None:
+    lost = must(give_up(cluster(nodes(8), partitions=8), names(1)))
+    waiting = [at for at, entry in enumerate(entries(lost)) if entry.learners == (store_id(7),)]
+    assert 0 < len(waiting) < Topology(lost).moves_open()
+    ended = must(end_moves(lost, names(7)))
+    open_still = [at for at, entry in enumerate(entries(ended)) if entry.moving]
+    assert all(store_id(7) not in entry.learners for entry in entries(ended))
+    assert len(open_still) == Topology(lost).moves_open() - len(waiting)
+    moved = learn_all(ended)
+    again = overdue(Topology(moved), silent_for((N1, HOUR), (store_id(7), HOUR)), PATIENCE)
+    assert again.nodes == ("n1", "n7")
+    finished = learn_all(must(give_up(moved, again.nodes)))
+    assert {N1, store_id(7)}.isdisjoint(home for entry in entries(finished) for home in entry.homes)
+
+
+def test_a_change_of_code_is_not_ended_by_who_is_silent() -> None:
+    recoded = must(recode(seven(), "default", "rs:2+2"))
+    learner = next(entry.learners[0] for entry in entries(recoded) if entry.learners)
+    name = next(each.name for each in recoded.nodes if each.store == learner)
+    assert end_moves(recoded, (name,)) is None
+
+
+def test_a_suspect_voter_looks_after_nobody() -> None:
+    current = seven()
+    assert leader(Topology(current), lambda _: True) == N1
+    assert leader(Topology(mark(current)), lambda _: True) == N2
+    assert leader(Topology(current), lambda store: store not in (N1, N2)) == N3
+    assert leader(Topology(current), lambda _: False) is None
+
+
+def mark(current: ClusterMap) -> ClusterMap:
+    return must(mark_suspect(current, N1))
+
+
+def test_several_are_never_waited_for_less_long_than_one() -> None:
+    topology = Topology(cluster(nodes(10), partitions=8))
+    patient = Patience(node_s=7200.0, several_s=3600.0)
+    assert not overdue(topology, silent_for((N1, HOUR), (N2, HOUR)), patient).nodes
+    assert overdue(topology, silent_for((N1, 7200.0), (N2, 7200.0)), patient).nodes == ("n1", "n2")
+
+
+def test_who_was_given_up_with_others_is_taken_back_although_none_is_given_up_alone() -> None:
+    lost = learn_all(must(give_up(cluster(nodes(8), partitions=8), names(1, 2))))
+    several_only = Patience(0.0, 3600.0)
+    assert returned(Topology(lost), {N1: 3599.0}, several_only) is None
+    back = returned(Topology(lost), {N1: HOUR}, several_only)
+    assert back is not None
+    assert back.name == "n1"
+
+
+def test_a_store_in_the_place_of_a_suspect_one_that_had_lost_its_share_is_given_one_again() -> None:
+    lost = must(mark_suspect(learn_all(must(give_up(seven(), names(1)))), N1))
+    fresh = store_id(99)
+    replaced = must(replace_lost(lost, {N1: fresh}))
+    back = returned(Topology(replaced), {fresh: 600.0}, PATIENCE)
+    assert back is not None
+    assert any(fresh in entry.moving for entry in entries(must(add_node(replaced, back))))
+    in_use = must(replace_lost(mark(seven()), {N1: fresh}))
+    assert in_use.nodes[0].state is StoreState.ACTIVE, "it has its homes still"
 
 
 def test_a_lost_node_is_given_a_share_when_it_has_been_back_for_long() -> None:

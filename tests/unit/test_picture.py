@@ -7,11 +7,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import pytest
+
 from holdfast_node.core.cluster_map import ClusterMap, PartitionEntry, StoreState
+from holdfast_node.core.errors import Refused
 from holdfast_node.core.heal_order import NO_MARGIN_KNOWN
 from holdfast_node.core.ids import Epoch, Generation, NodeName, StoreId
 from holdfast_node.core.map_changes import replace_lost
-from holdfast_node.core.map_moves import drain, recode
+from holdfast_node.core.map_moves import drain, give_up, recode
 from holdfast_node.core.messages import NodeStatus, PartitionHealth
 from holdfast_node.core.picture import Picture
 from holdfast_node.core.report import StatusReply
@@ -298,3 +301,75 @@ def test_versions_kept_in_the_former_code_count_with_that() -> None:
         assert (status.partitions_full == 1) is full
         assert ("default" in picture.settled_pools()) is (former == 0)
         assert ("rs:4+2" in picture.unsettled()) is (former != 0)
+
+
+def test_no_single_node_is_filled_by_what_it_takes_over() -> None:
+    """On the whole there is room: one of those that are given shards has next to none."""
+    current = cluster(nodes(8, 4), protected=("san",), partitions=4)
+    after = give_up(current, (current.nodes[0].name,))
+    assert after is not None
+    picture = Picture(Topology(current), accounts_of(current))
+    picture.refuse_without_room(after, 0.9)
+    given = {store for entry in after.pools[0].partitions for store in entry.learners}
+    for store in given:
+        accounts = accounts_of(current)
+        accounts[store] = replace(accounts[store], used_bytes=85, capacity_bytes=100)
+        with pytest.raises(Refused, match=Topology(current).name(store)):
+            Picture(Topology(current), accounts).refuse_without_room(after, 0.9)
+    untouched = accounts_of(current)
+    for store in {node.store for node in current.nodes} - given:
+        untouched[store] = replace(untouched[store], used_bytes=99)
+    Picture(Topology(current), untouched).refuse_without_room(after, 0.9)
+
+
+def test_nobody_takes_over_what_nobody_knows_the_size_of() -> None:
+    current = cluster(nodes(8, 4), protected=("san",), partitions=4)
+    after = give_up(current, (current.nodes[0].name,))
+    assert after is not None
+    given = next(entry.learners[0] for entry in after.pools[0].partitions if entry.learners)
+    silent = {store: account for store, account in accounts_of(current).items() if store != given}
+    with pytest.raises(Refused, match=Topology(current).name(given)):
+        Picture(Topology(current), silent).refuse_without_room(after, 0.9)
+    untold = {store: replace(account, stewarded=()) for store, account in accounts_of(current).items()}
+    with pytest.raises(Refused, match="known"):
+        Picture(Topology(current), untold).refuse_without_room(after, 0.9)
+
+
+def test_each_pool_counts_in_its_own_code() -> None:
+    one = cluster(nodes(8, 4), protected=("san",), partitions=4)
+    other = replace(cluster(nodes(8), code="rs:2+2", partitions=4).pools[0], name="other")
+    current = replace(one, pools=(*one.pools, other))
+    after = give_up(current, (current.nodes[0].name,))
+    assert after is not None
+    accounts = accounts_of(current)
+    first = current.nodes[1].store
+    rows = tuple(
+        PartitionHealth(1, number, 2, 100, 1, 0, NO_MARGIN_KNOWN, 1)
+        for number in range(len(other.partitions))
+    )
+    accounts[first] = replace(accounts[first], stewarded=(*accounts[first].stewarded, *rows))
+    gained = Picture(Topology(current), accounts)._gained(after)
+    slots = {
+        pool.code: sum(
+            a != b for entry in pool.partitions for a, b in zip(entry.moving, entry.homes, strict=False)
+        )
+        for pool in after.pools
+    }
+    assert sum(gained.values()) == 25 * slots["rs:4+2"] + 50 * slots["rs:2+2"]
+
+
+def test_a_lost_node_that_is_back_and_does_not_vote_says_why() -> None:
+    current = seven_without_the_first()
+    accounts = accounts_of(current)
+    gone = current.nodes[0].store
+    problems = draw(current, accounts).problems
+    assert any("n1 is back" in line and "node add n1" in line for line in problems)
+    accounts[gone] = replace(accounts[gone], voting=False, not_voting_reason="the store failed: EIO")
+    problems = draw(current, accounts).problems
+    assert any("n1 is back" in line and "EIO" in line and "node add" not in line for line in problems)
+
+
+def seven_without_the_first() -> ClusterMap:
+    lost = give_up(cluster(nodes(7)), (NodeName("n1"),))
+    assert lost is not None
+    return lost

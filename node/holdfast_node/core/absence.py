@@ -7,10 +7,10 @@ a change of homes costs.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from holdfast_node.core.cluster_map import ChangeKind, ClusterMap, NodeEntry, StoreState
+from holdfast_node.core.cluster_map import NodeEntry, StoreState
 from holdfast_node.core.ids import NodeName, StoreId
 from holdfast_node.core.messages import Sighting
 from holdfast_node.core.quorum import majority
@@ -28,6 +28,17 @@ class Patience:
     @property
     def endless(self) -> bool:
         return not self.node_s and not self.several_s
+
+    @property
+    def back_s(self) -> float:
+        """How long who was given up must be back: where single nodes never are, as long as several are waited for."""
+        return self.node_s or self.several_s
+
+    def limit_s(self, silent: int) -> float:
+        """How long so many at once may be silent: several never for less long than one."""
+        if silent == 1:
+            return self.node_s
+        return max(self.node_s, self.several_s) if self.several_s else 0.0
 
 
 NO_LIMIT = Patience(0.0, 0.0)
@@ -70,11 +81,12 @@ def overdue(topology: Topology, silent_s: Mapping[StoreId, float], patience: Pat
         if node.state is StoreState.ACTIVE or (interrupted and node.state is StoreState.LOST)
     ]
     names = ", ".join(node.name for node in silent)
-    limit_s = patience.node_s if len(silent) == 1 else patience.several_s
+    limit_s = patience.limit_s(len(silent))
     if not waited_for or not limit_s:
         return Overdue()
-    if kept := set(_kept_by_operator(topology.map)).intersection(node.name for node in waited_for):
-        return Overdue(why=f"{', '.join(sorted(kept))}: an operator cancelled the last change of its homes")
+    if kept := ", ".join(node.name for node in silent if node.kept):
+        said = f"an operator cancelled that {kept} leaves: `clusterctl node drain` has others take over"
+        return Overdue(why=f"{names}: waited for, since {said}")
     left_s = limit_s - min(silent_s[node.store] for node in silent)
     if left_s > 0:
         return Overdue(why=f"{names}: others take over unless back in", left_s=left_s)
@@ -84,12 +96,24 @@ def overdue(topology: Topology, silent_s: Mapping[StoreId, float], patience: Pat
 
 
 def returned(topology: Topology, up_s: Mapping[StoreId, float], patience: Patience) -> NodeEntry | None:
-    """A node that was given up and has been back for as long as that takes, once others have taken over."""
+    """A node that was given up, or that an operator kept from that, and has been back for as long as that takes, once
+    nothing moves."""
     for node in topology.map.nodes if not topology.moves_open() else ():
-        since_s = up_s.get(node.store)
-        if node.state is StoreState.LOST and since_s is not None and 0 < patience.node_s <= since_s:
+        if is_awaited(node) and 0 < patience.back_s <= up_s.get(node.store, 0.0):
             return node
     return None
+
+
+def is_awaited(node: NodeEntry) -> bool:
+    """Whether the map is to change when it is back."""
+    return node.state is StoreState.LOST or node.kept
+
+
+def leader(topology: Topology, is_up: Callable[[StoreId], bool]) -> StoreId | None:
+    """Who looks after nodes that stay away, as one node sees it: the first voter that is up. A suspect store decides
+    nothing, though it may be up for ever."""
+    voters = (voter for voter in topology.map.voters if voter in topology.active)
+    return next((voter for voter in voters if is_up(voter)), None)
 
 
 def _is_missed(topology: Topology, node: NodeEntry) -> bool:
@@ -99,11 +123,6 @@ def _is_missed(topology: Topology, node: NodeEntry) -> bool:
         or bool(topology.kept_by(node.store))
         or node.store in topology.map.voters
     )
-
-
-def _kept_by_operator(current: ClusterMap) -> tuple[NodeName, ...]:
-    plan = current.plan
-    return plan.nodes if plan is not None and plan.kind is ChangeKind.CANCEL else ()
 
 
 def _without_majority(topology: Topology, silent: Collection[StoreId]) -> int:

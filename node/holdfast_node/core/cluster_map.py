@@ -35,6 +35,8 @@ class NodeEntry:
     state: StoreState = StoreState.ACTIVE
     joined_epoch: Epoch = Epoch(1)
     """The epoch whose map first named this store: its shards are unproven until heal has passed that epoch."""
+    kept: bool = False
+    """An operator cancelled that it leaves: nobody gives it up until it has been back (ADR 0095)."""
 
 
 @dataclass(frozen=True, slots=True)

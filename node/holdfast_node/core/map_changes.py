@@ -62,14 +62,16 @@ def replace_lost(current: ClusterMap, swaps: Mapping[StoreId, StoreId]) -> Clust
             "a new store is in the map already", evidence=[Evidence(s.hex()[:8], "taken") for s in taken]
         )
     _refuse_without_majority(current, frozenset(pending))
-    epoch = next_epoch(current)
+    epoch, homes = next_epoch(current), homes_of(current)
 
     def swapped(node: NodeEntry) -> NodeEntry:
         new = pending.get(node.store)
         if new is None:
             return node
         state = node.state if node.state in LEAVING else StoreState.ACTIVE
-        return replace(node, store=new, state=state, joined_epoch=epoch)
+        if node.state is StoreState.SUSPECT and node.store not in homes:
+            state = StoreState.LOST  # others have what was at it: it is given a share again
+        return replace(node, store=new, state=state, joined_epoch=epoch, kept=False)
 
     return replace(
         current,
@@ -77,6 +79,16 @@ def replace_lost(current: ClusterMap, swaps: Mapping[StoreId, StoreId]) -> Clust
         nodes=tuple(swapped(node) for node in current.nodes),
         pools=tuple(_pool(pool, lambda entry: _swap_homes(entry, pending)) for pool in current.pools),
         voters=tuple(pending.get(voter, voter) for voter in current.voters),
+    )
+
+
+def homes_of(current: ClusterMap) -> frozenset[StoreId]:
+    """Every store that is a home, or is to be."""
+    return frozenset(
+        store
+        for pool in current.pools
+        for entry in pool.partitions
+        for store in (*entry.homes, *entry.moving, *entry.shards)
     )
 
 

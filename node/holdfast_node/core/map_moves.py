@@ -24,7 +24,7 @@ from holdfast_node.core.cluster_map import (
 from holdfast_node.core.codes import parse_code
 from holdfast_node.core.errors import Evidence, InvalidArgument, Refused
 from holdfast_node.core.ids import Generation, NodeName, StoreId
-from holdfast_node.core.map_changes import EVIDENCE_MAX, next_epoch, toward
+from holdfast_node.core.map_changes import EVIDENCE_MAX, homes_of, next_epoch, toward
 from holdfast_node.core.placement import choose_voters, domains_of, homes_per_domain, place, water_fill
 from holdfast_node.core.seed import SeedPool, made
 
@@ -68,7 +68,7 @@ def drain(current: ClusterMap, names: Collection[NodeName]) -> ClusterMap | None
     leaving = tuple(node.name for node in current.nodes if node.name in names)
     stores = {node.store for node in current.nodes if node.name in names}
     marked = all(node.state is StoreState.DRAINING for node in current.nodes if node.name in names)
-    if marked and stores.isdisjoint({*_homes_of(current), *current.voters}):
+    if marked and stores.isdisjoint({*homes_of(current), *current.voters}):
         return None
     if marked and plan_open(current):
         return None
@@ -86,11 +86,39 @@ def give_up(current: ClusterMap, names: Collection[NodeName]) -> ClusterMap | No
         if node.name in names and node.state in (StoreState.ACTIVE, StoreState.LOST)
     ]
     marked = all(node.state is StoreState.LOST for node in given_up)
-    if marked and {node.store for node in given_up}.isdisjoint({*_homes_of(current), *current.voters}):
+    if marked and {node.store for node in given_up}.isdisjoint({*homes_of(current), *current.voters}):
         return None
     lost = tuple(node.name for node in given_up)
     _refuse_while_open(current)
     return _rehomed(current, _with_state(current, lost, StoreState.LOST), ChangeKind.LOSS, lost)
+
+
+def end_moves(current: ClusterMap, names: Collection[NodeName]) -> ClusterMap | None:
+    """Nodes were silent for too long before they had learned what they are to be homes of: the moves that wait for them
+    are over, as when a store is replaced, and nobody is a newcomer there. None if no move waits for them."""
+    stores = {node.store for node in current.nodes if node.name in names}
+    epoch, ended = next_epoch(current), False
+    pools: list[Pool] = []
+    for pool in current.pools:
+        entries = tuple(_back_if_waiting(entry, stores) for entry in pool.partitions)
+        moved = entries != pool.partitions
+        pools.append(replace(pool, partitions=entries, moved_epoch=epoch) if moved else pool)
+        ended = ended or moved
+    return replace(current, epoch=epoch, pools=tuple(pools)) if ended else None
+
+
+def _back_if_waiting(entry: PartitionEntry, stores: Collection[StoreId]) -> PartitionEntry:
+    """A change of code goes nowhere: its shards are on their way to homes that stay the same."""
+    waiting = entry.moving and not entry.shards and not set(entry.learners).isdisjoint(stores)
+    return _back(entry) if waiting else entry
+
+
+def keep_no_longer(current: ClusterMap, name: NodeName) -> ClusterMap | None:
+    """The node whose leaving was cancelled has been back: it is like any other. None if it is already."""
+    if not any(node.name == name and node.kept for node in current.nodes):
+        return None
+    nodes = tuple(replace(node, kept=False) if node.name == name else node for node in current.nodes)
+    return replace(current, epoch=next_epoch(current), nodes=nodes)
 
 
 def remove(current: ClusterMap, names: Collection[NodeName]) -> ClusterMap | None:
@@ -101,7 +129,7 @@ def remove(current: ClusterMap, names: Collection[NodeName]) -> ClusterMap | Non
     going = [node for node in current.nodes if node.name in names]
     if not going:
         return None
-    homes = _homes_of(current)
+    homes = homes_of(current)
     wrong = [Evidence(node.name, said) for node in going if (said := _bound(current, node, homes))]
     if wrong:
         raise Refused(
@@ -246,7 +274,7 @@ def cancel(current: ClusterMap) -> ClusterMap | None:
         replace(pool, partitions=tuple(map(_back, pool.partitions)), moved_epoch=epoch)
         for pool in current.pools
     )
-    nodes = _with_state(current, plan.nodes, state)
+    nodes = _with_state(current, plan.nodes, state, kept=state is StoreState.ACTIVE)
     undo = Plan(ChangeKind.CANCEL, plan.nodes, epoch)
     return replace(current, epoch=epoch, nodes=nodes, pools=pools, voters=_voters(current, nodes), plan=undo)
 
@@ -387,16 +415,11 @@ def _voters(current: ClusterMap, nodes: tuple[NodeEntry, ...]) -> tuple[StoreId,
     return current.voters if fit and len(current.voters) >= len(best) else best
 
 
-def _with_state(current: ClusterMap, names: Collection[NodeName], state: StoreState) -> tuple[NodeEntry, ...]:
-    return tuple(replace(node, state=state) if node.name in names else node for node in current.nodes)
-
-
-def _homes_of(current: ClusterMap) -> frozenset[StoreId]:
-    return frozenset(
-        store
-        for pool in current.pools
-        for entry in pool.partitions
-        for store in (*entry.homes, *entry.moving, *entry.shards)
+def _with_state(
+    current: ClusterMap, names: Collection[NodeName], state: StoreState, *, kept: bool = False
+) -> tuple[NodeEntry, ...]:
+    return tuple(
+        replace(node, state=state, kept=kept) if node.name in names else node for node in current.nodes
     )
 
 

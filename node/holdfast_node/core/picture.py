@@ -12,8 +12,9 @@ from dataclasses import replace
 from typing import Final
 
 from holdfast_node.core.api import Margin
-from holdfast_node.core.cluster_map import LEAVING, NodeEntry, StoreState
+from holdfast_node.core.cluster_map import LEAVING, ClusterMap, NodeEntry, StoreState
 from holdfast_node.core.codes import parse_code
+from holdfast_node.core.errors import Evidence, Refused
 from holdfast_node.core.ids import StoreId
 from holdfast_node.core.margin import least, partition_margin
 from holdfast_node.core.messages import NodeStatus, PartitionHealth, Sighting, WorkerStatus
@@ -140,10 +141,37 @@ class Picture:
         """What each node that answers has seen of those that do not."""
         return {store: account.sightings for store, account in self._accounts.items()}
 
-    def room_bytes(self, fill: float) -> int:
-        """What may still be put on the nodes that are given shards, until so much of each is full."""
-        accounts = (self._accounts.get(store) for store in self.topology.placeable)
-        return sum(max(0, int(fill * a.capacity_bytes) - a.used_bytes) for a in accounts if a is not None)
+    def refuse_without_room(self, after: ClusterMap, fill: float) -> None:
+        """Raises `Refused` if what moves would fill a node beyond so much of it, or if that is not known."""
+        wrong: list[Evidence] = []
+        for store, gained in sorted(self._gained(after).items()):
+            name, account = self.topology.name(store), self._accounts.get(store)
+            if gained < 0 or account is None:
+                wrong.append(Evidence(name, "how full it would be is not known"))
+            elif gained and account.used_bytes + gained > fill * account.capacity_bytes:
+                said = f"{account.used_bytes} bytes, {gained} more, of {account.capacity_bytes}"
+                wrong.append(Evidence(name, said))
+        if wrong:
+            names = ", ".join(each.who for each in wrong)
+            raise Refused(
+                f"for all that is known {names} would be more than {fill:.0%} full",
+                hint="bring the node back, or add nodes",
+                evidence=wrong,
+            )
+
+    def _gained(self, after: ClusterMap) -> dict[StoreId, int]:
+        """Bytes of shards that each store is given; -1 where nobody tells of a partition how much is in it."""
+        gained: dict[StoreId, int] = {}
+        for at, pool in enumerate(after.pools):
+            k = parse_code(pool.code).k
+            for number, entry in enumerate(pool.partitions):
+                known = (at, number) in self._health
+                for home, store in zip(entry.homes, entry.moving, strict=False):
+                    if store != home:
+                        before = gained.get(store, 0)
+                        more = self.bytes_of(at, number) // k
+                        gained[store] = before + more if known and before >= 0 else -1
+        return gained
 
     def shard_bytes(self, pool: int, slots: Mapping[int, int], code: str) -> int:
         """Of so many shards of each partition, in a code."""
@@ -357,16 +385,8 @@ def _trouble_of(node: NodeReport) -> str:
         return ""
     if node.state == "draining":
         return f"{node.name} is draining: `clusterctl plan` shows how far"
-    if node.state == "lost" and node.shards == "claimed":
-        return (
-            f"{node.name} was silent for so long that others take over: start it, and it takes a share again after a "
-            f"while, or take it out by `clusterctl node remove {node.name}`"
-        )
     if node.state == "lost":
-        return (
-            f"{node.name} is back after others took over: it takes a share again in a while, "
-            f"or now by `clusterctl node add {node.name}`"
-        )
+        return _trouble_of_lost(node)
     if node.state == "suspect":
         return f"{node.name} is suspect, an older or a copied store: empty it, start it and run {replace}"
     if node.state == "down":
@@ -381,3 +401,17 @@ def _trouble_of(node: NodeReport) -> str:
     if node.shards != "proven":
         return f"{node.name}: its shards are not proven yet, heal is under way"
     return ""
+
+
+def _trouble_of_lost(node: NodeReport) -> str:
+    if node.shards == "claimed":
+        return (
+            f"{node.name} was silent for so long that others take over: start it, and it takes a share again after a "
+            f"while, or take it out by `clusterctl node remove {node.name}`"
+        )
+    if not node.voting:
+        return f"{node.name} is back after others took over, but does not vote: {node.not_voting_reason}"
+    return (
+        f"{node.name} is back after others took over: it takes a share again in a while, "
+        f"or now by `clusterctl node add {node.name}`"
+    )

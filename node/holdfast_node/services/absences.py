@@ -11,12 +11,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from holdfast_node.core.absence import Overdue, Patience, agreed_s, overdue, returned
-from holdfast_node.core.cluster_map import ClusterMap, NodeEntry, StoreState
-from holdfast_node.core.errors import Evidence, HoldfastError, Refused
+from holdfast_node.core.absence import Overdue, Patience, agreed_s, is_awaited, leader, overdue, returned
+from holdfast_node.core.cluster_map import ClusterMap, NodeEntry
+from holdfast_node.core.errors import HoldfastError, Refused
 from holdfast_node.core.ids import StoreId
 from holdfast_node.core.map_changes import Change
-from holdfast_node.core.map_moves import add_node, costs, give_up, in_one_code
+from holdfast_node.core.map_moves import add_node, end_moves, give_up, in_one_code, keep_no_longer
 from holdfast_node.core.messages import Sighting, WorkerStatus
 from holdfast_node.core.picture import Picture
 from holdfast_node.core.topology import Topology
@@ -30,8 +30,10 @@ AGAIN_S: Final = 5.0
 """Between questions to all nodes while somebody is overdue."""
 REFUSED_S: Final = 60.0
 """After a change that could not be made: what stands in its way seldom goes soon, and looking costs a placement."""
+ACT_MAX_S: Final = 15.0
+"""So long it may take to ask everybody and to change the map: whoever took longer stood still."""
 FILL_MAX: Final = 0.9
-"""Nodes are filled so far, on the whole, by what is taken over: a full cluster is worse than one with a node less."""
+"""No node is filled further by what it takes over: one that is full is worse than one that is gone."""
 
 
 class Absences:
@@ -74,15 +76,15 @@ class Absences:
         return (self._refusal,) if self._refusal else ()
 
     def sightings(self) -> tuple[Sighting, ...]:
-        """Of those that are silent, or taken for lost."""
+        """Of those that are silent, or awaited. None by whoever has not looked for long: what it saw may be over."""
         topology = self._cartographer.topology
-        if topology is None:
-            return ()
         now_s = asyncio.get_running_loop().time()
+        if topology is None or now_s > self._looked_s + LOOK_S + STOOD_STILL_S:
+            return ()
         return tuple(
             Sighting(store, up, now_s - since_s)
             for store, (up, since_s) in sorted(self._since.items())
-            if not up or _is_lost(topology, store)
+            if not up or _is_awaited(topology, store)
         )
 
     async def work_once(self) -> Work:
@@ -99,7 +101,9 @@ class Absences:
         elif not here.nodes and not back:
             self._refusal = "" if here.left_s else here.why
         elif asyncio.get_running_loop().time() >= self._not_before_s:
+            begun_s = asyncio.get_running_loop().time()
             await self._act()
+            self._looked_s = min(asyncio.get_running_loop().time(), begun_s + ACT_MAX_S)
         return Work.IDLE
 
     def _look(self, topology: Topology) -> None:
@@ -116,9 +120,8 @@ class Absences:
                 self._since[store] = was if was is not None and was[0] is up else (up, now_s)
 
     def _leads(self, topology: Topology) -> bool:
-        """One is enough: the first voter that is up."""
-        up = (voter for voter in topology.map.voters if voter == self._me or self._links.is_up(voter))
-        return next(up, None) == self._me
+        """One is enough."""
+        return leader(topology, lambda store: store == self._me or self._links.is_up(store)) == self._me
 
     async def _act(self) -> None:
         """Ask everybody, and do what a majority of the voters saw reason for."""
@@ -143,20 +146,34 @@ class Absences:
             self._events.emit("absence_not_recorded", error=str(error))
 
     async def _give_up(self, picture: Picture, gone: Overdue) -> None:
-        change = _on_this_map(picture, lambda current: give_up(current, gone.nodes))
-        after = change(picture.topology.map)
+        """What only waits for them ends first: while it is open, nothing else can begin."""
+        names = " ".join(gone.nodes)
+        if ended := _planned(picture, lambda current: end_moves(current, gone.nodes)):
+            if await self._decided(picture, ended):
+                self._events.emit("moves_ended", nodes=names, epoch=ended.epoch)
+            return
+        after = _planned(picture, lambda current: give_up(current, gone.nodes))
         if after is None:
             return
-        _refuse_without_room(picture, after)
-        decided = await self._cartographer.change(change)
-        self._given_up += len(gone.nodes)
-        self._events.emit("nodes_given_up", nodes=" ".join(gone.nodes), epoch=decided.epoch)
+        picture.refuse_without_room(after, FILL_MAX)
+        if await self._decided(picture, after):
+            self._given_up += len(gone.nodes)
+            self._events.emit("nodes_given_up", nodes=names, epoch=after.epoch)
 
     async def _take_back(self, picture: Picture, node: NodeEntry) -> None:
-        decided = await self._cartographer.change(
-            _on_this_map(picture, lambda current: add_node(current, node))
-        )
-        self._events.emit("node_taken_back", node=node.name, epoch=decided.epoch)
+        if node.kept:
+            after = _planned(picture, lambda current: keep_no_longer(current, node.name))
+        else:
+            after = _planned(picture, lambda current: add_node(current, node))
+        if after is not None and await self._decided(picture, after) and not node.kept:
+            self._events.emit("node_taken_back", node=node.name, epoch=after.epoch)
+
+    async def _decided(self, picture: Picture, after: ClusterMap) -> bool:
+        """Whether that is the next map: only after the one that was looked at. An operator may have changed their mind
+        since."""
+        seen = picture.topology.map.epoch
+        decided = await self._cartographer.change(lambda now: after if now.epoch == seen else None)
+        return decided is after
 
     def _refuse(self, why: str) -> None:
         if why != self._refusal:
@@ -164,34 +181,14 @@ class Absences:
         self._refusal = why
 
 
-def _is_lost(topology: Topology, store: StoreId) -> bool:
+def _is_awaited(topology: Topology, store: StoreId) -> bool:
     node = topology.node(store)
-    return node is not None and node.state is StoreState.LOST
+    return node is not None and is_awaited(node)
 
 
 def _told(found: Overdue) -> str:
     return f"{found.why} {found.left_s:.0f} s" if found.left_s else found.why
 
 
-def _on_this_map(picture: Picture, change: Change) -> Change:
-    """Made only on the map that was looked at: an operator may have changed their mind since."""
-    seen, settled = picture.topology.map.epoch, picture.settled_pools()
-
-    def changed(current: ClusterMap) -> ClusterMap | None:
-        return change(in_one_code(current, settled)) if current.epoch == seen else None
-
-    return changed
-
-
-def _refuse_without_room(picture: Picture, after: ClusterMap) -> None:
-    moved = sum(
-        picture.shard_bytes(pool, cost.partitions, after.pools[pool].code)
-        for pool, cost in enumerate(costs(picture.topology.map, after))
-    )
-    room = picture.room_bytes(FILL_MAX)
-    if moved > room:
-        raise Refused(
-            f"they have too little room for {moved} bytes of shards",
-            hint="bring the node back, or add nodes",
-            evidence=[Evidence("the others", f"have {room} bytes until {FILL_MAX:.0%} are full")],
-        )
+def _planned(picture: Picture, change: Change) -> ClusterMap | None:
+    return change(in_one_code(picture.topology.map, picture.settled_pools()))

@@ -439,6 +439,7 @@ class NodeEntry(_message.Message):
     WEIGHT_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     JOINED_EPOCH_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     address: _builtins.str
     store: _builtins.bytes
@@ -447,6 +448,8 @@ class NodeEntry(_message.Message):
     state: Global___StoreState.ValueType
     joined_epoch: _builtins.int
     """not written: 1"""
+    kept: _builtins.bool
+    """an operator cancelled that it leaves: not given up before it has been back"""
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
@@ -459,10 +462,11 @@ class NodeEntry(_message.Message):
         weight: _builtins.int | None = ...,
         state: Global___StoreState.ValueType = ...,
         joined_epoch: _builtins.int | None = ...,
+        kept: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_joined_epoch", b"_joined_epoch", "_weight", b"_weight", "joined_epoch", b"joined_epoch", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_joined_epoch", b"_joined_epoch", "_weight", b"_weight", "address", b"address", "joined_epoch", b"joined_epoch", "name", b"name", "state", b"state", "store", b"store", "tags", b"tags", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_joined_epoch", b"_joined_epoch", "_weight", b"_weight", "address", b"address", "joined_epoch", b"joined_epoch", "kept", b"kept", "name", b"name", "state", b"state", "store", b"store", "tags", b"tags", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__joined_epoch: _TypeAlias = _typing.Literal["joined_epoch"]  # noqa: Y015
     _WhichOneofArgType__joined_epoch: _TypeAlias = _typing.Literal["_joined_epoch", b"_joined_epoch"]  # noqa: Y015
