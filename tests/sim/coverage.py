@@ -111,6 +111,7 @@ _EVENTS: Final[dict[str, str]] = {
     "shard_not_intact": "a keeper found a shard that is not intact",
     "spare_volume_refused": "there was no room for a spare volume",
     "nodes_given_up": "a node that was silent for too long was given up",
+    "moves_ended": "a move ended because a newcomer was silent for too long",
     "node_taken_back": "a node that had been given up was given a share again",
     "suspect_not_recorded": "a suspect store could not say so in the map",
 }

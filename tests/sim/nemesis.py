@@ -201,12 +201,19 @@ class Nemesis:
                     group.create_task(self._cluster.boot(machine))
 
     async def _stay_away(self) -> None:
-        """For as long as others wait, and some time, in which they may be at it."""
-        machine, patience = self._one(), self._cluster.topology.patience
-        if machine is not None:
-            self._cluster.stop_at_once(machine, power=self._chooser.random() < 0.5)
-            await self._later(0.7 * patience.node_s, 2.0 * patience.node_s + 6.0)
-            await self._start([machine])
+        """For as long as others wait, and some time, in which they may be at it. Some are gone again as soon as they
+        are given a share, for as long."""
+        running, patience = self._cluster.running(), self._cluster.topology.patience
+        machines = self._chooser.sample(running, min(len(running), self._chooser.choice((1, 1, 1, 2))))
+        limit_s = patience.limit_s(len(machines))
+        while machines:
+            for machine in machines:
+                self._cluster.stop_at_once(machine, power=self._chooser.random() < 0.5)
+            await self._later(0.7 * limit_s, 2.0 * limit_s + 6.0)
+            await self._start(machines)
+            if self._chooser.random() < 0.6:
+                break
+            await self._later(0.9 * patience.back_s, 1.5 * patience.back_s + 4.0)
 
     async def _partition(self) -> None:
         names = sorted(self._cluster.machines)
