@@ -140,7 +140,13 @@ MUTANTS: Final = (
     Mutant(
         "moves-wait-for-the-dead",
         "a move whose newcomer is gone stays open, and nothing else can begin",
-        (Edit(_MOVES, "    return _back(entry) if waiting else entry\n", "    return entry\n"),),
+        (
+            Edit(
+                _MOVES,
+                "    pools = not_waiting_for(current, stores)\n",
+                "    pools = current.pools\n",
+            ),
+        ),
         _TEST_SIM,
     ),
     Mutant(
@@ -148,9 +154,9 @@ MUTANTS: Final = (
         "heal does not look where a move ended because its newcomer was gone",
         (
             Edit(
-                _MOVES,
-                "pools.append(replace(pool, partitions=entries, moved_epoch=epoch) if moved else pool)",
-                "pools.append(replace(pool, partitions=entries))",
+                _CHANGES,
+                "pools.append(replace(after, moved_epoch=next_epoch(current)) if moved else pool)",
+                "pools.append(after)",
             ),
         ),
         _TEST,
@@ -158,7 +164,7 @@ MUTANTS: Final = (
     Mutant(
         "recode-ended-by-silence",
         "a change of code goes back where a store that has to learn is silent",
-        (Edit(_MOVES, "waiting = entry.moving and not entry.shards and", "waiting = entry.moving and"),),
+        (Edit(_CHANGES, "if not entry.moving or entry.shards or set(", "if not entry.moving or set("),),
         _TEST,
     ),
     Mutant(
@@ -262,5 +268,11 @@ MUTANTS: Final = (
         "nodes are told to be given up although the map had changed and they were not",
         (Edit(_ABSENCES, "return decided is after", "return True"),),
         _TEST_SIM,
+    ),
+    Mutant(
+        "moves-wait-for-the-suspect",
+        "a move stays open for ever whose newcomer turns out to be a rolled-back store, and nothing else can begin",
+        (Edit(_CHANGES, "    pools = not_waiting_for(current, {store})\n", "    pools = current.pools\n"),),
+        _TEST,
     ),
 )

@@ -175,6 +175,18 @@ def test_moves_that_wait_for_others_go_on() -> None:
     assert {N1, store_id(7)}.isdisjoint(home for entry in entries(finished) for home in entry.homes)
 
 
+def test_a_move_does_not_wait_for_a_newcomer_that_is_suspect() -> None:
+    """It never learns; and while its moves are open nobody can be given up."""
+    grown = must(add_node(cluster(nodes(8), partitions=8), node(9)))
+    suspect = must(mark_suspect(grown, store_id(9)))
+    validate(grown, suspect)
+    assert not Topology(suspect).moves_open()
+    assert suspect.pools[0].moved_epoch == suspect.epoch
+    assert must(give_up(suspect, names(1))).nodes[0].state is StoreState.LOST
+    learned = must(mark_suspect(learn_all(grown), store_id(9)))
+    assert learned.pools == learn_all(grown).pools, "it is a home, and others hold what it holds"
+
+
 def test_a_change_of_code_is_not_ended_by_who_is_silent() -> None:
     recoded = must(recode(seven(), "default", "rs:2+2"))
     learner = next(entry.learners[0] for entry in entries(recoded) if entry.learners)

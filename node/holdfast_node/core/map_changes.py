@@ -8,7 +8,7 @@ reachable.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -231,13 +231,31 @@ def raise_era(current: ClusterMap, seen: Era | None = None) -> ClusterMap | None
 
 
 def mark_suspect(current: ClusterMap, store: StoreId) -> ClusterMap | None:
-    """The store was rolled back or cloned: it never votes again."""
+    """The store was rolled back or cloned: it never votes again. Nor does it learn: moves that wait for it are over."""
     if not any(node.store == store and node.state is not StoreState.SUSPECT for node in current.nodes):
         return None
     nodes = tuple(
         replace(node, state=StoreState.SUSPECT) if node.store == store else node for node in current.nodes
     )
-    return replace(current, epoch=next_epoch(current), nodes=nodes)
+    pools = not_waiting_for(current, {store})
+    return replace(current, epoch=next_epoch(current), nodes=nodes, pools=pools)
+
+
+def not_waiting_for(current: ClusterMap, stores: Collection[StoreId]) -> tuple[Pool, ...]:
+    """The pools when moves that wait for these newcomers have ended, back to the homes before; heal looks for what was
+    written meanwhile. A change of code goes nowhere: its shards are on their way to homes that stay the same."""
+
+    def ended(entry: PartitionEntry) -> PartitionEntry:
+        if not entry.moving or entry.shards or set(entry.learners).isdisjoint(stores):
+            return entry
+        return PartitionEntry(Generation(entry.generation + 1), entry.homes, former=entry.moving)
+
+    pools: list[Pool] = []
+    for pool in current.pools:
+        after = _pool(pool, ended)
+        moved = after.partitions != pool.partitions
+        pools.append(replace(after, moved_epoch=next_epoch(current)) if moved else pool)
+    return tuple(pools)
 
 
 def validate(old: ClusterMap | None, new: ClusterMap) -> None:

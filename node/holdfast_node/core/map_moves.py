@@ -24,7 +24,7 @@ from holdfast_node.core.cluster_map import (
 from holdfast_node.core.codes import parse_code
 from holdfast_node.core.errors import Evidence, InvalidArgument, Refused
 from holdfast_node.core.ids import Generation, NodeName, StoreId
-from holdfast_node.core.map_changes import EVIDENCE_MAX, homes_of, next_epoch, toward
+from holdfast_node.core.map_changes import EVIDENCE_MAX, homes_of, next_epoch, not_waiting_for, toward
 from holdfast_node.core.placement import choose_voters, domains_of, homes_per_domain, place, water_fill
 from holdfast_node.core.seed import SeedPool, made
 
@@ -97,20 +97,8 @@ def end_moves(current: ClusterMap, names: Collection[NodeName]) -> ClusterMap | 
     """Nodes were silent for too long before they had learned what they are to be homes of: the moves that wait for them
     are over, as when a store is replaced, and nobody is a newcomer there. None if no move waits for them."""
     stores = {node.store for node in current.nodes if node.name in names}
-    epoch, ended = next_epoch(current), False
-    pools: list[Pool] = []
-    for pool in current.pools:
-        entries = tuple(_back_if_waiting(entry, stores) for entry in pool.partitions)
-        moved = entries != pool.partitions
-        pools.append(replace(pool, partitions=entries, moved_epoch=epoch) if moved else pool)
-        ended = ended or moved
-    return replace(current, epoch=epoch, pools=tuple(pools)) if ended else None
-
-
-def _back_if_waiting(entry: PartitionEntry, stores: Collection[StoreId]) -> PartitionEntry:
-    """A change of code goes nowhere: its shards are on their way to homes that stay the same."""
-    waiting = entry.moving and not entry.shards and not set(entry.learners).isdisjoint(stores)
-    return _back(entry) if waiting else entry
+    pools = not_waiting_for(current, stores)
+    return replace(current, epoch=next_epoch(current), pools=pools) if pools != current.pools else None
 
 
 def keep_no_longer(current: ClusterMap, name: NodeName) -> ClusterMap | None:
