@@ -61,8 +61,20 @@ MUTANTS: Final = (
         (
             Edit(
                 "node/holdfast_node/services/undelete.py",
-                "await manifest_of(path, place, reading.head, done)",
-                "reading.head.manifest or await manifest_of(path, place, reading.head, done)",
+                "await manifest_of(self._path, place, head, version)",
+                "head.manifest or await manifest_of(self._path, place, head, version)",
+            ),
+        ),
+        "tests/unit/test_put_outcomes.py",
+    ),
+    Mutant(
+        "applied-and-refused",
+        "an undelete that was carried out is refused when it is repeated, for what it brought back is gone",
+        (
+            Edit(
+                "node/holdfast_node/services/undelete.py",
+                "except VersionNotFound as gone:",
+                "except ZeroDivisionError as gone:",
             ),
         ),
         "tests/unit/test_put_outcomes.py",

@@ -192,3 +192,20 @@ def test_a_repeated_undelete_tells_of_the_version_it_brought_back() -> None:
         assert (await small.head(b"k")).version == first.version + 2
 
     run_story(story)
+
+
+def test_a_repeated_undelete_is_not_refused_because_what_it_brought_back_is_gone() -> None:
+    """A refusal by the key's own register says that no try was applied, and one was."""
+
+    async def story(small: SmallCluster) -> None:
+        call = Call(request_id=RequestId(b"r" * 16), stamp=small.node("n1").cartographer.era)
+        _ = await overwritten(small)
+        first = await small.call("n3", lambda c: c.undelete(BUCKET, b"k", 0, call))
+        last = await small.put(b"k", payload_of(900))
+        bucket, pool = await small.bucket()
+        await small.at("n1", lambda node: node.registers.expire(pool, bucket.id, b"k", last.version))
+        with pytest.raises(OutcomeUnknown, match=f"as version {first.version}, which is kept no more"):
+            await small.call("n3", lambda c: c.undelete(BUCKET, b"k", 0, call))
+        assert (await small.head(b"k")).version == last.version
+
+    run_story(story)

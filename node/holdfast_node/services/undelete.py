@@ -10,15 +10,15 @@ from typing import Final
 
 from holdfast_node.core.api import Call, PutOptions, PutResult
 from holdfast_node.core.codes import parse_code
-from holdfast_node.core.errors import Evidence, VersionNotFound
+from holdfast_node.core.errors import Evidence, OutcomeUnknown, VersionNotFound
 from holdfast_node.core.head import Head, HeadKind, Manifest, Retained
-from holdfast_node.core.ids import ID_BYTES, BlobId, Era, RequestId, StoreId
+from holdfast_node.core.ids import ID_BYTES, BlobId, Era, RequestId, StoreId, Version
 from holdfast_node.core.messages import Holdings, LinkShards
 from holdfast_node.services.committing import check_ack, commit_known
 from holdfast_node.services.datapath import DataPath, KeyPlace
 from holdfast_node.services.fanout import gather, replies
 from holdfast_node.services.put import Write, check_key, operation_of, part_of, result_of
-from holdfast_node.services.versions import applied_manifest, manifest_of, retained_manifest
+from holdfast_node.services.versions import manifest_of, retained_manifest
 
 LINK_TIMEOUT_S: Final = 10.0
 
@@ -38,7 +38,7 @@ class Undeleter:
         request_id = call.request_id or RequestId(path.entropy.token(ID_BYTES))
         done = next((each.version for each in reading.head.recent if each.request_id == request_id), None)
         if done is not None:
-            return result_of(path, place, await manifest_of(path, place, reading.head, done), done)
+            return await self._receipt(place, reading.head, done)
         stamp = Era(call.stamp or path.topology.map.era)
         attempt = path.registers.attempt(place.pool, place.bucket, place.key, stamp)
         kept = await retained_manifest(path, place, _chosen(reading.head, version))
@@ -67,8 +67,22 @@ class Undeleter:
         operation = operation_of(write, manifest, attempt.base)
         outcome = await commit_known(path, place, manifest, attempt, operation)
         if outcome.repeated:
-            manifest = await applied_manifest(path, place, outcome.version) or manifest
+            head = await path.registers.head(place.pool, place.bucket, place.key)
+            return await self._receipt(place, head, outcome.version)
         return result_of(path, place, manifest, outcome.version)
+
+    async def _receipt(self, place: KeyPlace, head: Head, version: Version) -> PutResult:
+        """Of what an earlier try brought back. Nobody can say its size and hash if it is kept no more, but a
+        refusal would say that no try was carried out."""
+        try:
+            manifest = await manifest_of(self._path, place, head, version)
+        except VersionNotFound as gone:
+            raise OutcomeUnknown(
+                f"an earlier try brought it back as version {version}, which is kept no more",
+                hint="read the key",
+                evidence=gone.evidence,
+            ) from gone
+        return result_of(self._path, place, manifest, version)
 
     async def _link(self, kept: Manifest, blob_id: BlobId) -> dict[int, dict[int, StoreId]]:
         """Part -> shard index -> a store that durably links it. Every live store is asked: any may hold some."""
