@@ -13,6 +13,7 @@ _HEALER: Final = "node/holdfast_node/services/healer.py"
 _HEAL_ORDER: Final = "node/holdfast_node/core/heal_order.py"
 _PICTURE: Final = "node/holdfast_node/core/picture.py"
 _KEEPER: Final = "node/holdfast_node/services/keeper.py"
+_MARGIN: Final = "node/holdfast_node/core/margin.py"
 _MENDING: Final = "node/holdfast_node/services/mending.py"
 _SCREEN: Final = "client/holdfast_ctl/screen.py"
 
@@ -143,13 +144,31 @@ MUTANTS: Final = (
     Mutant(
         "grave-without-a-place",
         "what is grave waits for the places of what is not",
-        (Edit(_HEAL_ORDER, "<= gravest for each in taken)", "!= () for each in taken)"),),
+        (
+            Edit(
+                _HEAL_ORDER,
+                "for each in taken if gravity(each.margin) <= gravity(ailing.margin)]",
+                "for each in taken]",
+            ),
+        ),
         _TEST_ORDER,
     ),
     Mutant(
         "recodes-take-all",
         "keys that wait for their turn to be made anew in another code take the places of all others",
-        (Edit(_HEAL_ORDER, "turns = max(0, RECODES - sum(", "turns = max(0, places - sum("),),
+        (Edit(_HEAL_ORDER, "turns = RECODES - sum(", "turns = places - sum("),),
+        _TEST_ORDER,
+    ),
+    Mutant(
+        "grave-without-a-turn",
+        "what is grave waits for the turns of lesser keys to be made anew in another code",
+        (Edit(_HEAL_ORDER, "sum(each.recode for each in before)", "sum(each.recode for each in taken)"),),
+        _TEST_ORDER,
+    ),
+    Mutant(
+        "no-pace-beside-the-grave",
+        "what is not grave is mended at full speed while callers wait",
+        (Edit(_HEAL_ORDER, "if paced is not None and not ailing.grave:", "if False:"),),
         _TEST_ORDER,
     ),
     Mutant(
@@ -191,7 +210,7 @@ MUTANTS: Final = (
     Mutant(
         "grave-by-the-node",
         "what a whole rack or SAN would take, and no single node, is not taken for grave",
-        (Edit(_HEAL_ORDER, "min(gravity(self.margin), default=0)", "max(gravity(self.margin), default=0)"),),
+        (Edit(_MARGIN, "min(gravity(margin), default=0)", "max(gravity(margin), default=0)"),),
         _TEST_ORDER,
     ),
     Mutant(

@@ -23,6 +23,7 @@ _TEST_MAPS: Final = "tests/unit/test_map_recoding.py"
 _TEST_PICTURE: Final = "tests/unit/test_picture.py"
 _TEST_REGISTER: Final = "tests/unit/test_register.py"
 _TEST_SIM: Final = "tests/sim/test_recoding.py"
+_TEST_TURNS: Final = "tests/unit/test_recoding.py"
 
 _ANY: Final = "isinstance(prepare, Prepare)"
 MUTANTS: Final = (
@@ -140,6 +141,12 @@ MUTANTS: Final = (
         "new shards are pointed at that survive less than the old ones",
         (Edit(_RECODING, "if now[tag] < count]", "if False]"),),
         _TEST_SIM,
+    ),
+    Mutant(
+        "recode-before-rescue",
+        "what is damaged, or grave, waits for its turn to be made anew in another code",
+        (Edit(_RECODING, "if deep or _can_be_saved(found.place, manifest, census):", "if False:"),),
+        _TEST_TURNS,
     ),
     Mutant(
         "recode-cuts-readers",

@@ -128,6 +128,39 @@ def test_what_waits_for_a_turn_to_be_made_anew_is_in_nobodys_way() -> None:
     assert not any(each.recode for each in order.most_urgent(0.0, 16))
 
 
+def test_what_is_graver_waits_for_no_turn_of_the_lesser() -> None:
+    """A pool goes to another code, and a SAN is lost: all that is grave was behind four blobs of terabytes."""
+    order = HealOrder()
+    for number in range(RECODES):
+        order.add(replace(ailing(b"large %d" % number, 1), recode=True))
+    in_hand(order, due=RECODES)
+    for number in range(9):
+        order.add(replace(ailing(b"as grave as others %d" % number, 1), recode=True))
+        order.add(replace(ailing(b"grave %d" % number, 0), recode=True))
+    found = order.most_urgent(0.0, 16)
+    assert [each.grave for each in found] == [True] * RECODES, "and not all of them at once either"
+
+
+def test_while_callers_wait_few_of_what_is_not_grave_find_a_place_and_the_graver_find_theirs() -> None:
+    """Two large blobs in hand kept all else waiting that one more loss would not take."""
+    order = HealOrder()
+    for number in range(9):
+        order.add(ailing(b"large %d" % number, 3))
+    begun = order.most_urgent(0.0, 16, paced=2)
+    assert len(begun) == 2
+    order.in_hand.update((each.name, each) for each in begun)
+    assert not order.most_urgent(0.0, 16, paced=2)
+    order.add(ailing(b"graver", 1))
+    assert [each.key for each in order.most_urgent(0.0, 16, paced=2)] == [b"graver"]
+    for number in range(5):
+        order.add(ailing(b"grave %d" % number, 0))
+        order.add(ailing(b"as large %d" % number, 3))
+    found = order.most_urgent(0.0, 16, paced=2)
+    assert [each.grave for each in found] == [True] * 5 + [False], (
+        "what is grave takes none of the few places"
+    )
+
+
 def test_a_report_that_came_meanwhile_is_not_lost() -> None:
     order = HealOrder()
     order.add(ailing(b"k", 1))

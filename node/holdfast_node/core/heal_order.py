@@ -15,7 +15,7 @@ from holdfast_node.core.api import Margin
 from holdfast_node.core.codes import Code
 from holdfast_node.core.head import NO_BALLOT, Ballot
 from holdfast_node.core.ids import BucketId, StoreId
-from holdfast_node.core.margin import gravity, least, shard_survives, shards_survive
+from holdfast_node.core.margin import gravity, is_grave, least, shard_survives, shards_survive
 from holdfast_node.core.topology import NOWHERE, Topology
 
 AILING_MAX: Final = 10_000
@@ -23,7 +23,8 @@ AILING_MAX: Final = 10_000
 DROPPED_SHARE: Final = 10
 """Of a full order this part is dropped at once: to find the least grave takes a look at all."""
 RECODES: Final = 4
-"""Keys in hand that are in another code than their pool's: they take turns, and others are not to wait for theirs."""
+"""Keys in hand that are in another code than their pool's: they take turns, and others are not to wait for theirs.
+Nor do the graver among them wait for a turn of the lesser."""
 NO_MARGIN_KNOWN: Final = 1_000_000
 """Larger than any margin: what a partition without exceptions reports."""
 NONE_AILING: Final = (0, Margin((), full=True))
@@ -66,7 +67,7 @@ class Ailing:
     @property
     def grave(self) -> bool:
         """One more loss of something that the pool protects against would take it."""
-        return min(gravity(self.margin), default=0) <= 0
+        return is_grave(self.margin)
 
     @property
     def urgency(self) -> tuple[tuple[int, ...], int, tuple[int, BucketId, bytes]]:
@@ -121,23 +122,26 @@ class HealOrder:
             del self._items[each.name]
         return dropped
 
-    def most_urgent(self, now_s: float, places: int) -> list[Ailing]:
+    def most_urgent(self, now_s: float, places: int, *, paced: int | None = None) -> list[Ailing]:
         """The next to be mended, gravest first, without those in hand and those to be left alone for now. A key finds a
-        place unless so many that are as grave have theirs, however large those are."""
+        place unless so many that are as grave have theirs, however large those are. `paced`: places for what is not
+        grave, if they are to be fewer."""
         due = [each for each in self._items.values() if each.due_s <= now_s and each.name not in self.in_hand]
-        turns = max(0, RECODES - sum(each.recode for each in self.in_hand.values()))
         found = [
             *heapq.nsmallest(places, (each for each in due if not each.recode), key=_urgency),
-            *heapq.nsmallest(turns, (each for each in due if each.recode), key=_urgency),
+            *heapq.nsmallest(RECODES, (each for each in due if each.recode), key=_urgency),
         ]
         taken: list[Ailing] = list(self.in_hand.values())
         chosen: list[Ailing] = []
         for ailing in sorted(found, key=_urgency):
-            gravest = gravity(ailing.margin)
-            if sum(gravity(each.margin) <= gravest for each in taken) >= places:
-                break
-            taken.append(ailing)
-            chosen.append(ailing)
+            before = [each for each in taken if gravity(each.margin) <= gravity(ailing.margin)]
+            turns = RECODES - sum(each.recode for each in before) if ailing.recode else 1
+            room = places - len(before)
+            if paced is not None and not ailing.grave:
+                room = min(room, paced - sum(not each.grave for each in before))
+            if room > 0 and turns > 0:
+                taken.append(ailing)
+                chosen.append(ailing)
         return chosen
 
     def put_off(self, ailing: Ailing, *, margin: Margin, due_s: float, tries: int, why: str = "") -> None:

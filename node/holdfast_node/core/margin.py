@@ -91,6 +91,11 @@ def gravity(margin: Margin) -> tuple[int, ...]:
     return tuple(sorted(count for _, count in margin.entries))
 
 
+def is_grave(margin: Margin) -> bool:
+    """One more loss of something that the pool protects against would take it."""
+    return min(gravity(margin), default=0) <= 0
+
+
 def majority_survives(members_alive: Iterable[StoreId], n_total: int, domains: Mapping[StoreId, str]) -> int:
     """The largest number of whole domains of which any may go and a majority of `n_total` is left; -1 if it
     is not."""

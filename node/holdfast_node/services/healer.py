@@ -62,7 +62,7 @@ IDLE_S: Final = 1.0
 AT_ONCE: Final = 16
 """Keys mended at once; the repair budget bounds their bytes."""
 PACED: Final = 2
-"""The same while callers wait, unless one more loss would take something."""
+"""The same while callers wait, of what one more loss would not take."""
 AILING_ENOUGH: Final = 5_000
 """With this many known, what can be mended goes before looking for more."""
 QUARANTINED_MAX: Final = 100
@@ -242,10 +242,8 @@ class Healer:
         self._take_wards(topology)
         await self._conclude()
         await self._name_damaged(topology)
-        urgent = self._order.most_urgent(now_s, AT_ONCE)
+        urgent = self._order.most_urgent(now_s, AT_ONCE, paced=PACED if self._foreground.busy else None)
         grave = bool(urgent) and urgent[0].grave
-        if not grave and self._foreground.busy:
-            urgent = urgent[: max(0, PACED - len(self._order.in_hand))]
         ward = self._next_ward(topology, now_s)
         if ward is not None and not grave and (not urgent or len(self._order) < AILING_ENOUGH):
             await self._look(topology, ward)

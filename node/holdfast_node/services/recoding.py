@@ -17,7 +17,7 @@ from holdfast_node.core.api import Margin
 from holdfast_node.core.errors import BucketClosing, Evidence, HoldfastError, Unavailable
 from holdfast_node.core.geometry import MIB
 from holdfast_node.core.head import Ballot, Manifest
-from holdfast_node.core.margin import least
+from holdfast_node.core.margin import is_grave, least
 from holdfast_node.services.budget import CoordinateMemory
 from holdfast_node.services.datapath import DataPath, KeyPlace
 from holdfast_node.services.get import BlobReader, Crowd
@@ -46,8 +46,15 @@ class Recoder:
     async def mend(
         self, found: Found, manifest: Manifest, census: Census, *, base: Ballot | None, deep: bool
     ) -> Mended:
-        """One version of the key `found`. Versions kept for undo stay in the code they are in, until they expire."""
+        """One version of the key `found`. Versions kept for undo stay in the code they are in, until they expire.
+
+        What is damaged, or grave, waits for no turn: it is mended in the code it is in, and made anew once a look has
+        found it again."""
         if manifest is found.head.manifest and found.in_former_code(self._path.topology):
+            if deep or _can_be_saved(found.place, manifest, census):
+                saved = await self._mender.mend(found.place, manifest, census, base=base, deep=deep)
+                if saved.in_order:
+                    return saved
             # Behind a closed door nobody can point at anything, and nobody has to yet.
             with contextlib.suppress(BucketClosing):
                 async with self._turns:
@@ -85,6 +92,12 @@ class Recoder:
         finally:
             await chunks.aclose()
         return result
+
+
+def _can_be_saved(place: KeyPlace, manifest: Manifest, census: Census) -> bool:
+    """It is grave, and some home that said what it holds lacks its shard."""
+    plans = plans_of(place, manifest, census)
+    return is_grave(least(plan.margin for plan in plans)) and any(plan.missing for plan in plans)
 
 
 def _refuse_less(before: Margin, after: Margin) -> None:
