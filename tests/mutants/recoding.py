@@ -149,6 +149,18 @@ MUTANTS: Final = (
         _TEST_TURNS,
     ),
     Mutant(
+        "former-once-compared",
+        "new shards are compared with what the old ones survived when heal took the key in hand",
+        (
+            Edit(
+                _RECODING,
+                "_refuse_less(least(plan.margin for plan in plans_of(place, old, found)), made.margin)",
+                "_refuse_less(before, made.margin)",
+            ),
+        ),
+        _TEST_TURNS,
+    ),
+    Mutant(
         "recode-cuts-readers",
         "a reader does not follow a blob to its new shards",
         (Edit(_GET, "if found.seed_id != old.seed_id and", "if False and"),),

@@ -8,7 +8,9 @@ import asyncio
 
 import pytest
 
+from holdfast_node.core.api import Margin
 from holdfast_node.core.head import Ballot, Manifest
+from holdfast_node.core.ids import StoreId
 from holdfast_node.core.topology import Topology
 from holdfast_node.services.budget import Budget
 from holdfast_node.services.datapath import DataPath, KeyPlace
@@ -98,6 +100,28 @@ def test_what_is_grave_or_damaged_is_mended_before_its_turn_to_be_made_anew(
             silent = Census(bench.census.topology, {seed: lost}, frozenset(node.path.topology.stores))
             assert not await bench.ends(census=silent)
             assert bench.mender.mended == 3, "nobody lacks anything who could be given it"
+
+        await small.at("n1", work)
+
+    run_story(story)
+
+
+def test_new_shards_are_compared_with_what_the_old_ones_survive_by_then() -> None:
+    """A node was down when heal took the key in hand, and is back: the old shards survive more than they did."""
+    poor = Margin((("node", 0), ("host", 0), ("san", 0)), full=False)
+
+    async def story(small: SmallCluster) -> None:
+        await small.put(KEY, payload_of(9000))
+
+        async def work(node: Node) -> None:
+            bench = await bench_of(small, node)
+            for _ in range(AT_ONCE):
+                bench.recoder._turns.release()
+            bench.mender.result = Mended(waiting={StoreId(b"w" * 16)}, margin=poor)
+            (old,) = bench.found.manifests
+            before = Census(bench.census.topology, {}, frozenset())
+            result = await bench.recoder._recode(bench.found.place, old, before)
+            assert "it would survive fewer losses than it does" in result.failed
 
         await small.at("n1", work)
 

@@ -66,13 +66,14 @@ class Recoder:
         result = Mended(margin=before)
 
         async def proven(new: Manifest, base: Ballot) -> None:
-            found = await take_census(self._path, [new.seed_id])
+            found = await take_census(self._path, [new.seed_id, old.seed_id])
             made = await self._mender.mend(place, new, found, base=base, deep=True)
             if made.failed or not self._path.topology.is_current(place.pool, new.code):
                 raise Unavailable(made.failed or "the pool's code has changed again")
             unproven = any(store in found.silent for part in new.parts for store in part.holders)
             if unproven or not made.in_order:
-                _refuse_less(before, made.margin)
+                # As the old ones are now: what was down when heal took the key in hand may be back.
+                _refuse_less(least(plan.margin for plan in plans_of(place, old, found)), made.margin)
             result.margin = made.margin
             result.shards_made = sum(map(len, (part.holders for part in new.parts)))
             result.bytes_read, result.bytes_written = old.size, new.size
