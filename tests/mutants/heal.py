@@ -16,6 +16,7 @@ _KEEPER: Final = "node/holdfast_node/services/keeper.py"
 _MARGIN: Final = "node/holdfast_node/core/margin.py"
 _MENDING: Final = "node/holdfast_node/services/mending.py"
 _SCREEN: Final = "client/holdfast_ctl/screen.py"
+_WARDS: Final = "node/holdfast_node/services/wards.py"
 
 _TEST_HANDS: Final = "tests/unit/test_heal_hands.py"
 _TEST_HEAL: Final = "tests/unit/test_heal.py"
@@ -25,6 +26,7 @@ _TEST_ORDER: Final = "tests/unit/test_heal_order.py"
 _TEST_KEEPER: Final = "tests/unit/test_keeper.py"
 _TEST_MENDING: Final = "tests/unit/test_mending.py"
 _TEST_SCREEN: Final = "tests/unit/test_status_screen.py"
+_TEST_WARDS: Final = "tests/unit/test_wards.py"
 
 MUTANTS: Final = (
     Mutant(
@@ -170,6 +172,30 @@ MUTANTS: Final = (
         "what is not grave is mended at full speed while callers wait",
         (Edit(_HEAL_ORDER, "if paced is not None and not ailing.grave:", "if False:"),),
         _TEST_ORDER,
+    ),
+    Mutant(
+        "look-begun-anew",
+        "whoever comes back has the look under way begin with the first key",
+        (
+            Edit(
+                _WARDS,
+                "        self.seen, self._again = False, self.looking and self.full\n",
+                "        self.seen = self.looking = False\n",
+            ),
+        ),
+        _TEST_WARDS,
+    ),
+    Mutant(
+        "looked-is-seen",
+        "a look at all keys that somebody's return interrupted counts as one at what was missed",
+        (
+            Edit(
+                _WARDS,
+                "self.looking, self.seen = False, not self._again",
+                "self.looking, self.seen = False, True",
+            ),
+        ),
+        _TEST_WARDS,
     ),
     Mutant(
         "mended-for-former-homes",

@@ -8,6 +8,7 @@ import pytest
 
 from holdfast_node.core.api import Margin
 from holdfast_node.core.errors import Unavailable
+from holdfast_node.core.ids import RESERVED_BUCKET
 from holdfast_node.core.messages import Accept, CopyRegisters, Reply, Request
 from holdfast_node.services import compaction, wards
 from holdfast_node.services.cursors import NOTED_S
@@ -67,6 +68,27 @@ def test_what_there_was_no_room_for_is_looked_for_among_all_keys_again() -> None
     full.conclusive = False
     full.end(now_s=20.0)
     assert full.missed == NOT_MUCH, "it may wait for a store that did not say what it holds"
+
+
+def test_a_look_is_not_begun_anew_for_whoever_comes_back() -> None:
+    """A node that came and went every minute kept stewards from ever finding what ailed among their last keys."""
+    full = Ward(0, 0, generation=1, healed_epoch=0, settled=40)
+    full.begin(3)
+    full.cursor = RESERVED_BUCKET, b"half way"
+    full.look_again()
+    assert full.due(3, 1.0)
+    assert (full.looking, full.cursor) == (True, (RESERVED_BUCKET, b"half way"))
+    full.end(now_s=1.0)
+    assert (full.looked_epoch, full.seen) == (3, False), "what was missed is in the own feed"
+    assert full.due(3, 1.0)
+    full.begin(3)
+    assert (full.full, full.after) == (False, 40)
+    full.after = 50
+    full.look_again()
+    assert full.after == 50, "what is missed comes to the end of the feed"
+    full.end(now_s=2.0)
+    assert (full.looking, full.seen) == (False, True)
+    assert not full.due(3, 3.0)
 
 
 def test_what_is_written_in_the_former_code_behind_a_look_is_looked_for_again() -> None:

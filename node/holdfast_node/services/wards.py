@@ -115,6 +115,8 @@ class Ward:
     """One was written since the look under way began, perhaps where it had passed."""
     missed: Margin | None = None
     """The least margin of what ails here and had no room to be remembered, until a look has found it again."""
+    _again: bool = False
+    """Somebody came back during the look under way, which does not look at what this store may have missed."""
     _target_epoch: int = 0
     _whole: bool = True
     """Whether everything the look under way has found is remembered."""
@@ -142,7 +144,7 @@ class Ward:
         self._target_epoch, self._spent_s = epoch, 0.0
 
     def end(self, now_s: float) -> None:
-        self.looking, self.seen = False, True
+        self.looking, self.seen = False, not self._again
         if self._whole and not self.full:
             self.reviewed = self.after
         elif self._whole and self.conclusive:
@@ -156,10 +158,14 @@ class Ward:
             self.next_look_s = now_s + max(RECOUNT_S if recount else RELOOK_S, earned_s)
         else:
             self.next_look_s = now_s + min(max(INCONCLUSIVE_S, earned_s), INCONCLUSIVE_MAX_S)
+        if self._again:
+            self._again, self.next_look_s = False, now_s
 
     def look_again(self) -> None:
-        """Something may have been accepted that this store was not told of."""
-        self.looking = self.seen = False
+        """Something may have been accepted that this store was not told of: it comes to the end of the own feed. A look
+        under way goes on, for a node that comes and goes would keep it from ever reaching its end; after one at all
+        keys there is one at the feed."""
+        self.seen, self._again = False, self.looking and self.full
         self.next_look_s = 0.0
 
     def forget(self, margin: Margin, now_s: float) -> None:
