@@ -174,6 +174,30 @@ MUTANTS: Final = (
         _TEST_ORDER,
     ),
     Mutant(
+        "mistake-stops-heal",
+        "a mistake over one key keeps its steward from mending any",
+        (
+            Edit(
+                _HANDS,
+                "        except Exception as error:  # noqa: BLE001",
+                "        except ZeroDivisionError as error:  # noqa: BLE001",
+            ),
+        ),
+        _TEST_HANDS,
+    ),
+    Mutant(
+        "mistake-stops-looks",
+        "a partition whose look meets a mistake keeps its steward from looking at others",
+        (
+            Edit(
+                _HEALER,
+                "            self._hold(ward, repr(error))\n            raise  #",
+                "            raise  #",
+            ),
+        ),
+        _TEST_HANDS,
+    ),
+    Mutant(
         "look-begun-anew",
         "whoever comes back has the look under way begin with the first key",
         (

@@ -1,15 +1,20 @@
 """Keys that are mended together end each in its own time."""
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
+from typing import Never
 
 import pytest
 
 from holdfast_node.core.cluster_map import ClusterMap
 from holdfast_node.core.head import Ballot, Manifest
 from holdfast_node.core.heal_order import HealOrder
+from holdfast_node.core.ids import BucketId
 from holdfast_node.core.messages import Reply, Request, StageCell
+from holdfast_node.services.bucket_book import BucketBook
 from holdfast_node.services.budget import Budget
 from holdfast_node.services.datapath import KeyPlace
 from holdfast_node.services.dispatcher import Caller
@@ -18,7 +23,7 @@ from holdfast_node.services.heal_hands import TOGETHER_S, Hands
 from holdfast_node.services.mending import Census, Mended
 from holdfast_node.services.node import Node
 from holdfast_node.services.tasks import Tasks
-from holdfast_node.services.wards import DeletedBuckets, Found, ailing_as_reported
+from holdfast_node.services.wards import DeletedBuckets, Found, Looker, ailing_as_reported
 from tests.support.small_clusters import (
     KIB,
     Serve,
@@ -30,6 +35,7 @@ from tests.support.small_clusters import (
 )
 from tests.unit.test_quarantine import poison
 
+GONE_WRONG = BucketId(b"gone wrong" + bytes(6))
 KEYS = (b"small", b"large", b"other")
 CANDIDATES = [b"hurt %d" % number for number in range(30)]
 
@@ -149,6 +155,64 @@ def test_what_was_mended_while_homes_changed_is_looked_at_again(monkeypatch: pyt
             assert len(bench.order) == 1
             await bench.mend()
             assert not len(bench.order)
+
+        await small.at("n1", work)
+
+    run_story(story)
+
+
+def test_a_mistake_over_one_key_keeps_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is most urgent is first each time: nothing else was ever mended."""
+    usual = BucketBook.is_gone
+
+    async def mistaken(book: BucketBook, bucket: BucketId) -> bool:
+        if bucket == GONE_WRONG:
+            raise ArithmeticError("what nobody foresaw")
+        return await usual(book, bucket)
+
+    monkeypatch.setattr(BucketBook, "is_gone", mistaken)
+
+    async def story(small: SmallCluster) -> None:
+        bench = await bench_of(small)
+
+        async def work(node: Node) -> None:
+            wrong = ailing_as_reported(node.path.topology, KeyPlace(0, GONE_WRONG, b"wrong"))
+            bench.order.add(wrong)
+            await bench.report(b"small")
+            await bench.mend()
+            (left,) = bench.order.most_urgent(60.0, 16)
+            assert (left.name, left.tries, left.why) == (
+                wrong.name,
+                1,
+                "ArithmeticError('what nobody foresaw')",
+            )
+
+        await small.at("n1", work)
+
+    run_story(story)
+
+
+def test_a_look_that_meets_a_mistake_keeps_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is being looked through goes first: no other partition was looked through, and nothing mended meanwhile."""
+
+    async def mistaken(*_: object) -> Never:
+        raise ArithmeticError("what nobody foresaw")
+
+    async def story(small: SmallCluster) -> None:
+        await until_healthy(small)
+        healer = small.node("n1").healer
+
+        async def work(node: Node) -> None:
+            topology, now_s = node.path.topology, asyncio.get_running_loop().time()
+            for ward in healer._wards.values():
+                ward.look_again()
+            wrong = healer._next_ward(topology, now_s)
+            assert wrong is not None
+            with monkeypatch.context() as patch:
+                patch.setattr(Looker, "look", mistaken)
+                with pytest.raises(ArithmeticError):
+                    await healer._look(topology, wrong)
+            assert healer._next_ward(topology, now_s) is not wrong
 
         await small.at("n1", work)
 

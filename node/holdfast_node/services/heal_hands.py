@@ -97,6 +97,10 @@ class Hands:
                 return None
             self._failed(ailing, str(error), ailing.margin)
             return None
+        except Exception as error:  # noqa: BLE001 - a mistake of ours over one key, which no other is to wait for
+            self._path.events.emit("task_failed", task="mend", error=repr(error))
+            self._failed(ailing, repr(error), ailing.margin)
+            return None
         return Found(place, head, tuple(manifests)), reading.ballot
 
     async def _mend_one(self, ailing: Ailing, key: tuple[Found, Ballot | None], census: Census) -> None:

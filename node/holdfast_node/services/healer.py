@@ -311,10 +311,16 @@ class Healer:
             for ailing in await self._looker.look(ward, self._up):
                 self._add(ailing)
         except HoldfastError as error:
-            ward.hold(asyncio.get_running_loop().time() + HOLD_S)
-            self._last_error = f"partition {ward.partition}: {error.message}"
+            self._hold(ward, error.message)
+        except Exception as error:
+            self._hold(ward, repr(error))
+            raise  # to whoever runs workers, who tells of it
         else:
             self._last_error = ""
+
+    def _hold(self, ward: Ward, why: str) -> None:
+        ward.hold(asyncio.get_running_loop().time() + HOLD_S)
+        self._last_error = f"partition {ward.partition}: {why}"
 
     async def _name_damaged(self, topology: Topology) -> None:
         """Whose the broken shards are: their seals know the key, or those of the seed's other shards."""
