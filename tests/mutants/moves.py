@@ -10,6 +10,7 @@ _ACCEPTANCE: Final = "node/holdfast_node/core/acceptance.py"
 _ACCEPTOR: Final = "node/holdfast_node/services/acceptor.py"
 _CHANGES: Final = "node/holdfast_node/core/map_changes.py"
 _HEAL_ORDER: Final = "node/holdfast_node/core/heal_order.py"
+_LEARNER: Final = "node/holdfast_node/services/learner.py"
 _LISTING: Final = "node/holdfast_node/core/listing.py"
 _MOVES: Final = "node/holdfast_node/core/map_moves.py"
 _PICTURE: Final = "node/holdfast_node/core/picture.py"
@@ -31,6 +32,18 @@ _MISSED: Final = Aim(("move", "late", "unfollowed"), clients=6, keys=4, rounds=2
 _WORLDS: Final = Aim(("move", "messages", "crash", "partition"), clients=6, keys=2, rounds=14)
 
 MUTANTS: Final = (
+    Mutant(
+        "behind-and-asked-for-ever",
+        "a learner asks a source that stays behind the map again and again",
+        (
+            Edit(
+                _LEARNER,
+                "            current.failures += 1  # of a source",
+                "            pass  # of a source",
+            ),
+        ),
+        "tests/unit/test_learner.py",
+    ),
     Mutant(
         "removed-too-soon",
         "a drained node is removed before a store that was replaced has its shards",

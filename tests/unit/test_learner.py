@@ -6,16 +6,17 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from typing import Never
 
 import pytest
 from xxhash import xxh3_128_digest
 
 from holdfast_node.adapters.records import ProtobufBodies
 from holdfast_node.core.catch_up import KeyId
-from holdfast_node.core.errors import HoldfastError, IntegrityError
+from holdfast_node.core.errors import HoldfastError, IntegrityError, StaleGeneration
 from holdfast_node.core.head import Ballot, Head
 from holdfast_node.core.ids import BucketId, Digest, StoreId
-from holdfast_node.core.messages import RegisterCopy
+from holdfast_node.core.messages import CopyRegisters, RegisterCopy
 from holdfast_node.core.records import BucketRecord
 from holdfast_node.services.acceptor import Learned
 from holdfast_node.services.learner import Learner
@@ -321,6 +322,26 @@ def test_other_sources_go_on_where_those_before_them_fell_silent() -> None:
         assert cursors == sorted(cursors)
         assert sources - {first}
         school.atlas.kill("n4")
+        await school.check("n1")
+
+    play(story)
+
+
+def test_a_source_that_stays_behind_the_map_is_left_for_another() -> None:
+    """It may be long in adopting the map, and there are other homes: a new store asked it again and again."""
+
+    async def is_behind(*_: object) -> Never:
+        raise StaleGeneration("planted: the map before")
+
+    async def story(school: School) -> None:
+        await school.put("n5", b"a key")
+        school.by_hand = {"n1"}
+        await school.replace("n4", "n1", "n1")
+        school.atlas["n2"].process.dispatcher._handlers[CopyRegisters] = is_behind
+        for _ in range(40):
+            await by_hand(school, "n1")
+        assert not school.learning()
+        school.atlas.kill("n3", "n4")
         await school.check("n1")
 
     play(story)

@@ -308,6 +308,7 @@ class Learner:
             else:
                 current.cursor, current.settled = window.end, set()
         except StaleGeneration:
+            current.failures += 1  # of a source that stays behind the map, others may teach meanwhile
             return Work.THROTTLED
         except HoldfastError as error:
             self._failed(current, error)
@@ -338,18 +339,19 @@ class Learner:
         )
         for store, answer in sorted(answers.items()):
             if isinstance(answer, Failed):
-                await self._source_failed(store, answer.error)
+                await self._source_failed(current, store, answer.error)
                 raise answer.error
         found = replies(answers, expect)
         if len(found) < len(current.sources):
             raise Unavailable("a source gave no usable answer")
         return found
 
-    async def _source_failed(self, store: StoreId, error: HoldfastError) -> None:
+    async def _source_failed(self, current: _Pass, store: StoreId, error: HoldfastError) -> None:
         if isinstance(error, StaleGeneration):
             await self._cartographer.fetch(store)
-        else:
-            self._avoid[store] = asyncio.get_running_loop().time() + AVOID_S
+            if self._still_learning(current) != current.scopes:  # it is not the source that is behind
+                return
+        self._avoid[store] = asyncio.get_running_loop().time() + AVOID_S
 
     async def _settle(self, current: _Pass, disputed: Sequence[KeyId]) -> None:
         """Have each decided in the present generation; the pages are then read again."""
