@@ -58,7 +58,8 @@ class Moves:
 
     async def go_on(self, machine: Machine, status: StatusReply) -> None:
         """A drain that a lost store has interrupted is not taken up by itself: the operator says it again. And whoever
-        was made a member although nobody heard of it is one."""
+        was made a member although nobody heard of it is one. Who was lost and is back is given a share again: by the
+        operator, where nodes are waited for however long they stay away."""
         for node in status.nodes:
             if node.name in self._cluster.machines:
                 self._cluster.machines[node.name].stranger = False
@@ -68,6 +69,9 @@ class Moves:
         moving = any("moving to other homes" in problem for problem in status.problems)
         if stuck and not moving:
             await self._change(machine, DrainNodes(stuck[0]))
+        back = [node for node in status.nodes if node.state == "lost" and node.voting]
+        if back and self._cluster.topology.patience.endless:
+            await self._change(machine, AddNode(SeedNode(back[0].name, back[0].address)))
 
     async def _add(self) -> None:
         asked = self._asker()

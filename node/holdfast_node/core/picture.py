@@ -406,12 +406,12 @@ def _trouble_of(node: NodeReport) -> str:
 def _trouble_of_lost(node: NodeReport) -> str:
     if node.shards == "claimed":
         return (
-            f"{node.name} was silent for so long that others take over: start it, and it takes a share again after a "
-            f"while, or take it out by `clusterctl node remove {node.name}`"
+            f"{node.name} was silent for so long that others take over: start it, and it takes a share again in "
+            f"its time (`[lost]`), or take it out by `clusterctl node remove {node.name}`"
         )
     if not node.voting:
         return f"{node.name} is back after others took over, but does not vote: {node.not_voting_reason}"
     return (
-        f"{node.name} is back after others took over: it takes a share again in a while, "
+        f"{node.name} is back after others took over: it takes a share again in its time (`[lost]`), "
         f"or now by `clusterctl node add {node.name}`"
     )
