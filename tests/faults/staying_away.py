@@ -11,7 +11,7 @@ from tests.faults.scenarios import HEAL_LIMIT_S, Report, at_least
 from tests.faults.support.wait import until
 from tests.faults.workload import MIB, Load
 
-AWAY_S: Final = 12
+AWAY_S: Final = 8
 CODE: Final = "rs:2+2"
 """Two nodes to spare: three of six are dead at the end, one after the other."""
 
@@ -28,11 +28,11 @@ def stay_away(root: Path, *, seed: int, largest: int = 17 * MIB) -> Report:
         names = [state.node.name for state in cluster.nodes()]
         first, second, third = random.Random(seed).sample(names, 3)
         with Load(cluster.connect(), seed=seed, largest=largest) as load:
-            at_least(load, 40, "before")
+            at_least(load, 20, "before")
             for name in (first, second):
                 cluster.kill(name)
                 _wait_taken_over(cluster, name)
-                at_least(load, 20, f"without {name}")
+                at_least(load, 10, f"without {name}")
         cluster.kill(third)
         report.wrong += load.read_everything_back()
         _ = cluster.start()

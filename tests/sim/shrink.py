@@ -11,6 +11,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Final
 
+from holdfast_node.core.absence import NO_LIMIT, Patience
 from tests.sim.cluster import Topology
 from tests.sim.nemesis import Trouble
 from tests.sim.world import Outcome, Plan, run_world
@@ -63,4 +64,5 @@ def read_world(file: Path) -> tuple[int, Plan]:
     plan = dict(content["plan"])
     topology = dict(plan.pop("topology"))
     topology["sans"] = tuple(topology["sans"])
+    topology["patience"] = Patience(**topology.pop("patience", asdict(NO_LIMIT)))
     return seed, Plan(topology=Topology(**topology), trouble=Trouble(**plan.pop("trouble")), **plan)
