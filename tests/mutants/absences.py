@@ -96,6 +96,18 @@ MUTANTS: Final = (
         _TEST_SIM,
     ),
     Mutant(
+        "put-off-though-moved",
+        "what waits for a dead node goes on waiting although its shards belong to another by now",
+        (
+            Edit(
+                "node/holdfast_node/services/healer.py",
+                "            self._moved_epoch = topology.map.unsettled_epoch\n            self._order.hasten()\n",
+                "            self._moved_epoch = topology.map.unsettled_epoch\n",
+            ),
+        ),
+        _TEST_SIM,
+    ),
+    Mutant(
         "loss-undone-into-draining",
         "a node whose loss is cancelled is taken to be draining",
         (

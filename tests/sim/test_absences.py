@@ -75,6 +75,22 @@ def test_others_take_over_what_is_at_a_node_that_stays_away_and_it_is_given_a_sh
     stage.play(story)
 
 
+def test_what_was_written_without_it_is_brought_home_as_soon_as_it_has_another_home() -> None:
+    """Heal had put it off for a minute at a time: only the dead node's return was to change anything."""
+    stage = Stage(topology=SEVEN)
+
+    async def story() -> None:
+        stage.cluster.stop_at_once(stage.cluster.machines["n1"])
+        await asyncio.sleep(5.0)
+        await fill(stage)
+        await asyncio.sleep(PATIENCE.node_s + 5.0)
+        found = await status(stage)
+        assert [node.state for node in found.nodes if node.name == "n1"] == ["lost"]
+        assert not found.exceptions
+
+    stage.play(story)
+
+
 def test_a_node_that_was_away_for_a_moment_is_waited_for_anew() -> None:
     stage = Stage(topology=SEVEN)
 

@@ -119,6 +119,8 @@ class Healer:
         """As seen last: whoever is not among them is noticed when it comes back."""
         self._returned = False
         """Somebody came back, and the work has not taken note of it yet."""
+        self._moved_epoch = 0
+        """The last change of where shards belong that the work has taken note of."""
         self._state = Work.IDLE
         self._last_error = ""
         self.wake: Final = asyncio.Event()
@@ -259,6 +261,9 @@ class Healer:
         """Somebody is back: what waited need not wait any longer, and what was written on the far side of a partition
         may be news here."""
         self._see_who_is_up(topology)
+        if topology.map.unsettled_epoch != self._moved_epoch:  # what waited for a home may have another now
+            self._moved_epoch = topology.map.unsettled_epoch
+            self._order.hasten()
         if self._returned:
             self._returned = False
             self._order.hasten()
