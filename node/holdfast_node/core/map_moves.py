@@ -301,9 +301,8 @@ def costs(before: ClusterMap, after: ClusterMap) -> tuple[Cost, ...]:
             found.append(Cost(pool.name, slots, slots, slots, moved))
             continue
         moves = sum(moved.values())
-        least = min(
-            moves, _least_moves(after.nodes, was, slots)
-        )  # the placement may leave it less even than that
+        # An even load may take more moves than a placement makes, which may leave it somewhat uneven.
+        least = min(moves, _least_moves(after.nodes, was, slots))
         found.append(Cost(pool.name, moves, least, slots, moved))
     return tuple(found)
 
