@@ -21,6 +21,7 @@ from holdfast.errors import (
     NotInitialised,
     OutcomeUnknown,
     PeerUnreachable,
+    StoreFailed,
     Unavailable,
     Unreachable,
 )
@@ -160,9 +161,10 @@ class Admin:
     def _call(
         self, ask: Callable[[admin_pb2_grpc.AdminStub, float], Reply], *, changes: bool = False
     ) -> Reply:
-        """A node without a map (a new one in the place of a lost one) cannot speak for the cluster: ask the next."""
+        """A node without a map (a new one in the place of a lost one) or without a working store cannot speak for the
+        cluster: ask the next."""
         evidence: list[Evidence] = []
-        blank: NotInitialised | None = None
+        said: Error | None = None
         for _ in self._rota.endpoints:
             endpoint, sent = self._rota.current, False
             stub = self._stub(endpoint)
@@ -173,20 +175,20 @@ class Admin:
                 return ask(stub, self._timeout_s)
             except grpc.RpcError as error:
                 found = error_of(error, endpoint)
-            if not isinstance(found, (NotInitialised, *SILENT)):
+            if not isinstance(found, (NotInitialised, StoreFailed, *SILENT)):
                 raise found
             self._leave(endpoint)
             evidence += found.evidence
-            if isinstance(found, NotInitialised):
-                blank = found
+            if isinstance(found, NotInitialised) or (isinstance(found, StoreFailed) and not sent):
+                said = found
             elif sent:
                 raise OutcomeUnknown(
                     "the answer was lost; the change may or may not have been made",
                     hint="`clusterctl status` and `clusterctl plan` say which: look before you ask once more",
                     evidence=evidence,
                 )
-        if blank is not None:
-            raise NotInitialised(blank.message, hint=blank.hint, evidence=evidence)
+        if said is not None:
+            raise type(said)(said.message, hint=said.hint, evidence=evidence)
         raise Unreachable(
             "no node answers", hint="is the cluster running? `clusterctl local up`", evidence=evidence
         )

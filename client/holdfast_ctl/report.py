@@ -46,11 +46,12 @@ def local_nodes(output: Output, states: Sequence[NodeState]) -> None:
 
 
 def nodes(output: Output, message: admin_pb2.StatusReply, *, brief: bool = False) -> None:
-    """By domain: nodes that share their last protected tag stand together."""
+    """By domain: nodes that share their last protected tag stand together. `brief`: without what other lines tell."""
     columns = ["node", "tags", "state", "votes", "shards", "used", "up for"]
     table = table_of(*columns, *([] if brief else ["address", "store"]))
     for node in sorted(message.nodes, key=lambda node: (_domain(node), node.name)):
-        votes = "yes" if node.voting else f"no: {node.not_voting_reason}" if node.not_voting_reason else "no"
+        why = f": {node.not_voting_reason}" if node.not_voting_reason and not brief else ""
+        votes = "yes" if node.voting else f"no{why}"
         if node.learning_partitions:
             votes = f"{node.learning_partitions} partitions to learn"
         cells = [node.name, tags_text(node.tags), node.state, votes, node.shards]

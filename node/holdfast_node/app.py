@@ -31,7 +31,7 @@ from holdfast_node.services.link.hello import Identity
 from holdfast_node.services.link.inbound import LinkServer
 from holdfast_node.services.link.limits import bulk_window_bytes
 from holdfast_node.services.link.peers import PeerLinks
-from holdfast_node.services.link.surroundings import Surroundings
+from holdfast_node.services.link.surroundings import Surroundings, failure_of
 from holdfast_node.services.node import LinkHooks, Node, NodePorts, NodeSettings
 from holdfast_node.services.store import StoreSettings
 
@@ -106,6 +106,7 @@ class _App:
             self._events.emit(
                 "node_started", address=self._me.address, port=port, boot=node.store.superblock.boot
             )
+            _ = node.tasks.spawn(self._withdraw(node, server), "end of service")
             over = asyncio.Event()
             for reason in (stop, node.store.index_gone):
                 _ = node.tasks.spawn(_pass_on(reason, over), "end of the node")
@@ -119,6 +120,12 @@ class _App:
             disk.close()
         self._events.emit("node_stopped")
         return not stop.is_set()
+
+    async def _withdraw(self, node: Node, server: RpcServer) -> None:
+        """A node whose store has failed asks nobody and serves nobody any more; it only says why (ADR 0096)."""
+        await node.store.failed.wait()
+        await server.set_ready(ready=False)
+        await self._links.close()
 
     def _settings(self) -> NodeSettings:
         limits = self._config.limits
@@ -150,6 +157,7 @@ class _App:
             events=self._events,
             entropy=self._entropy,
             identity=identity,
+            failure=hooks.failure,
             epochs=Epochs(mine=hooks.epoch, on_epoch=on_epoch, tasks=hooks.tasks, events=self._events),
         )
         self._links = PeerLinks(self._around, dial=grpc_dial(hooks.tasks), handle=hooks.handle)
@@ -165,7 +173,7 @@ class _App:
         )
         return RpcServer(
             Doors(blobs=node.coordinator, buckets=node.buckets, admin=node.admin, links=links),
-            RpcPorts(self._bodies, self._entropy, self._events),
+            RpcPorts(self._bodies, self._entropy, self._events, lambda: failure_of(self._around)),
             address=self._me.address,
             limits=RpcLimits(
                 message_bytes=limits.message_bytes,

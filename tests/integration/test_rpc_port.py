@@ -123,6 +123,24 @@ def test_health_says_serving_only_when_the_node_is_ready() -> None:
     run(scenario)
 
 
+def test_a_node_whose_store_has_failed_leaves_its_callers_to_others() -> None:
+    async def scenario(guest: Guest) -> None:
+        await guest.put(b"x")
+        guest.node.failure = "Input/output error"
+        for call in (
+            guest.blobs.Head(blob_pb2.HeadRequest(bucket="b", key=b"k")),
+            guest.admin.Identify(admin_pb2.IdentifyRequest()),
+        ):
+            failed = await failure(call)
+            assert failed.code == ErrorCode.STORE_FAILED
+        with pytest.raises(aio.AioRpcError):
+            await guest.put(b"y")
+        assert [data for _, data in guest.node.blobs.blobs.values()] == [b"x"]
+        assert await health(guest, "") == 1, "which the node itself takes back"
+
+    run(scenario)
+
+
 def test_reflection_tells_any_client_what_is_offered() -> None:
     async def scenario(guest: Guest) -> None:
         info = stream(guest.channel, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")

@@ -11,10 +11,15 @@ _ABSENCES: Final = "node/holdfast_node/services/absences.py"
 _MOVES: Final = "node/holdfast_node/core/map_moves.py"
 _CHANGES: Final = "node/holdfast_node/core/map_changes.py"
 _PICTURE: Final = "node/holdfast_node/core/picture.py"
+_INBOUND: Final = "node/holdfast_node/services/link/inbound.py"
+_NODE: Final = "node/holdfast_node/services/node.py"
+_GUARD: Final = "node/holdfast_node/adapters/rpc/guard.py"
+_STATUS: Final = "node/holdfast_node/services/status.py"
 
 _TEST: Final = "tests/unit/test_absence.py"
 _TEST_PICTURE: Final = "tests/unit/test_picture.py"
 _TEST_SIM: Final = "tests/sim/test_absences.py"
+_TEST_LINK: Final = "tests/unit/test_link_streams.py"
 
 MUTANTS: Final = (
     Mutant(
@@ -286,5 +291,41 @@ MUTANTS: Final = (
         "a move stays open for ever whose newcomer turns out to be a rolled-back store, and nothing else can begin",
         (Edit(_CHANGES, "    pools = not_waiting_for(current, {store})\n", "    pools = current.pools\n"),),
         _TEST,
+    ),
+    Mutant(
+        "failed-store-serves-on",
+        "a node whose store has failed keeps the streams it has, and counts as up",
+        (Edit(_INBOUND, "            self.leave(failed)\n", "            pass\n"),),
+        _TEST_LINK,
+    ),
+    Mutant(
+        "failed-store-greets",
+        "a node whose store has failed takes new streams",
+        (Edit(_INBOUND, "                raise failed\n", "                pass\n"),),
+        _TEST_LINK,
+    ),
+    Mutant(
+        "failed-store-is-secret",
+        "the link does not know that the store has failed",
+        (Edit(_NODE, "failure=lambda: store.failure,", 'failure=lambda: "",'),),
+        _TEST_SIM,
+    ),
+    Mutant(
+        "failed-store-works-on",
+        "the background work goes on without a store",
+        (Edit(_NODE, "            _ = task.cancel()\n", "            pass\n"),),
+        _TEST_SIM,
+    ),
+    Mutant(
+        "failed-store-keeps-its-callers",
+        "a node whose store has failed takes calls, and fails them one after the other",
+        (Edit(_GUARD, "        if needs_store(method) and (", "        if not needs_store(method) and ("),),
+        "tests/integration/test_rpc_port.py",
+    ),
+    Mutant(
+        "silence-unexplained",
+        "status does not say why a node is down, though it said so itself",
+        (Edit(_STATUS, "replies(answers, NodeStatus), _silence(answers))", "replies(answers, NodeStatus))"),),
+        _TEST_SIM,
     ),
 )

@@ -106,6 +106,9 @@ class _Resident:
     def epoch(self) -> int:
         return self._member.maps.epoch
 
+    def failure(self) -> str:
+        return ""
+
     def saw(self, store: StoreId, epoch: int) -> None:
         pass
 

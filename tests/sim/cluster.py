@@ -97,6 +97,9 @@ class _Resident:
     def epoch(self) -> int:
         return self._hooks.epoch()
 
+    def failure(self) -> str:
+        return self._hooks.failure()
+
     def saw(self, store: StoreId, epoch: int) -> None:
         self._epochs.saw(store, epoch)
 

@@ -202,18 +202,28 @@ class Nemesis:
 
     async def _stay_away(self) -> None:
         """For as long as others wait, and some time, in which they may be at it. Some are gone again as soon as they
-        are given a share, for as long."""
+        are given a share, for as long. Of some only the store is gone, and their processes look on."""
         running, patience = self._cluster.running(), self._cluster.topology.patience
         machines = self._chooser.sample(running, min(len(running), self._chooser.choice((1, 1, 1, 2))))
         limit_s = patience.limit_s(len(machines))
         while machines:
             for machine in machines:
-                self._cluster.stop_at_once(machine, power=self._chooser.random() < 0.5)
+                self._put_out(machine)
             await self._later(0.7 * limit_s, 2.0 * limit_s + 6.0)
+            for machine in machines:
+                self._cluster.stop_at_once(machine)
             await self._start(machines)
             if self._chooser.random() < 0.6:
                 break
             await self._later(0.9 * patience.back_s, 1.5 * patience.back_s + 4.0)
+
+    def _put_out(self, machine: Machine) -> None:
+        how = self._chooser.choice(("process", "power", "disk"))
+        if how == "disk" and machine.disk is not None:
+            self._cluster.note(f"FAIL SYNC {machine.name}, and nobody starts it again")
+            machine.disk.fail_syncs = True
+        else:
+            self._cluster.stop_at_once(machine, power=how == "power")
 
     async def _partition(self) -> None:
         names = sorted(self._cluster.machines)

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol, TypeVar, cast
 
 from holdfast_node.core.errors import (
     DeadlineExceeded,
+    Evidence,
     HoldfastError,
     InternalError,
     PeerUnreachable,
@@ -43,6 +44,10 @@ class Resident(Protocol):
     async def handle(self, caller: Caller, request: Request) -> Reply: ...
 
     def epoch(self) -> int: ...
+
+    def failure(self) -> str:
+        """Why its store is dead, empty while it lives: nobody else is served then."""
+        ...
 
     def saw(self, store: StoreId, epoch: int) -> None:
         """A reply of `store` carried this epoch: catch up in the background if behind."""
@@ -259,6 +264,10 @@ class _Exchange:
         if self._to is not None and peer.store != self._to:
             self.fail_later(PeerUnreachable(f"another store lives at {self.address} now"))
             return
+        if why := peer.resident.failure():
+            said = Evidence(peer.node, f"its store failed: {why}")
+            self.fail_later(PeerUnreachable(f"{self.address}: the store failed: {why}", evidence=(said,)))
+            return
         network.note(f"{me.node} -> {peer.node} {type(request).__name__}")
         if self._arrivals:
             network.coverage.doubled(request)
@@ -414,7 +423,7 @@ class SimLinks:
         if address is None:
             return True
         peer = self.network.resident_at(address)
-        if peer is not None and peer.store != store:
+        if peer is not None and (peer.store != store or peer.resident.failure()):
             return False
         since = self.network.silent_since(self.me.address, address)
         return since is None or self.network.loop.time() - since < DOWN_AFTER_S
@@ -439,6 +448,9 @@ class PlainResident:
 
     def epoch(self) -> int:
         return self.known_epoch
+
+    def failure(self) -> str:
+        return ""
 
     def saw(self, store: StoreId, epoch: int) -> None:
         if epoch > self.known_epoch:

@@ -91,6 +91,39 @@ def test_what_was_written_without_it_is_brought_home_as_soon_as_it_has_another_h
     stage.play(story)
 
 
+def test_a_node_whose_store_has_failed_is_given_up_as_if_it_were_off() -> None:
+    """It goes on running, and would be the steward of some partitions and the first voter for ever (ADR 0096)."""
+    stage = Stage(topology=SEVEN)
+
+    async def story() -> None:
+        await fill(stage)
+        broken = stage.cluster.machines["n1"]
+        assert broken.disk is not None
+        _, events = next(pair for pair in stage.cluster.events if pair[0] == "n1")
+        broken.disk.fail_syncs = True
+        stage.history.note_loss("node")
+        await fill(stage)
+        await asyncio.sleep(5.0)
+        told = [problem for problem in (await status(stage)).problems if problem.startswith("n1 ")]
+        assert len(told) == 1
+        assert "its store failed: " in told[0]
+        assert await state(stage, "n1") == "down"
+        assert not events.count("worker_failed"), "nobody works on without a store"
+        await asyncio.sleep(PATIENCE.node_s + 55.0)
+        assert not await homes_of(stage, "n1")
+        for name in ("n4", "n5"):
+            stage.cluster.stop_at_once(stage.cluster.machines[name])
+        await everything_reads_back(stage)
+        for name in ("n4", "n5", "n1"):
+            stage.cluster.stop_at_once(stage.cluster.machines[name])
+            await stage.cluster.boot(stage.cluster.machines[name])
+        await asyncio.sleep(PATIENCE.node_s + 5.0)
+        assert not await stage.nemesis.unhealthy(120.0)
+        assert await homes_of(stage, "n1")
+
+    stage.play(story)
+
+
 def test_a_node_that_was_away_for_a_moment_is_waited_for_anew() -> None:
     stage = Stage(topology=SEVEN)
 

@@ -195,6 +195,9 @@ class _Door:
     async def handle(self, caller: Caller, request: Request) -> Reply:
         return await self._dispatcher.handle(caller, request)
 
+    def failure(self) -> str:
+        return ""
+
     def epoch(self) -> int:
         return self.process.cartographer.epoch if self.process is not None else 0
 

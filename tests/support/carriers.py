@@ -121,6 +121,7 @@ class LinkNode:
         self.cluster_id = ClusterId(b"")
         self.store = StoreId(name.encode().ljust(16, b"\0"))
         self.epoch = 0
+        self.failure = ""
         self.caught_up: list[tuple[StoreId, int]] = []
         self.events = SimEvents()
         self.tasks = Tasks(self.events)
@@ -131,6 +132,7 @@ class LinkNode:
             events=self.events,
             entropy=SimEntropy(name),
             identity=self.identity,
+            failure=lambda: self.failure,
             epochs=Epochs(
                 mine=lambda: self.epoch, on_epoch=self._catch_up, tasks=self.tasks, events=self.events
             ),

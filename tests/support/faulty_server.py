@@ -238,6 +238,9 @@ class Server(blob_pb2_grpc.BlobsServicer, admin_pb2_grpc.AdminServicer):
         return admin_pb2.GetMapReply(map=types_pb2.ClusterMap(era=self.state.era))
 
     async def Identify(self, request: admin_pb2.IdentifyRequest, context: Context) -> admin_pb2.IdentifyReply:
+        fault = self._next("Identify")
+        if fault is not None:
+            await self._fault(fault, context)
         return admin_pb2.IdentifyReply(node="n1", version="test")
 
     async def Status(self, request: admin_pb2.StatusRequest, context: Context) -> admin_pb2.StatusReply:

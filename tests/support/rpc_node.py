@@ -59,6 +59,7 @@ from holdfast_node.core.report import (
 from holdfast_node.core.seed import Seed
 from holdfast_node.services.link.carrier import Carrier, Dial
 from holdfast_node.services.link.limits import LinkTiming
+from holdfast_node.services.link.surroundings import failure_of
 from tests.sim.entropy import SimEntropy
 from tests.support.carriers import LinkNode, Serve
 
@@ -265,7 +266,7 @@ class RpcNode(LinkNode):
         self.admin = ConstantAdmin()
         self.rpc = RpcServer(
             Doors(self.blobs, DictBuckets(), self.admin, self.server),
-            RpcPorts(ProtobufBodies(), SimEntropy(name), self.events),
+            RpcPorts(ProtobufBodies(), SimEntropy(name), self.events, lambda: failure_of(self.around)),
             address=address,
             limits=limits or RpcLimits(),
         )

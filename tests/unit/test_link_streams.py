@@ -98,6 +98,45 @@ def test_a_dead_address_is_tried_with_growing_pauses() -> None:
     run(scenario)
 
 
+# --- a store that has failed --------------------------------------------------------------------------------------
+
+
+def test_a_node_whose_store_has_failed_is_down_to_others_and_says_why() -> None:
+    async def scenario(street: Street) -> None:
+        assert isinstance(await street.ask(drop(0)), Answered)
+        street.far.failure = "Input/output error"
+        handled = street.desk.handled
+        await after(1.5)
+        assert street.opinions() == [False], "by the next heartbeat, though nobody asked for anything"
+        refused = error_of(await street.ask(drop(1)))
+        assert isinstance(refused, PeerUnreachable)
+        assert [(each.who, each.said) for each in refused.evidence] == [
+            ("far", "its store failed: Input/output error")
+        ]
+        await after(30.0)
+        assert street.opinions() == [False]
+        assert isinstance(error_of(await street.ask(drop(2))), PeerUnreachable)
+        assert street.desk.handled == handled
+        street.far.failure = ""  # it was started again
+        await after(2.0)
+        assert street.opinions() == [True]
+
+    run(scenario)
+
+
+def test_what_was_asked_before_the_store_failed_is_answered_before_the_goodbye() -> None:
+    async def scenario(street: Street) -> None:
+        street.desk.gate = asyncio.Event()
+        first = spawn(street.ask(drop(7)))
+        await after(0.1)
+        street.desk.gate.set()
+        street.far.failure = "Input/output error"
+        assert isinstance(await first, Answered)
+        assert isinstance(error_of(await street.ask(drop(8))), PeerUnreachable)
+
+    run(scenario)
+
+
 # --- batches and limits -------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ import pytest
 
 import holdfast
 from holdfast.admin import Admin
+from holdfast.errors import StoreFailed
 from holdfast_ctl import report
 from holdfast_ctl.cli import main
 from holdfastpb.v1 import admin_pb2, types_pb2
@@ -64,6 +65,29 @@ def test_a_change_that_was_not_sent_is_sent_elsewhere(servers: Running, admin: A
 def test_a_node_without_a_map_passes_a_change_on(servers: Running, admin: Admin) -> None:
     servers.servers[0].faults["Change"].append(Fault(types_pb2.ERROR_CODE_NOT_INITIALISED))
     assert admin.change(DRAIN).applied
+
+
+def test_a_node_whose_store_has_failed_speaks_for_nobody(servers: Running, admin: Admin) -> None:
+    failed = Fault(types_pb2.ERROR_CODE_STORE_FAILED)
+    servers.servers[0].faults["Status"].append(failed)
+    assert admin.status().epoch == 1
+    servers.servers[1].faults["Identify"].append(failed)
+    assert admin.change(DRAIN).applied
+    assert servers.state.changes == 1
+    for server in servers.servers:
+        server.faults["Status"].append(failed)
+    with pytest.raises(StoreFailed) as caught:
+        admin.status()
+    assert [(item.who, item.said) for item in caught.value.evidence] == [("n1", "no")] * 2
+
+
+def test_what_a_change_came_to_is_not_known_if_the_store_failed_meanwhile(
+    servers: Running, admin: Admin
+) -> None:
+    servers.servers[0].faults["Change"].append(Fault(types_pb2.ERROR_CODE_STORE_FAILED))
+    with pytest.raises(holdfast.OutcomeUnknown):
+        admin.change(DRAIN)
+    assert servers.state.changes == 0
 
 
 def test_what_only_looks_is_asked_of_the_next(servers: Running, admin: Admin) -> None:

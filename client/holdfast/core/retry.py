@@ -71,7 +71,15 @@ BROKEN_ATTEMPTS: Final = 3
 FULL_ATTEMPTS: Final = 3
 NEVER_VALID: Final = (InvalidArgument, TooLarge, ChecksumMismatch, Unauthorized, Unimplemented)
 """Refusals that hold for every attempt of the call, whatever the state of the cluster."""
-_INTERNAL_KINDS: Final = (PeerUnreachable, NotVoting, StaleGeneration, ShardMissing, MapConflict, StaleEra)
+_INTERNAL_KINDS: Final = (
+    PeerUnreachable,
+    NotVoting,
+    StoreFailed,
+    StaleGeneration,
+    ShardMissing,
+    MapConflict,
+    StaleEra,
+)
 """What nodes say to each other; a caller hears that the cluster was not available."""
 EVIDENCE_MAX: Final = 12
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Final
 
 from holdfast_node.core.api import Margin
@@ -27,11 +28,17 @@ PROBLEMS_MAX: Final = 50
 
 
 class Picture:
-    """All that is derived from one map and the nodes' accounts."""
+    """All that is derived from one map and the nodes' accounts. `silence`: what is known of why a node gave none."""
 
-    def __init__(self, topology: Topology, accounts: Mapping[StoreId, NodeStatus]) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        accounts: Mapping[StoreId, NodeStatus],
+        silence: Mapping[StoreId, str] = MappingProxyType({}),
+    ) -> None:
         self.topology = topology
         self._accounts = accounts
+        self._silence = silence
         self._health = _worst_health(accounts)
         looked = [row.healed_epoch for row in self._health.values() if row.healed_epoch]
         self._healed_epoch = min(looked, default=0)
@@ -268,7 +275,7 @@ class Picture:
             store=node.store,
             state=self.state(node),
             voting=account.voting if account else False,
-            not_voting_reason=account.not_voting_reason if account else "",
+            not_voting_reason=account.not_voting_reason if account else self._silence.get(node.store, ""),
             epoch=account.epoch if account else 0,
             boot=account.boot if account else 0,
             used_bytes=account.used_bytes if account else 0,
@@ -390,8 +397,9 @@ def _trouble_of(node: NodeReport) -> str:
     if node.state == "suspect":
         return f"{node.name} is suspect, an older or a copied store: empty it, start it and run {replace}"
     if node.state == "down":
+        why = f" ({node.not_voting_reason})" if node.not_voting_reason else ""
         return (
-            f"{node.name} does not answer at {node.address}: start it; if its data is gone, "
+            f"{node.name} does not answer at {node.address}{why}: start it; if its data is gone, "
             f"start it empty and run {replace}"
         )
     if not node.voting:
@@ -405,9 +413,10 @@ def _trouble_of(node: NodeReport) -> str:
 
 def _trouble_of_lost(node: NodeReport) -> str:
     if node.shards == "claimed":
+        why = f" ({node.not_voting_reason})" if node.not_voting_reason else ""
         return (
-            f"{node.name} was silent for so long that others take over: start it, and it takes a share again in "
-            f"its time (`[lost]`), or take it out by `clusterctl node remove {node.name}`"
+            f"{node.name} was silent for so long{why} that others take over: start it, and it takes a share again "
+            f"in its time (`[lost]`), or take it out by `clusterctl node remove {node.name}`"
         )
     if not node.voting:
         return f"{node.name} is back after others took over, but does not vote: {node.not_voting_reason}"

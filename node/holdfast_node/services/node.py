@@ -5,7 +5,8 @@ Holds no behaviour but the order in which things start and stop.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -91,6 +92,7 @@ class LinkHooks:
     """What a transport needs of the node it serves."""
 
     superblock: Callable[[], Superblock]
+    failure: Callable[[], str]
     handle: Callable[[Caller, Request], Awaitable[Reply]]
     epoch: Callable[[], int]
     catch_up: Callable[[int, StoreId], Awaitable[None]]
@@ -114,6 +116,7 @@ class Node:
         hooks = LinkHooks(
             superblock=lambda: store.superblock,
             handle=self.dispatcher.handle,
+            failure=lambda: store.failure,
             epoch=lambda: self.cartographer.epoch,
             catch_up=self._catch_up,
             tasks=self.tasks,
@@ -335,15 +338,25 @@ class Node:
 
     def start(self) -> None:
         """Begin the background work. Peers and clients may be served before and after."""
-        _ = self.tasks.spawn(self.membership.run(), "membership")
-        _ = self.tasks.spawn(self.learner.run(), "learner")
-        _ = self.tasks.spawn(self.follower.run(), "follower")
-        _ = self.tasks.spawn(self.healer.run(), "healer")
-        _ = self.tasks.spawn(self.scrubber.run(), "scrubber")
-        _ = self.tasks.spawn(self.compaction.run(), "compactor")
-        _ = self.tasks.spawn(self.collector.run(), "collector")
+        work: dict[str, Coroutine[object, object, None]] = {
+            "membership": self.membership.run(),
+            "learner": self.learner.run(),
+            "follower": self.follower.run(),
+            "healer": self.healer.run(),
+            "scrubber": self.scrubber.run(),
+            "compactor": self.compaction.run(),
+            "collector": self.collector.run(),
+        }
         if not self._patience.endless:
-            _ = self.tasks.spawn(self.absences.run(), "absences")
+            work["absences"] = self.absences.run()
+        running = [self.tasks.spawn(each, name) for name, each in work.items()]
+        _ = self.tasks.spawn(self._rest(running), "end of the background work")
+
+    async def _rest(self, running: Sequence[asyncio.Task[None]]) -> None:
+        """Without a store nothing is left to do here: to its peers this node is down, and they do it (ADR 0096)."""
+        await self.store.failed.wait()
+        for task in running:
+            _ = task.cancel()
 
     async def stop(self) -> None:
         """End the background work, then the store. Whoever serves requests must have stopped before."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from holdfast_node.core.ids import NodeName
+from holdfast_node.core.ids import NodeName, StoreId
 from holdfast_node.core.messages import (
     NodeStatus,
     PartitionHealth,
@@ -19,9 +19,10 @@ from holdfast_node.core.messages import (
 )
 from holdfast_node.core.picture import Picture
 from holdfast_node.core.report import StatusReply
+from holdfast_node.ports import Failed
 from holdfast_node.services.cartographer import Cartographer
 from holdfast_node.services.dispatcher import Caller, Handler, handler
-from holdfast_node.services.fanout import gather, replies
+from holdfast_node.services.fanout import Answers, gather, replies
 from holdfast_node.services.membership import Membership
 
 STATUS_TIMEOUT_S: Final = 2.0
@@ -124,4 +125,13 @@ class StatusService:
             timeout_s=STATUS_TIMEOUT_S,
             enough=lambda _: False,
         )
-        return Picture(topology, replies(answers, NodeStatus))
+        return Picture(topology, replies(answers, NodeStatus), _silence(answers))
+
+
+def _silence(answers: Answers) -> dict[StoreId, str]:
+    """What whoever gave no account, or somebody in its place, said instead."""
+    return {
+        store: "; ".join(each.said for each in answer.error.evidence)
+        for store, answer in answers.items()
+        if isinstance(answer, Failed) and answer.error.evidence
+    }

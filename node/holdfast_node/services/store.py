@@ -212,6 +212,11 @@ class Store:
         return self._committer.failure
 
     @property
+    def failed(self) -> asyncio.Event:
+        """Set once there is a `failure`."""
+        return self._committer.failed
+
+    @property
     def index_gone(self) -> asyncio.Event:
         """Set when the store has failed for want of an index, which the next start makes anew from the log."""
         return self._log.index_gone

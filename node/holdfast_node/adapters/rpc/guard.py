@@ -10,7 +10,7 @@ from typing import NoReturn, Protocol, TypeVar, cast
 import grpc
 from grpc import aio
 
-from holdfast_node.adapters.rpc.rows import may_call
+from holdfast_node.adapters.rpc.rows import may_call, needs_store
 from holdfast_node.adapters.rpc.statuses import DETAIL_KEY, encode_detail, one_line, status_of
 from holdfast_node.core.errors import HoldfastError, InternalError, Unauthorized
 from holdfast_node.ports import Entropy
@@ -37,11 +37,13 @@ Stream = Callable[[object, CallContext], AsyncGenerator[object, None]]
 
 
 class Guard(aio.ServerInterceptor):
-    """Typed errors become their status with a detail; anything else an incident number, never a traceback."""
+    """Typed errors become their status with a detail; anything else an incident number, never a traceback. `failure` is
+    what callers of a node without a working store are told: another will serve them (ADR 0096)."""
 
-    def __init__(self, events: Events, entropy: Entropy) -> None:
+    def __init__(self, events: Events, entropy: Entropy, failure: Callable[[], HoldfastError | None]) -> None:
         self._events = events
         self._entropy = entropy
+        self._failure = failure
 
     async def intercept_service(
         self,
@@ -96,6 +98,8 @@ class Guard(aio.ServerInterceptor):
     def _check(self, method: str, context: CallContext) -> None:
         if not may_call(method, context.peer()):
             raise Unauthorized(f"{method} is not allowed from {context.peer()}")
+        if needs_store(method) and (failed := self._failure()) is not None:
+            raise failed
 
     async def _fail(self, method: str, context: CallContext, error: Exception) -> NoReturn:
         if isinstance(error, HoldfastError):

@@ -47,6 +47,11 @@ METHOD_ROWS: Final[dict[str, Row]] = {
 }
 
 
+def needs_store(method: str) -> bool:
+    """Whether a node without a working store leaves it to others. Links say goodbye themselves, and probes answer."""
+    return method.startswith(("/holdfastpb.v1.Blobs/", "/holdfastpb.v1.Admin/"))
+
+
 def is_loopback(peer: str) -> bool:
     """Whether a gRPC peer name, for example `ipv4:127.0.0.1:40000`, is on this machine."""
     return peer.startswith(("ipv4:127.", "ipv6:[::1]:", "ipv6:%5B::1%5D:", "unix:"))

@@ -6,6 +6,7 @@ Knows how to start, say that it is ready, and stop in order. Refuses to listen b
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,7 +21,7 @@ from holdfast_node.adapters.rpc.guard import Guard
 from holdfast_node.adapters.rpc.options import RpcLimits, server_options
 from holdfast_node.adapters.rpc.probes import Probes
 from holdfast_node.adapters.rpc.rows import CONNECT
-from holdfast_node.core.errors import LocalError
+from holdfast_node.core.errors import HoldfastError, LocalError
 from holdfast_node.ports import Bodies, Entropy
 from holdfast_node.services.events import Events
 from holdfast_node.services.link.inbound import LinkServer
@@ -53,6 +54,7 @@ class RpcPorts:
     bodies: Bodies
     entropy: Entropy
     events: Events
+    failure: Callable[[], HoldfastError | None]
 
 
 class RpcServer:
@@ -64,7 +66,7 @@ class RpcServer:
         self._links = doors.links
         self._address = address
         self._server = aio.server(
-            interceptors=(Guard(ports.events, ports.entropy),),
+            interceptors=(Guard(ports.events, ports.entropy, ports.failure),),
             options=server_options(limits),
             maximum_concurrent_rpcs=limits.calls,
         )

@@ -1,6 +1,7 @@
 """The far end of links: reads frames, runs handlers in bounded number, answers each request once.
 
-Knows types, limits and who asks; what a request means is the handler's business.
+Knows types, limits and who asks; what a request means is the handler's business. Where the store has failed nobody is
+served any more: to its peers such a node is down (ADR 0096).
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from holdfast_node.services.link.surroundings import (
     LARGE_REPLIES,
     Handle,
     Surroundings,
+    failure_of,
     outcome_of,
     payload_of,
     with_payload,
@@ -72,7 +74,8 @@ class LinkServer:
         except FrameError as error:
             events.emit("frame_refused", peer=peer, error=str(error))
         except HoldfastError as error:
-            events.emit("link_refused", peer=peer, error=str(error))
+            if not self._around.failure():  # that was told once, and peers go on trying
+                events.emit("link_refused", peer=peer, error=str(error))
             await self._say_goodbye(carrier, error)
         finally:
             carrier.close()
@@ -101,6 +104,8 @@ class LinkServer:
                 raise Unauthorized("links are open to this machine only until nodes have certificates")
             if self._draining:
                 raise Unavailable("this node is shutting down", retry_after_ms=1000)
+            if (failed := failure_of(around)) is not None:
+                raise failed
             if len(self._streams) >= limits.STREAMS_MAX:
                 raise Overloaded("too many links", retry_after_ms=1000)
             theirs = around.bodies.decode(Hello, frames[0].body)
@@ -179,6 +184,9 @@ class _Inbound:
             self._carrier.close()
 
     def _frame(self, frame: Frame) -> None:
+        if self.refuse_with is None and (failed := failure_of(self._around)) is not None:
+            self.refuse_with = failed
+            self.leave(failed)
         if frame.type == FrameType.PING:
             self._outbox.post(Frame(FrameType.PONG, frame.request_id, epoch=self._around.epochs.mine()))
             return

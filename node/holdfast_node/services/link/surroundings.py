@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from holdfast_node.core.errors import HoldfastError, InternalError
+from holdfast_node.core.errors import Evidence, HoldfastError, InternalError, StoreFailed
 from holdfast_node.core.messages import (
     CopyKeys,
     CopyRegisters,
@@ -59,13 +59,28 @@ _INLINE_BYTES_CONTROL_MAX = CONTROL_FRAME_BYTES_MAX // 2
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
+    """`failure`: why the store of this node is dead, empty while it lives."""
+
     bodies: Bodies
     tasks: Tasks
     events: Events
     entropy: Entropy
     identity: Callable[[], Identity]
+    failure: Callable[[], str]
     epochs: Epochs
     timing: LinkTiming = LinkTiming()
+
+
+def failure_of(around: Surroundings) -> HoldfastError | None:
+    """What whoever asks a node without a working store is told; None while it works."""
+    if not (why := around.failure()):
+        return None
+    said = f"its store failed: {why}"
+    return StoreFailed(
+        f"the store failed: {why}",
+        hint="mend its disk and start the node again; if its data is gone, `clusterctl node replace --lost`",
+        evidence=(Evidence(around.identity().node, said),),
+    )
 
 
 def payload_of(message: Request | Reply) -> bytes:

@@ -109,6 +109,7 @@ class Committer:
         """Whether the index is waited for then; else the store fails, as whoever starts or stops it wants to know."""
         self.position = position
         self.failure = ""
+        self.failed: Final = asyncio.Event()
         self.bulk_room_bytes = 0
         self.measure()
 
@@ -220,6 +221,7 @@ class Committer:
         """The store is dead from now on; everybody waiting hears of it."""
         if not self.failure:
             self.failure = reason
+            self.failed.set()
             self._events.emit("store_failed", reason=reason)
         self._reject_all(StoreFailed(self.failure))
 
