@@ -122,6 +122,10 @@ class Store:
         self.compactor: Final = Compactor(
             ports, self._log, committer, volumes, self.verifier, make_hole=self._make_hole
         )
+        self.failed: Final = committer.failed
+        """Set once there is a `failure`."""
+        self.index_gone: Final = self._log.index_gone
+        """Set when the store has failed for want of an index, which the next start makes anew from the log."""
         self.superblock = superblock
         self.recovered_sequence = opened.position.sequence - 1
 
@@ -210,16 +214,6 @@ class Store:
     @property
     def failure(self) -> str:
         return self._committer.failure
-
-    @property
-    def failed(self) -> asyncio.Event:
-        """Set once there is a `failure`."""
-        return self._committer.failed
-
-    @property
-    def index_gone(self) -> asyncio.Event:
-        """Set when the store has failed for want of an index, which the next start makes anew from the log."""
-        return self._log.index_gone
 
     @property
     def durable_sequence(self) -> int:
