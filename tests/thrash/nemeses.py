@@ -386,7 +386,7 @@ class FailedSync(Nemesis):
 
     name = "EIO from fdatasync"
     hits = DISK
-    hold_s = 2.0
+    hold_s = 8.0
 
     def missing(self, stage: Stage) -> str:
         if shutil.which("strace") is None:
