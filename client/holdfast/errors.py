@@ -6,8 +6,8 @@ Error                          .code  .message  .hint  .evidence  .retry_after_s
 │   ├── InvalidArgument        ├── PreconditionFailed     ├── ChecksumMismatch
 │   ├── BucketNotFound         │   └── AlreadyExists      ├── Refused
 │   ├── BlobNotFound           ├── BucketNotEmpty         ├── Unauthorized
-│   ├── VersionNotFound        ├── BucketClosing          └── Unimplemented
-│   └── TooLarge
+│   ├── VersionNotFound        ├── BucketClosing          ├── Unimplemented
+│   └── TooLarge               └── QuotaExceeded
 ├── ClusterError               the request is fine; the cluster could not serve it now
 │   ├── Unavailable            ├── OutcomeUnknown         ├── NotInitialised
 │   │   └── Unreachable        ├── UploadExpired          ├── StaleEra, StaleGeneration, NotVoting
@@ -119,6 +119,12 @@ class BucketNotEmpty(CallerError):
 
 class TooLarge(CallerError):
     code = 8
+
+
+class QuotaExceeded(CallerError):
+    """The bucket has as much as it may have; nothing was written."""
+
+    code = 14
 
 
 class ChecksumMismatch(CallerError):

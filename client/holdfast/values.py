@@ -136,8 +136,19 @@ class VersionInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class BucketUsage:
+    """The current blobs of a bucket and their bytes; what is kept for undo is not counted. `whole`: of all partitions;
+    else there may be more."""
+
+    blobs: int
+    bytes: int
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
 class BucketInfo:
-    """A bucket's record. `undo_s`: for how many seconds overwritten and deleted versions can be brought back."""
+    """A bucket's record. `undo_s`: for how many seconds overwritten and deleted versions can be brought back. `quota`:
+    bytes that its blobs may have together; 0: no limit. `usage`: where it was asked for."""
 
     name: str
     id: bytes
@@ -145,6 +156,8 @@ class BucketInfo:
     undo_s: int
     created_ms: int
     closing: bool = False
+    quota: int = 0
+    usage: BucketUsage | None = None
 
 
 @dataclass(frozen=True, slots=True)

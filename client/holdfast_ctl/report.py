@@ -72,18 +72,27 @@ def pools(output: Output, message: admin_pb2.StatusReply) -> None:
 
 
 def buckets(output: Output, found: Iterable[BucketInfo], *, now_s: float) -> None:
-    table = table_of("bucket", "pool", "deletions can be undone for", "made", "")
+    table = table_of("bucket", "pool", "blobs", "bytes", "quota", "deletions can be undone for", "made", "")
     for info in found:
+        usage = info.usage
+        more = "" if usage is None or usage.whole else " or more"
+        held = ["?", "?"] if usage is None else [f"{usage.blobs}{more}", f"{size_text(usage.bytes)}{more}"]
+        quota = size_text(info.quota) if info.quota else "-"
         kept = time_text(info.undo_s) if info.undo_s else "not at all"
         made = f"{time_text(max(0.0, now_s - info.created_ms / 1000))} ago"
-        row(table, [info.name, info.pool, kept, made, "is being deleted" if info.closing else ""], "")
+        closing = "is being deleted" if info.closing else ""
+        row(table, [info.name, info.pool, *held, quota, kept, made, closing], "")
     output.console().print(table)
 
 
-def undo_text(info: BucketInfo) -> str:
-    if not info.undo_s:
-        return f"{info.name}: what is overwritten or deleted is gone"
-    return f"{info.name}: what is overwritten or deleted can be brought back for {time_text(info.undo_s)}"
+def bucket_text(info: BucketInfo) -> str:
+    kept = f"can be brought back for {time_text(info.undo_s)}" if info.undo_s else "is gone"
+    quota = (
+        f"its blobs may have {size_text(info.quota)}"
+        if info.quota
+        else "its blobs may have any size together"
+    )
+    return f"{info.name}: what is overwritten or deleted {kept}; {quota}"
 
 
 def workers(output: Output, found: Iterable[admin_pb2.WorkerStatus]) -> None:

@@ -67,6 +67,13 @@ def _set_undo(root: Path) -> None:
     assert document(root, "bucket", "set", "bbb", "--undo", "1h", "--yes")["undo_s"] == 3600
     assert "7.0 d" in ctl(root, "bucket", "set", "bbb", "--undo", "7d")
     ctl(root, "bucket", "set", "bbb", "--undo", "soon", status=2)
+    ctl(root, "bucket", "set", "bbb", status=2)
+    ctl(root, "bucket", "set", "bbb", "--quota", "much", status=2)
+    assert document(root, "bucket", "set", "bbb", "--quota", "1GiB")["quota"] == 1 << 30
+    assert "1.0 GiB" in ctl(root, "bucket", "list")
+    (listed,) = document(root, "bucket", "list")["buckets"]
+    assert listed["usage"]["whole"]
+    assert listed["usage"]["blobs"] >= 1
     ctl(root, "bucket", "set", "nobodys", "--undo", "1h", status=1)
 
 

@@ -77,8 +77,11 @@ def test_small_calls_reach_their_doors() -> None:
         assert (bucket.name, bucket.pool, bucket.undo_seconds) == ("photos", "main", -1)
         buckets = await guest.blobs.ListBuckets(blob_pb2.ListBucketsRequest())
         assert buckets.buckets[0].closing
+        assert buckets.buckets[0].usage == blob_pb2.BucketUsage(blobs=7, bytes=70, whole=False)
         bucket = await guest.blobs.SetBucket(blob_pb2.SetBucketRequest(name="photos", undo_seconds=7))
-        assert (bucket.name, bucket.undo_seconds) == ("photos", 7)
+        assert (bucket.name, bucket.undo_seconds, bucket.HasField("usage")) == ("photos", 7, False)
+        bucket = await guest.blobs.SetBucket(blob_pb2.SetBucketRequest(name="photos", quota_bytes=9))
+        assert (bucket.undo_seconds, bucket.quota_bytes) == (5, 9)
         with pytest.raises(grpc.aio.AioRpcError, match="nothing is to be set"):
             await guest.blobs.SetBucket(blob_pb2.SetBucketRequest(name="photos"))
         await guest.blobs.DeleteBucket(blob_pb2.DeleteBucketRequest(name="photos"))

@@ -15,6 +15,8 @@ from holdfast_node.adapters.rpc.server import Doors, RpcPorts, RpcServer
 from holdfast_node.core.api import (
     BlobInfo,
     Bucket,
+    BucketSettings,
+    BucketUsage,
     Call,
     Condition,
     GetResult,
@@ -150,6 +152,9 @@ class DictBlobs:
         info, _ = self._find(bucket, key)
         return (VersionEntry(info.version, False, info.size, info.created_ms, True),)
 
+    async def usage(self, buckets: Sequence[Bucket]) -> tuple[BucketUsage, ...]:
+        return tuple(BucketUsage(7, 70, whole=False) for _ in buckets)
+
 
 class DictBuckets:
     async def create(self, name: str, *, pool: str, undo_seconds: int, exist_ok: bool, call: Call) -> Bucket:
@@ -163,9 +168,10 @@ class DictBuckets:
         del page_token
         return (Bucket("photos", BucketId(ID), "main", 5, 1234, closing=True),), b""
 
-    async def set_undo(self, name: str, undo_seconds: int, call: Call) -> Bucket:
+    async def change(self, name: str, settings: BucketSettings, call: Call) -> Bucket:
         del call
-        return Bucket(name, BucketId(ID), "main", undo_seconds, 1234)
+        undo, quota = settings.undo_seconds, settings.quota_bytes
+        return Bucket(name, BucketId(ID), "main", 5 if undo is None else undo, 1234, quota_bytes=quota or 0)
 
     async def delete(self, name: str, call: Call) -> None:
         del name, call

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from holdfast_node.core.api import Bucket, Call, Condition, PutOptions, VersionEntry
+from holdfast_node.core.api import Bucket, BucketSettings, Call, Condition, PutOptions, VersionEntry
 from holdfast_node.core.errors import (
     AlreadyExists,
     BucketClosing,
@@ -237,19 +237,22 @@ def test_another_undo_window_holds_on_every_node_soon() -> None:
         for at in range(3):
             assert await put(cluster, at, "photos", b"k") == at + 1
         assert [v.version for v in await versions(cluster, "photos", b"k")] == [3]
-        changed = await on(cluster, 1, lambda n: n.buckets.set_undo("photos", 3600))
+        changed = await on(
+            cluster, 1, lambda n: n.buckets.change("photos", BucketSettings(undo_seconds=3600))
+        )
         assert changed == replace(made, undo_seconds=3600)
         await pass_time(SETTINGS_AGE_S)
         for at in range(3):
             assert await put(cluster, at, "photos", b"k") == at + 4
         assert [v.version for v in await versions(cluster, "photos", b"k")] == [6, 5, 4, 3]
-        again = await on(cluster, 2, lambda n: n.buckets.set_undo("photos", 3600))
+        again = await on(cluster, 2, lambda n: n.buckets.change("photos", BucketSettings(undo_seconds=3600)))
         assert again == changed
         for wrong in (-1, UNDO_SECONDS_MAX + 1):
+            settings = BucketSettings(undo_seconds=wrong)
             with pytest.raises(InvalidArgument):
-                await on(cluster, 2, lambda n, wrong=wrong: n.buckets.set_undo("photos", wrong))  # type: ignore[misc]
+                await on(cluster, 2, lambda n, it=settings: n.buckets.change("photos", it))  # type: ignore[misc]
         with pytest.raises(BucketNotFound):
-            await on(cluster, 2, lambda n: n.buckets.set_undo("nobodys", 5))
+            await on(cluster, 2, lambda n: n.buckets.change("nobodys", BucketSettings(undo_seconds=5)))
 
     play(story)
 
@@ -258,7 +261,7 @@ def test_a_bucket_that_is_being_deleted_is_not_set() -> None:
     async def story(cluster: Cluster) -> None:
         _ = await half_deleted(cluster)
         with pytest.raises(BucketClosing):
-            await on(cluster, 1, lambda n: n.buckets.set_undo("photos", 5))
+            await on(cluster, 1, lambda n: n.buckets.change("photos", BucketSettings(undo_seconds=5)))
 
     play(story)
 
@@ -308,7 +311,7 @@ def test_what_was_read_later_stays_and_another_bucket_that_is_forgotten_does_not
         early = asyncio.create_task(buckets.resolve("photos"))
         await pass_time(0.5)
         assert len(slow.gates) == 1
-        await on(cluster, 1, lambda n: n.buckets.set_undo("photos", 3600))
+        await on(cluster, 1, lambda n: n.buckets.change("photos", BucketSettings(undo_seconds=3600)))
         entry = buckets._cache["photos"]
         buckets._cache["photos"] = replace(entry, since_s=entry.since_s - SETTINGS_AGE_S)
         late = asyncio.create_task(buckets.resolve("photos"))
@@ -338,7 +341,7 @@ def test_a_bucket_that_was_made_anew_meanwhile_is_not_set() -> None:
 
         vars(node.buckets)["_write"] = write
         with pytest.raises(BucketNotFound, match="made anew"):
-            await on(cluster, 0, lambda n: n.buckets.set_undo("photos", 60))
+            await on(cluster, 0, lambda n: n.buckets.change("photos", BucketSettings(undo_seconds=60)))
         assert (await on(cluster, 2, lambda n: n.buckets.get("photos"))).undo_seconds == 9999
 
     play(story)

@@ -123,6 +123,11 @@ def test_counts_follow_writes_overwrites_and_deletes(index: str) -> None:
             assert store.count(0, 0) == (2, 2 * size)
             assert store.count(0, 1) == (1, size)
             assert store.count(0, 2) == (0, 0)
+            await store.append([Entry(register(b"a", 1, bucket=BucketId(b"another bucket!!")))])
+            assert store.count(0, 0) == (3, 3 * size)
+            assert store.count(0, 0, BucketId(b"another bucket!!")) == (1, size)
+            assert store.count(0, 0, register(b"a", 1).bucket) == (2, 2 * size)
+            assert store.count(0, 1, BucketId(b"another bucket!!")) == (0, 0)
 
     run(scenario)
 

@@ -9,6 +9,7 @@ from typing import Final
 
 import pytest
 
+from holdfast_node.core.api import BucketSettings
 from holdfast_node.core.errors import VersionNotFound
 from holdfast_node.core.head import Head
 from holdfast_node.core.ids import BucketId
@@ -47,7 +48,9 @@ def test_a_longer_one_holds_at_once_whatever_was_known_before() -> None:
     async def story(small: SmallCluster) -> None:
         first = await _two_versions(small)
         await pass_time(WINDOW_S + 10)
-        await small.at("n1", lambda node: node.buckets.set_undo(BUCKET, 2 * WINDOW_S))
+        await small.at(
+            "n1", lambda node: node.buckets.change(BUCKET, BucketSettings(undo_seconds=2 * WINDOW_S))
+        )
         for machine in small.cluster.running():
             await small.at(machine.name, _expire)
         assert await small.get(b"k", version=first) == payload_of(20_000)
@@ -79,7 +82,8 @@ def test_a_longer_one_holds_also_in_the_midst_of_a_round() -> None:
                 pool: int, bucket: BucketId, key: bytes, below: int, usual: Expire = registers.expire
             ) -> Head:
                 if not given_up:
-                    await small.at("n2", lambda node: node.buckets.set_undo(BUCKET, 10 * WINDOW_S))
+                    longer = BucketSettings(undo_seconds=10 * WINDOW_S)
+                    await small.at("n2", lambda node: node.buckets.change(BUCKET, longer))
                 given_up.append(key)
                 return await usual(pool, bucket, key, below)
 
@@ -98,7 +102,7 @@ def test_a_shorter_one_ends_sooner_also_what_was_kept_before(window_s: int) -> N
     async def story(small: SmallCluster) -> None:
         first = await _two_versions(small)
         await pass_time(10)
-        await small.at("n1", lambda node: node.buckets.set_undo(BUCKET, window_s))
+        await small.at("n1", lambda node: node.buckets.change(BUCKET, BucketSettings(undo_seconds=window_s)))
         for machine in small.cluster.running():
             small.node(machine.name).collector._book.forget()  # as every round does when it begins
             await small.at(machine.name, _expire)

@@ -123,13 +123,18 @@ class Bucket:
 
         return wire.bucket_info(await self._transport.read(attempt))
 
-    async def set(self, *, undo: float) -> BucketInfo:
-        """`undo`: for how many seconds what is overwritten or deleted can be brought back, from now on and of what is
-        kept already; 0: not at all. All nodes go by it some ten seconds later. Raises BucketNotFound."""
-        undo_s = requests.undo_seconds(undo)
+    async def set(self, *, undo: float | None = None, quota: int | None = None) -> BucketInfo:
+        """What is not given is left as it is; all nodes go by it some ten seconds later. `undo`: for how many seconds
+        what is overwritten or deleted can be brought back, from now on and of what is kept already; 0: not at all.
+        `quota`: how many bytes the current blobs may have together, beyond which a put raises QuotaExceeded; 0: no
+        limit. Raises BucketNotFound."""
+        undo_s = None if undo is None else requests.undo_seconds(undo)
+        quota_bytes = None if quota is None else requests.quota_bytes(quota)
 
         async def attempt(peer: Peer, timeout_s: float, call: blob_pb2.Call) -> blob_pb2.Bucket:
-            request = blob_pb2.SetBucketRequest(name=self.name, undo_seconds=undo_s, call=call)
+            request = blob_pb2.SetBucketRequest(
+                name=self.name, undo_seconds=undo_s, quota_bytes=quota_bytes, call=call
+            )
             return await peer.blobs.SetBucket(request, timeout=timeout_s)
 
         return wire.bucket_info(await self._transport.write(attempt))

@@ -16,6 +16,7 @@ Document = dict[str, Json]
 
 
 def bucket(info: BucketInfo) -> Document:
+    usage = info.usage
     return {
         "name": info.name,
         "id": info.id.hex(),
@@ -23,6 +24,8 @@ def bucket(info: BucketInfo) -> Document:
         "undo_s": info.undo_s,
         "created_ms": info.created_ms,
         "closing": info.closing,
+        "quota": info.quota,
+        "usage": {"blobs": usage.blobs, "bytes": usage.bytes, "whole": usage.whole} if usage else None,
     }
 
 

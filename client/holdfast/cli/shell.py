@@ -215,6 +215,17 @@ def seconds(text: str) -> int:
     return int(digits) * factor
 
 
+def size(text: str) -> int:
+    """1048576, 512KiB, 10MiB, 1GiB, 2TiB -> bytes."""
+    number, unit = text, 1
+    for power, name in enumerate(("KiB", "MiB", "GiB", "TiB"), 1):
+        if text.endswith(name):
+            number, unit = text.removesuffix(name), 1024**power
+    if not number.isdecimal() or len(number) > DIGITS_MAX:
+        raise Usage(f"{text!r} is not a size; write 1048576, 512KiB, 10MiB, 1GiB or 2TiB")
+    return int(number) * unit
+
+
 def _report(error: Error, program: str, *, as_json: bool) -> int:
     if as_json:
         _tell(json.dumps(error_document(error)) + "\n")

@@ -71,6 +71,12 @@ def undo_seconds(undo: float) -> int:
     return math.ceil(undo)
 
 
+def quota_bytes(quota: int) -> int:
+    if not 0 <= quota <= NUMBER_MAX:
+        raise InvalidArgument(f"quota is {quota}", hint=f"bytes, at most {NUMBER_MAX}; 0 for none")
+    return quota
+
+
 def parse_hash(text: str) -> bytes:
     """`xxh3:` and 32 hex digits -> 16 bytes; empty -> empty."""
     if not text:

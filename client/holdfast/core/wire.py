@@ -19,7 +19,7 @@ from holdfast.errors import (
     Unimplemented,
     error_from_code,
 )
-from holdfast.values import BlobInfo, BucketInfo, Margin, Page, Prefix, Receipt, VersionInfo
+from holdfast.values import BlobInfo, BucketInfo, BucketUsage, Margin, Page, Prefix, Receipt, VersionInfo
 from holdfastpb.v1 import blob_pb2, types_pb2
 
 ERROR_TRAILER: Final = "holdfast-error-bin"
@@ -113,4 +113,10 @@ def bucket_info(message: blob_pb2.Bucket) -> BucketInfo:
         undo_s=message.undo_seconds,
         created_ms=message.created_ms,
         closing=message.closing,
+        quota=message.quota_bytes,
+        usage=_usage(message.usage) if message.HasField("usage") else None,
     )
+
+
+def _usage(message: blob_pb2.BucketUsage) -> BucketUsage:
+    return BucketUsage(message.blobs, message.bytes, message.whole)

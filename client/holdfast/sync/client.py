@@ -101,10 +101,12 @@ class Bucket:
     def info(self) -> BucketInfo:
         return self._run(lambda bucket: bucket.info())
 
-    def set(self, *, undo: float) -> BucketInfo:
-        """`undo`: for how many seconds what is overwritten or deleted can be brought back, from now on and of what is
-        kept already; 0: not at all. All nodes go by it some ten seconds later. Raises BucketNotFound."""
-        return self._run(lambda bucket: bucket.set(undo=undo))
+    def set(self, *, undo: float | None = None, quota: int | None = None) -> BucketInfo:
+        """What is not given is left as it is; all nodes go by it some ten seconds later. `undo`: for how many seconds
+        what is overwritten or deleted can be brought back, from now on and of what is kept already; 0: not at all.
+        `quota`: how many bytes the current blobs may have together, beyond which a put raises QuotaExceeded; 0: no
+        limit. Raises BucketNotFound."""
+        return self._run(lambda bucket: bucket.set(undo=undo, quota=quota))
 
     def put(
         self,

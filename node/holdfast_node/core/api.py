@@ -110,7 +110,7 @@ class VersionEntry:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A bucket record; stored as a blob under the reserved bucket, key = name."""
+    """A bucket record; stored as a blob under the reserved bucket, key = name. `quota_bytes`: 0 is none."""
 
     name: str
     id: BucketId
@@ -118,3 +118,22 @@ class Bucket:
     undo_seconds: int
     created_ms: int
     closing: bool = False
+    quota_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BucketSettings:
+    """What is to be changed of a bucket; None is left as it is."""
+
+    undo_seconds: int | None = None
+    quota_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BucketUsage:
+    """The current blobs of a bucket and their bytes; what is kept for undo is not counted. `whole`: of all partitions;
+    else there may be more, in partitions of which nobody told."""
+
+    blobs: int
+    bytes: int
+    whole: bool

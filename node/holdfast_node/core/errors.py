@@ -30,6 +30,7 @@ class ErrorCode(IntEnum):
     UNAUTHORIZED = 11
     UNIMPLEMENTED = 12
     BUCKET_CLOSING = 13
+    QUOTA_EXCEEDED = 14
     # the cluster
     UNAVAILABLE = 32
     OVERLOADED = 33
@@ -149,6 +150,12 @@ class Unimplemented(CallerError):
 
 class BucketClosing(CallerError):
     code = ErrorCode.BUCKET_CLOSING
+
+
+class QuotaExceeded(CallerError):
+    """The bucket has as much as it may have."""
+
+    code = ErrorCode.QUOTA_EXCEEDED
 
 
 class Unavailable(ClusterError):

@@ -82,7 +82,7 @@ TYPE_OF: Final[dict[type[RecordBody], RecordType]] = {
 }
 CLASS_OF: Final[dict[int, type[RecordBody]]] = {int(kind): cls for cls, kind in TYPE_OF.items()}
 
-INDEX_FORMAT: Final = b"6"
+INDEX_FORMAT: Final = b"7"
 """Raise it when a row changes: an index of another format is rebuilt from the log."""
 FORMAT_ROW: Final = b"!format"
 STORE_ROW: Final = b"!store"
@@ -97,7 +97,9 @@ ROTTEN_ROWS: Final = b"r"
 FEED_ROWS: Final = b"f"
 """Pool, partition and sequence -> bucket id and key: the accepted registers of a partition, as they changed last."""
 COUNT_ROWS: Final = b"n"
-"""Pool and partition -> how many blobs are current there and their bytes; the reserved bucket is not counted."""
+"""Pool, partition and bucket id (none: of all buckets) -> how many blobs are current there and their bytes; not of the
+reserved bucket."""
+ALL_BUCKETS: Final = BucketId(b"")
 SMALL_ROWS: Final[dict[RecordType, bytes]] = {
     RecordType.MAP: b"g",
     RecordType.MAP_VOTE: b"w",
@@ -188,8 +190,8 @@ def register_row_key(bucket: bytes, key: bytes) -> bytes:
     return REGISTER_ROWS + bucket + key
 
 
-def count_row_key(pool: int, partition: int) -> bytes:
-    return COUNT_ROWS + _PARTITION.pack(pool, partition)
+def count_row_key(pool: int, partition: int, bucket: bytes) -> bytes:
+    return COUNT_ROWS + _PARTITION.pack(pool, partition) + bucket
 
 
 def feed_row_key(pool: int, partition: int, sequence: int) -> bytes:

@@ -19,6 +19,7 @@ from holdfast_node.core.errors import IntegrityError
 from holdfast_node.core.head import Ballot, Head, HeadKind
 from holdfast_node.core.ids import ID_BYTES, RESERVED_BUCKET, Digest, StoreId
 from holdfast_node.core.index_keys import (
+    ALL_BUCKETS,
     CELL_ROWS,
     LINK_ROWS,
     REGISTER_ROWS,
@@ -421,16 +422,20 @@ def _feed_row_key(value: bytes) -> bytes | None:
 
 
 def _count(rows: Rows, key: bytes, before: bytes | None, after: bytes) -> None:
-    """Keep the count of current blobs in step with a register row that changes."""
+    """Keep the counts of current blobs, in its bucket and in all, in step with a register row that changes."""
     was, is_ = _current_bytes(before), _current_bytes(after)
     scope = scope_of(after) or (scope_of(before) if before is not None else None)
     if was == is_ or scope is None or key.startswith(RESERVED_BUCKET):
         return
-    row_key = count_row_key(*scope)
-    blobs, size = decode_count(rows.get(row_key))
-    blobs += (is_ is not None) - (was is not None)
-    size += (is_ or 0) - (was or 0)
-    rows.put(row_key, _COUNT_ROW.pack(blobs, size))
+    for bucket in (ALL_BUCKETS, key[:ID_BYTES]):
+        row_key = count_row_key(*scope, bucket)
+        blobs, size = decode_count(rows.get(row_key))
+        blobs += (is_ is not None) - (was is not None)
+        size += (is_ or 0) - (was or 0)
+        if blobs:
+            rows.put(row_key, _COUNT_ROW.pack(blobs, size))
+        else:
+            rows.delete(row_key)
 
 
 def _current_bytes(value: bytes | None) -> int | None:

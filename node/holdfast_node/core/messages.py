@@ -48,6 +48,7 @@ from holdfast_node.core.register_messages import (
     ListRegisters,
     ManifestReply,
     PartitionChanges,
+    PartitionUsage,
     Prepare,
     PrepareReply,
     ReadChanges,
@@ -55,6 +56,7 @@ from holdfast_node.core.register_messages import (
     ReadManifest,
     ReadRegister,
     ReadSuperseded,
+    ReadUsage,
     RegisterCopies,
     RegisterCopy,
     RegisterPage,
@@ -62,6 +64,7 @@ from holdfast_node.core.register_messages import (
     RegisterView,
     Scope,
     SupersededReply,
+    Usage,
     WindowedKey,
 )
 from holdfast_node.core.shard_messages import (
@@ -127,6 +130,7 @@ __all__ = [
     "NoteDegradedReply",
     "PartitionChanges",
     "PartitionHealth",
+    "PartitionUsage",
     "Prepare",
     "PrepareReply",
     "QuarantineReply",
@@ -142,6 +146,7 @@ __all__ = [
     "ReadScrub",
     "ReadStatus",
     "ReadSuperseded",
+    "ReadUsage",
     "RegisterCopies",
     "RegisterCopy",
     "RegisterPage",
@@ -163,6 +168,7 @@ __all__ = [
     "StageWhole",
     "StageWholeReply",
     "SupersededReply",
+    "Usage",
     "WindowedKey",
     "WorkerStatus",
 ]
@@ -197,6 +203,7 @@ Request = (
     | ReadSuperseded
     | ReadChanges
     | CopyKeys
+    | ReadUsage
 )
 Reply = (
     RegisterView
@@ -226,6 +233,7 @@ Reply = (
     | ScrubReport
     | SupersededReply
     | Changes
+    | Usage
 )
 
 REPLY_TO: Final[dict[type[Request], type[Reply]]] = {
@@ -258,4 +266,5 @@ REPLY_TO: Final[dict[type[Request], type[Reply]]] = {
     ReadSuperseded: SupersededReply,
     ReadChanges: Changes,
     CopyKeys: RegisterCopies,
+    ReadUsage: Usage,
 }

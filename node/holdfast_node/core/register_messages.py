@@ -232,6 +232,31 @@ class FloorsReply:
     closed_buckets: tuple[BucketId, ...]
 
 
+# --- how much there is ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ReadUsage:
+    """Of these buckets, in the partitions the asked store is steward of."""
+
+    buckets: tuple[BucketId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionUsage:
+    """Current blobs of each bucket, in the order in which they were asked about, and their bytes."""
+
+    pool: int
+    partition: int
+    blobs: tuple[int, ...]
+    bytes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    partitions: tuple[PartitionUsage, ...]
+
+
 # --- following another home's feed ------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from holdfast_node.core.api import (
     BlobInfo,
     Bucket,
+    BucketSettings,
     Call,
     Condition,
     GetResult,
@@ -47,6 +48,7 @@ from holdfast_node.services.places import current_topology
 
 UNDO_SECONDS_DEFAULT: Final = 24 * 3600
 UNDO_SECONDS_MAX: Final = 10 * 366 * 24 * 3600
+QUOTA_BYTES_MAX: Final = 2**63 - 1
 CACHE_MAX: Final = 10_000
 LIST_PAGE: Final = 100
 CLOSE_TIMEOUT_S: Final = 5.0
@@ -108,6 +110,8 @@ def encode_record(bucket: Bucket) -> bytes:
         "created_ms": bucket.created_ms,
         "closing": bucket.closing,
     }
+    if bucket.quota_bytes:  # a record without one reads as it did before there were any
+        record["quota_bytes"] = bucket.quota_bytes
     return json.dumps(record, sort_keys=True).encode()
 
 
@@ -127,6 +131,7 @@ def decode_record(data: bytes) -> Bucket:
             undo_seconds=int(record["undo_seconds"]),
             created_ms=int(record["created_ms"]),
             closing=bool(record["closing"]),
+            quota_bytes=int(record.get("quota_bytes", 0)),
         )
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise IntegrityError("a bucket record cannot be read") from error
@@ -138,6 +143,23 @@ def _check_undo(seconds: int) -> None:
             f"undo_seconds is {seconds}",
             hint=f"0 to {UNDO_SECONDS_MAX}; -1 when a bucket is made: the default",
         )
+
+
+def _check_settings(settings: BucketSettings) -> None:
+    if settings.undo_seconds is not None:
+        _check_undo(settings.undo_seconds)
+    quota = settings.quota_bytes
+    if quota is not None and not 0 <= quota <= QUOTA_BYTES_MAX:
+        raise InvalidArgument(f"quota_bytes is {quota}", hint=f"1 to {QUOTA_BYTES_MAX}; 0: no quota")
+
+
+def _changed(bucket: Bucket, settings: BucketSettings) -> Bucket:
+    undo, quota = settings.undo_seconds, settings.quota_bytes
+    return replace(
+        bucket,
+        undo_seconds=bucket.undo_seconds if undo is None else undo,
+        quota_bytes=bucket.quota_bytes if quota is None else quota,
+    )
 
 
 def _closing(name: str) -> BucketClosing:
@@ -327,10 +349,10 @@ class Buckets:
             await self._blobs.put_in(RESERVED_POOL, RESERVED_BUCKET, bucket.name.encode(), options, once())
         ).version
 
-    async def set_undo(self, name: str, undo_seconds: int, call: Call = Call()) -> Bucket:  # noqa: B008 - a frozen value
-        """Another undo window, from now on and for what is kept already, unless that has been given up. Every node goes
-        by it within `SETTINGS_AGE_S`. Raises `BucketNotFound`, `BucketClosing`."""
-        _check_undo(undo_seconds)
+    async def change(self, name: str, settings: BucketSettings, call: Call = Call()) -> Bucket:  # noqa: B008 - a frozen value
+        """Another undo window, from now on and for what is kept already, unless that has been given up; another quota.
+        Every node goes by it within `SETTINGS_AGE_S`. Raises `BucketNotFound`, `BucketClosing`."""
+        _check_settings(settings)
         meant: BucketId | None = None
         for _ in range(WRITE_TRIES):
             stored = await self._read(name)
@@ -341,15 +363,17 @@ class Buckets:
             meant = stored.bucket.id
             if stored.bucket.closing:
                 raise _closing(name)
-            if stored.bucket.undo_seconds == undo_seconds:
+            changed = _changed(stored.bucket, settings)
+            if stored.bucket == changed:
                 return stored.bucket
-            changed = replace(stored.bucket, undo_seconds=undo_seconds)
             try:
                 await self._write(changed, Condition(if_version=stored.version), call)
             except PreconditionFailed:
                 continue
             self.forget(changed.id)
-            self._events.emit("bucket_set", bucket=name, undo_seconds=undo_seconds)
+            self._events.emit(
+                "bucket_set", bucket=name, undo_seconds=changed.undo_seconds, quota_bytes=changed.quota_bytes
+            )
             return (await self._read(name)).bucket
         raise _keeps_changing(name)
 

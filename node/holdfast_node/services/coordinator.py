@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, Protocol
 
 from holdfast_node.core.api import (
     BlobInfo,
     Bucket,
+    BucketUsage,
     Call,
     Condition,
     GetResult,
@@ -23,6 +24,7 @@ from holdfast_node.core.errors import BucketClosing
 from holdfast_node.core.ids import BucketId
 from holdfast_node.services.blobs import Blobs
 from holdfast_node.services.listing import Listing
+from holdfast_node.services.quotas import Quotas
 
 
 class BucketNames(Protocol):
@@ -36,18 +38,22 @@ class BucketNames(Protocol):
 class Coordinator:
     """Any node serves any request; one instance per node."""
 
-    def __init__(self, *, blobs: Blobs, buckets: BucketNames, listing: Listing) -> None:
+    def __init__(self, *, blobs: Blobs, buckets: BucketNames, listing: Listing, quotas: Quotas) -> None:
         self._blobs: Final = blobs
         self._buckets: Final = buckets
         self._listing: Final = listing
+        self._quotas: Final = quotas
 
     async def put(
         self, bucket: str, key: bytes, options: PutOptions, chunks: AsyncIterator[bytes]
     ) -> PutResult:
         """Store what `chunks` yields. Raises before anything is named, or `OutcomeUnknown`."""
-        async with self._open(bucket) as (found, pool):
+        async with (
+            self._open(bucket) as (found, pool),
+            self._quotas.entrance(found, options.size, chunks) as let_in,
+        ):
             return await self._blobs.put_in(
-                pool, found.id, key, options, chunks, retain=found.undo_seconds > 0
+                pool, found.id, key, options, let_in, retain=found.undo_seconds > 0
             )
 
     async def get(
@@ -85,6 +91,10 @@ class Coordinator:
     async def list(self, bucket: str, options: ListOptions) -> ListResult:
         found, pool = await self._buckets.resolve(bucket)
         return await self._listing.page(pool, found.id, options)
+
+    async def usage(self, buckets: Sequence[Bucket]) -> tuple[BucketUsage, ...]:
+        """How much is in each of these buckets."""
+        return await self._quotas.usage(buckets)
 
     @asynccontextmanager
     async def _open(self, name: str) -> AsyncGenerator[tuple[Bucket, int]]:

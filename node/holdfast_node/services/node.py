@@ -47,6 +47,7 @@ from holdfast_node.services.listing import Listing
 from holdfast_node.services.membership import Membership
 from holdfast_node.services.notices import Notices
 from holdfast_node.services.prove import Prover
+from holdfast_node.services.quotas import Quotas
 from holdfast_node.services.registers import Registers
 from holdfast_node.services.rehoming import Rehoming
 from holdfast_node.services.restoring import Others, RegisterRestorer, Restorer
@@ -199,7 +200,10 @@ class Node:
         )
         self.bucket_book = BucketBook(self.buckets, self.store.bucket_closing)
         self.closed_doors = ClosedDoors(self.buckets)
-        self.coordinator = Coordinator(blobs=self.blobs, buckets=self.buckets, listing=self.listing)
+        self.quotas = Quotas(path=self.path, store=self.store)
+        self.coordinator = Coordinator(
+            blobs=self.blobs, buckets=self.buckets, listing=self.listing, quotas=self.quotas
+        )
         self.acceptor = Acceptor(
             store=self.store,
             maps=self.cartographer,
@@ -330,7 +334,14 @@ class Node:
         )
 
     def _dispatch(self) -> None:
-        for service in (self.cartographer, self.membership, self.scrubber, self.status, self.feed):
+        for service in (
+            self.cartographer,
+            self.membership,
+            self.scrubber,
+            self.status,
+            self.feed,
+            self.quotas,
+        ):
             self.dispatcher.add(service.handlers())
         for handlers in (self.keeper.handlers(), self.healer.watch(self.acceptor.handlers())):
             self.dispatcher.add(self.foreground.watch(handlers))

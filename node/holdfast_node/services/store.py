@@ -428,9 +428,9 @@ class Store:
         """How far another store's feed has been followed."""
         return self._indexer.tables.followed(store)
 
-    def count(self, pool: int, partition: int) -> tuple[int, int]:
-        """How many blobs are current in the partition as far as this store knows, and their bytes."""
-        return self._registers.count(pool, partition)
+    def count(self, pool: int, partition: int, bucket: BucketId = index_keys.ALL_BUCKETS) -> tuple[int, int]:
+        """How many blobs are current in the partition, or of one bucket in it, as far as this store knows; bytes."""
+        return self._registers.count(pool, partition, bucket)
 
     async def manifest(self, bucket: BucketId, key: bytes, blob_id: BlobId) -> Manifest | None:
         """Of a version this store accepted or learned. Raises `IntegrityError` if it is broken here."""

@@ -694,12 +694,20 @@ class Bucket(_message.Message):
     UNDO_SECONDS_FIELD_NUMBER: _builtins.int
     CREATED_MS_FIELD_NUMBER: _builtins.int
     CLOSING_FIELD_NUMBER: _builtins.int
+    QUOTA_BYTES_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     id: _builtins.bytes
     pool: _builtins.str
     undo_seconds: _builtins.int
     created_ms: _builtins.int
     closing: _builtins.bool
+    quota_bytes: _builtins.int
+    """0: none"""
+    @_builtins.property
+    def usage(self) -> Global___BucketUsage:
+        """where a bucket is looked at, or listed"""
+
     def __init__(
         self,
         *,
@@ -709,14 +717,43 @@ class Bucket(_message.Message):
         undo_seconds: _builtins.int = ...,
         created_ms: _builtins.int = ...,
         closing: _builtins.bool = ...,
+        quota_bytes: _builtins.int = ...,
+        usage: Global___BucketUsage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["closing", b"closing", "created_ms", b"created_ms", "id", b"id", "name", b"name", "pool", b"pool", "undo_seconds", b"undo_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closing", b"closing", "created_ms", b"created_ms", "id", b"id", "name", b"name", "pool", b"pool", "quota_bytes", b"quota_bytes", "undo_seconds", b"undo_seconds", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Bucket: _TypeAlias = Bucket  # noqa: Y015
+
+@_typing.final
+class BucketUsage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOBS_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    WHOLE_FIELD_NUMBER: _builtins.int
+    blobs: _builtins.int
+    """current ones: what is kept for undo is not counted"""
+    bytes: _builtins.int
+    whole: _builtins.bool
+    """else there may be more, in partitions of which nobody told"""
+    def __init__(
+        self,
+        *,
+        blobs: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+        whole: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "bytes", b"bytes", "whole", b"whole"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BucketUsage: _TypeAlias = BucketUsage  # noqa: Y015
 
 @_typing.final
 class CreateBucketRequest(_message.Message):
@@ -820,9 +857,12 @@ class SetBucketRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     UNDO_SECONDS_FIELD_NUMBER: _builtins.int
     CALL_FIELD_NUMBER: _builtins.int
+    QUOTA_BYTES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     undo_seconds: _builtins.int
-    """not written: a mistake"""
+    """what is not written is left as it is; nothing at all is a mistake"""
+    quota_bytes: _builtins.int
+    """0: none"""
     @_builtins.property
     def call(self) -> Global___Call: ...
     def __init__(
@@ -831,13 +871,19 @@ class SetBucketRequest(_message.Message):
         name: _builtins.str = ...,
         undo_seconds: _builtins.int | None = ...,
         call: Global___Call | None = ...,
+        quota_bytes: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_undo_seconds", b"_undo_seconds", "call", b"call", "undo_seconds", b"undo_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_quota_bytes", b"_quota_bytes", "_undo_seconds", b"_undo_seconds", "call", b"call", "quota_bytes", b"quota_bytes", "undo_seconds", b"undo_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_undo_seconds", b"_undo_seconds", "call", b"call", "name", b"name", "undo_seconds", b"undo_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_quota_bytes", b"_quota_bytes", "_undo_seconds", b"_undo_seconds", "call", b"call", "name", b"name", "quota_bytes", b"quota_bytes", "undo_seconds", b"undo_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__quota_bytes: _TypeAlias = _typing.Literal["quota_bytes"]  # noqa: Y015
+    _WhichOneofArgType__quota_bytes: _TypeAlias = _typing.Literal["_quota_bytes", b"_quota_bytes"]  # noqa: Y015
     _WhichOneofReturnType__undo_seconds: _TypeAlias = _typing.Literal["undo_seconds"]  # noqa: Y015
     _WhichOneofArgType__undo_seconds: _TypeAlias = _typing.Literal["_undo_seconds", b"_undo_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quota_bytes) -> _WhichOneofReturnType__quota_bytes | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__undo_seconds) -> _WhichOneofReturnType__undo_seconds | None: ...
 
 Global___SetBucketRequest: _TypeAlias = SetBucketRequest  # noqa: Y015

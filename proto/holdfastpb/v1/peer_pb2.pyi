@@ -69,6 +69,7 @@ class _FrameTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FrameType.V
     FRAME_TYPE_READ_SUPERSEDED: _FrameType.ValueType  # 42
     FRAME_TYPE_READ_CHANGES: _FrameType.ValueType  # 43
     FRAME_TYPE_COPY_KEYS: _FrameType.ValueType  # 44
+    FRAME_TYPE_READ_USAGE: _FrameType.ValueType  # 45
     FRAME_TYPE_REGISTER_VIEW: _FrameType.ValueType  # 144
     FRAME_TYPE_PREPARE_REPLY: _FrameType.ValueType  # 145
     FRAME_TYPE_ACCEPT_REPLY: _FrameType.ValueType  # 146
@@ -96,6 +97,7 @@ class _FrameTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FrameType.V
     FRAME_TYPE_SCRUB_REPORT: _FrameType.ValueType  # 168
     FRAME_TYPE_SUPERSEDED_REPLY: _FrameType.ValueType  # 169
     FRAME_TYPE_CHANGES: _FrameType.ValueType  # 170
+    FRAME_TYPE_USAGE: _FrameType.ValueType  # 171
 
 class FrameType(_FrameType, metaclass=_FrameTypeEnumTypeWrapper):
     """The `type` of a frame header. Numbers are wire format."""
@@ -137,6 +139,7 @@ FRAME_TYPE_READ_SCRUB: FrameType.ValueType  # 41
 FRAME_TYPE_READ_SUPERSEDED: FrameType.ValueType  # 42
 FRAME_TYPE_READ_CHANGES: FrameType.ValueType  # 43
 FRAME_TYPE_COPY_KEYS: FrameType.ValueType  # 44
+FRAME_TYPE_READ_USAGE: FrameType.ValueType  # 45
 FRAME_TYPE_REGISTER_VIEW: FrameType.ValueType  # 144
 FRAME_TYPE_PREPARE_REPLY: FrameType.ValueType  # 145
 FRAME_TYPE_ACCEPT_REPLY: FrameType.ValueType  # 146
@@ -164,6 +167,7 @@ FRAME_TYPE_SEED_NAMES: FrameType.ValueType  # 167
 FRAME_TYPE_SCRUB_REPORT: FrameType.ValueType  # 168
 FRAME_TYPE_SUPERSEDED_REPLY: FrameType.ValueType  # 169
 FRAME_TYPE_CHANGES: FrameType.ValueType  # 170
+FRAME_TYPE_USAGE: FrameType.ValueType  # 171
 Global___FrameType: _TypeAlias = FrameType  # noqa: Y015
 
 class _Role:
@@ -1440,6 +1444,80 @@ class SupersededReply(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SupersededReply: _TypeAlias = SupersededReply  # noqa: Y015
+
+@_typing.final
+class ReadUsage(_message.Message):
+    """How much is in these buckets, in the partitions this store is steward of?"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUCKETS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def buckets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        buckets: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buckets", b"buckets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadUsage: _TypeAlias = ReadUsage  # noqa: Y015
+
+@_typing.final
+class PartitionUsage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    PARTITION_FIELD_NUMBER: _builtins.int
+    BLOBS_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    pool: _builtins.int
+    partition: _builtins.int
+    @_builtins.property
+    def blobs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """of each bucket, in the order in which they were asked about"""
+
+    @_builtins.property
+    def bytes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        pool: _builtins.int = ...,
+        partition: _builtins.int = ...,
+        blobs: _abc.Iterable[_builtins.int] | None = ...,
+        bytes: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "bytes", b"bytes", "partition", b"partition", "pool", b"pool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PartitionUsage: _TypeAlias = PartitionUsage  # noqa: Y015
+
+@_typing.final
+class Usage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTITIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartitionUsage]: ...
+    def __init__(
+        self,
+        *,
+        partitions: _abc.Iterable[Global___PartitionUsage] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["partitions", b"partitions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Usage: _TypeAlias = Usage  # noqa: Y015
 
 @_typing.final
 class ReadChanges(_message.Message):

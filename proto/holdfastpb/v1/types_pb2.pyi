@@ -104,6 +104,7 @@ class _ErrorCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorCode.V
     ERROR_CODE_UNAUTHORIZED: _ErrorCode.ValueType  # 11
     ERROR_CODE_UNIMPLEMENTED: _ErrorCode.ValueType  # 12
     ERROR_CODE_BUCKET_CLOSING: _ErrorCode.ValueType  # 13
+    ERROR_CODE_QUOTA_EXCEEDED: _ErrorCode.ValueType  # 14
     ERROR_CODE_UNAVAILABLE: _ErrorCode.ValueType  # 32
     ERROR_CODE_OVERLOADED: _ErrorCode.ValueType  # 33
     ERROR_CODE_OUTCOME_UNKNOWN: _ErrorCode.ValueType  # 34
@@ -141,6 +142,7 @@ ERROR_CODE_REFUSED: ErrorCode.ValueType  # 10
 ERROR_CODE_UNAUTHORIZED: ErrorCode.ValueType  # 11
 ERROR_CODE_UNIMPLEMENTED: ErrorCode.ValueType  # 12
 ERROR_CODE_BUCKET_CLOSING: ErrorCode.ValueType  # 13
+ERROR_CODE_QUOTA_EXCEEDED: ErrorCode.ValueType  # 14
 ERROR_CODE_UNAVAILABLE: ErrorCode.ValueType  # 32
 ERROR_CODE_OVERLOADED: ErrorCode.ValueType  # 33
 ERROR_CODE_OUTCOME_UNKNOWN: ErrorCode.ValueType  # 34

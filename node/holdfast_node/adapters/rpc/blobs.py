@@ -78,20 +78,23 @@ class BlobsServicer:
         return values.bucket_message(bucket)
 
     async def get_bucket(self, request: blob_pb2.GetBucketRequest, _context: object) -> blob_pb2.Bucket:
-        return values.bucket_message(await self._buckets.get(values.bucket_name(request.name)))
+        bucket = await self._buckets.get(values.bucket_name(request.name))
+        (usage,) = await self._blobs.usage([bucket])
+        return values.bucket_message(bucket, usage)
 
     async def list_buckets(
         self, request: blob_pb2.ListBucketsRequest, _context: object
     ) -> blob_pb2.ListBucketsReply:
         buckets, token = await self._buckets.list(values.page_token_of(request.page_token))
-        messages = [values.bucket_message(bucket) for bucket in buckets]
+        usages = await self._blobs.usage(buckets)
+        messages = [values.bucket_message(*each) for each in zip(buckets, usages, strict=True)]
         return blob_pb2.ListBucketsReply(buckets=messages, next_page_token=token)
 
     async def set_bucket(self, request: blob_pb2.SetBucketRequest, _context: object) -> blob_pb2.Bucket:
         name, call = values.bucket_name(request.name), values.call_of(request.call)
-        if not request.HasField("undo_seconds"):
-            raise InvalidArgument("nothing is to be set", hint="undo_seconds, in 0 to ten years")
-        return values.bucket_message(await self._buckets.set_undo(name, request.undo_seconds, call))
+        return values.bucket_message(
+            await self._buckets.change(name, values.bucket_settings_of(request), call)
+        )
 
     async def delete_bucket(
         self, request: blob_pb2.DeleteBucketRequest, _context: object

@@ -8,6 +8,8 @@ from typing import Protocol
 from holdfast_node.core.api import (
     BlobInfo,
     Bucket,
+    BucketSettings,
+    BucketUsage,
     Call,
     Condition,
     GetResult,
@@ -57,6 +59,8 @@ class BlobDoor(Protocol):
 
     async def versions(self, bucket: str, key: bytes) -> tuple[VersionEntry, ...]: ...
 
+    async def usage(self, buckets: Sequence[Bucket]) -> tuple[BucketUsage, ...]: ...
+
 
 class BucketDoor(Protocol):
     async def create(
@@ -69,7 +73,7 @@ class BucketDoor(Protocol):
         """A page and the token of the next one, empty at the end."""
         ...
 
-    async def set_undo(self, name: str, undo_seconds: int, call: Call) -> Bucket: ...
+    async def change(self, name: str, settings: BucketSettings, call: Call) -> Bucket: ...
 
     async def delete(self, name: str, call: Call) -> None: ...
 

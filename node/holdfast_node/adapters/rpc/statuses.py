@@ -29,6 +29,7 @@ STATUS_OF: Final[dict[ErrorCode, StatusCode]] = {
     ErrorCode.UNAUTHORIZED: StatusCode.PERMISSION_DENIED,
     ErrorCode.UNIMPLEMENTED: StatusCode.UNIMPLEMENTED,
     ErrorCode.BUCKET_CLOSING: StatusCode.FAILED_PRECONDITION,
+    ErrorCode.QUOTA_EXCEEDED: StatusCode.FAILED_PRECONDITION,
     ErrorCode.UNAVAILABLE: StatusCode.UNAVAILABLE,
     ErrorCode.OVERLOADED: StatusCode.RESOURCE_EXHAUSTED,
     ErrorCode.OUTCOME_UNKNOWN: StatusCode.UNKNOWN,

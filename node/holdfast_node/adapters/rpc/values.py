@@ -193,12 +193,26 @@ def version_message(entry: api.VersionEntry) -> blob_pb2.VersionEntry:
     )
 
 
-def bucket_message(bucket: api.Bucket) -> blob_pb2.Bucket:
-    return blob_pb2.Bucket(
+def bucket_settings_of(request: blob_pb2.SetBucketRequest) -> api.BucketSettings:
+    settings = api.BucketSettings(
+        undo_seconds=request.undo_seconds if request.HasField("undo_seconds") else None,
+        quota_bytes=request.quota_bytes if request.HasField("quota_bytes") else None,
+    )
+    if settings == api.BucketSettings():
+        raise InvalidArgument("nothing is to be set", hint="undo_seconds or quota_bytes")
+    return settings
+
+
+def bucket_message(bucket: api.Bucket, usage: api.BucketUsage | None = None) -> blob_pb2.Bucket:
+    found = blob_pb2.Bucket(
         name=bucket.name,
         id=bucket.id,
         pool=bucket.pool,
         undo_seconds=bucket.undo_seconds,
         created_ms=bucket.created_ms,
         closing=bucket.closing,
+        quota_bytes=bucket.quota_bytes,
     )
+    if usage is not None:
+        found.usage.CopyFrom(blob_pb2.BucketUsage(blobs=usage.blobs, bytes=usage.bytes, whole=usage.whole))
+    return found

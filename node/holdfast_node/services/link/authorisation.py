@@ -47,6 +47,7 @@ FRAME_ROWS: Final[dict[int, Row]] = {
     FrameType.READ_SUPERSEDED: Row.LOOPBACK,
     FrameType.READ_CHANGES: Row.LOOPBACK,
     FrameType.COPY_KEYS: Row.LOOPBACK,
+    FrameType.READ_USAGE: Row.LOOPBACK,
 }
 
 

@@ -68,6 +68,7 @@ class FrameType(IntEnum):
     READ_SUPERSEDED = 42
     READ_CHANGES = 43
     COPY_KEYS = 44
+    READ_USAGE = 45
 
     REGISTER_VIEW = 144
     PREPARE_REPLY = 145
@@ -96,6 +97,7 @@ class FrameType(IntEnum):
     SCRUB_REPORT = 168
     SUPERSEDED_REPLY = 169
     CHANGES = 170
+    USAGE = 171
 
 
 def _type_of(cls: type) -> FrameType:

@@ -20,6 +20,7 @@ from holdfast_node.core.messages import (
     ReadMap,
     ReadRegister,
     ReadStatus,
+    ReadUsage,
     RegisterView,
     Reply,
     Request,
@@ -49,6 +50,7 @@ LARGE_REPLIES = (
     MapPrepare,
     ReadStatus,
     ReadFloors,
+    ReadUsage,
     FindShards,
 )
 _ALWAYS_BULK = (*LARGE_REPLIES, StageCell, Seal)

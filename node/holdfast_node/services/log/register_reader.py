@@ -216,9 +216,9 @@ class RegisterReader:
             manifests=tuple(manifests),
         )
 
-    def count(self, pool: int, partition: int) -> tuple[int, int]:
-        """Current blobs of the partition as this store knows them, and their bytes."""
-        return index_rows.decode_count(self._log.get(index_keys.count_row_key(pool, partition)))
+    def count(self, pool: int, partition: int, bucket: BucketId) -> tuple[int, int]:
+        """Current blobs of the bucket in the partition as this store knows them, and their bytes."""
+        return index_rows.decode_count(self._log.get(index_keys.count_row_key(pool, partition, bucket)))
 
     def _registers(
         self, rows: Iterable[tuple[bytes, bytes]], partitions: frozenset[tuple[int, int]]
