@@ -56,10 +56,11 @@ class Moves:
             ("two operators", self._two),
         )
 
-    async def go_on(self, machine: Machine, status: StatusReply) -> None:
+    async def go_on(self, machine: Machine, status: StatusReply) -> list[str]:
         """A drain that a lost store has interrupted is not taken up by itself: the operator says it again. And whoever
         was made a member although nobody heard of it is one. Who was lost and is back is given a share again: by the
-        operator, where nodes are waited for however long they stay away."""
+        operator, where nodes are waited for however long they stay away. Those of them that have to wait until all
+        versions kept in a former code have expired, which may be longer than a world lasts."""
         for node in status.nodes:
             if node.name in self._cluster.machines:
                 self._cluster.machines[node.name].stranger = False
@@ -71,7 +72,18 @@ class Moves:
             await self._change(machine, DrainNodes(stuck[0]))
         back = [node for node in status.nodes if node.state == "lost" and node.voting]
         if back and self._cluster.topology.patience.endless:
-            await self._change(machine, AddNode(SeedNode(back[0].name, back[0].address)))
+            done = await self._change(machine, AddNode(SeedNode(back[0].name, back[0].address)))
+            if done is None and not moving and await self._recodes(machine):
+                return [node.name for node in back]
+        return []
+
+    async def _recodes(self, machine: Machine) -> bool:
+        """Whether the pool may still have versions in the code it had before."""
+        try:
+            told = await self._cluster.admin(machine, lambda admin: admin.get_map())
+        except (HoldfastError, ConnectionLost):
+            return False
+        return any(pool.former_code for pool in told.map.pools)
 
     async def _add(self) -> None:
         asked = self._asker()

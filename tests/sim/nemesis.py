@@ -431,8 +431,9 @@ class Nemesis:
         except (HoldfastError, ConnectionLost) as error:
             return repr(error)
         assert status.healthy != bool(status.problems), "healthy is when there is no problem, and only then"
-        await self._moves.go_on(machine, status)
-        return "; ".join(status.problems)
+        waiting = await self._moves.go_on(machine, status)
+        known = tuple(f"{name} is back " for name in waiting)
+        return "; ".join(problem for problem in status.problems if not problem.startswith(known))
 
     async def replace_lost(self) -> str:
         """What an operator does: start empty processes under the lost names, and say so in the map."""
