@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -97,7 +97,11 @@ class Quotas:
         upload = _Upload(self, bucket)
         try:
             await upload.let_in(max(size, 0))
-            yield chunks if size >= 0 else upload.counted(chunks)
+            if size >= 0:
+                yield chunks
+            else:
+                async with aclosing(upload.counted(chunks)) as counted:
+                    yield counted
             upload.stored()
         finally:
             upload.ended()
@@ -141,7 +145,7 @@ class _Upload:
         account.flying += more
         self._account, self._bytes = account, self._bytes + more
 
-    async def counted(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def counted(self, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
         async for chunk in chunks:
             await self.let_in(len(chunk))
             yield chunk
