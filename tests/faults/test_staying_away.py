@@ -1,4 +1,4 @@
-"""Two of six nodes die, one after the other, and no operator says a word; then a third dies, and nothing is lost."""
+"""A node dies, then another's disk, and no operator says a word; then a third dies, and nothing is lost."""
 
 from __future__ import annotations
 
