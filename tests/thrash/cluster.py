@@ -29,6 +29,8 @@ from tests.thrash.network import Network
 PORT: Final = 7101
 VOLUME: Final = "16 MiB"
 """Small, so that volumes are begun and finished under every kind of trouble."""
+LOST_AFTER_S: Final = 30
+"""Longer than any other nemesis is at work."""
 DISK_BYTES: Final = 12 * 1024**3
 """Of a sparse file: what a node never writes takes no room."""
 FAKETIME: Final = ("/usr/lib/*/faketime/libfaketimeMT.so.1", "/usr/lib/faketime/libfaketimeMT.so.1")
@@ -80,7 +82,9 @@ class ThrashCluster(LocalCluster):
             self._make_disk(node)
             self.clock_file(node.name).write_text("+0\n")
         text = layout.to_toml(replace(planned, nodes=moved))
-        (self.root / CONFIG_NAME).write_text(text.replace(json.dumps(layout.VOLUME), json.dumps(VOLUME)))
+        text = text.replace(json.dumps(layout.VOLUME), json.dumps(VOLUME))
+        lost = f'[lost]\nnode_after = "{LOST_AFTER_S}s"\nseveral_after = "1h"\n'
+        (self.root / CONFIG_NAME).write_text(f"{text}\n{lost}")
 
     def _found(self) -> None:
         """The spare nodes are not asked to the birth."""

@@ -22,6 +22,7 @@ from tests.thrash.nemeses import (
     Pause,
     Stage,
     Starve,
+    StayAway,
     WipeNode,
     WipeSan,
 )
@@ -31,6 +32,7 @@ ALL: Final[tuple[type[Nemesis], ...]] = (
     KillOne,
     KillSan,
     KillAll,
+    StayAway,
     Pause,
     Starve,
     ClockJump,

@@ -24,7 +24,7 @@ from tests.sim.checker import Kind, Op, Result, linearizable, smallest_violation
 
 BUCKET: Final = "thrash"
 """Keeps what is overwritten and deleted for a while: every wiped node must get its shards of all that back."""
-UNDO_S: Final = 60.0
+UNDO_S: Final = 10.0
 """What is kept stays in the code before a change of it, and until it has expired no other change begins."""
 LAST_BUCKET: Final = "thrash-last"
 """Keeps the last version alone, so that healing does not grow with every operation of a long run."""

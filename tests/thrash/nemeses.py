@@ -23,7 +23,7 @@ import holdfast
 from holdfast.testing.refusals import LocalRefused
 from tests.faults.support.wait import until
 from tests.thrash import enclosure
-from tests.thrash.cluster import ThrashCluster
+from tests.thrash.cluster import LOST_AFTER_S, ThrashCluster
 from tests.thrash.network import Network
 
 NOTICE_LIMIT_S: Final = 15.0
@@ -129,6 +129,13 @@ class KillAll(_Kill):
 
     def choose(self, stage: Stage) -> list[str]:
         return stage.cluster.names()
+
+
+class StayAway(KillOne):
+    """For longer than others wait: they take over what was its, if there is room; when it is back it gets a share."""
+
+    name = "stay away"
+    hold_s = 2.5 * LOST_AFTER_S
 
 
 class Pause(Nemesis):
