@@ -15,6 +15,7 @@ _EXPIRY: Final = "node/holdfast_node/services/expiry.py"
 _HEAD: Final = "node/holdfast_node/core/head.py"
 _INDEX_ROWS: Final = "node/holdfast_node/core/index_rows.py"
 _KEEPER: Final = "node/holdfast_node/services/keeper.py"
+_STORE_TIME: Final = "node/holdfast_node/services/log/store_time.py"
 _REGISTER: Final = "node/holdfast_node/core/register.py"
 
 _ALL_RAISED: Final = "        except (HoldfastError, TimeoutError):\n            raise\n"
@@ -258,5 +259,11 @@ MUTANTS: Final = (
         "the index does not say which registers keep older versions: no window ends",
         (Edit(_INDEX_ROWS, "(_RETAINS if head.retained else 0)", "(_RETAINS if head.fence else 0)"),),
         _TEST,
+    ),
+    Mutant(
+        "time-by-the-minute",
+        "a store notes its running time once a minute only: one that dies more often never counts any",
+        (Edit(_STORE_TIME, "                ride(record)\n", "                pass\n"),),
+        "tests/unit/test_undo_windows.py",
     ),
 )

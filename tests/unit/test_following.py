@@ -37,8 +37,9 @@ from holdfast_node.services import follower
 from holdfast_node.services.cursors import NOTED_S, Cursors
 from holdfast_node.services.dispatcher import Caller
 from holdfast_node.services.feed import COPIES_MAX, FOLLOWED_MAX
+from holdfast_node.services.log.store_time import TIME_RECORD_EVERY_S
 from holdfast_node.services.node import Node
-from holdfast_node.services.store import TIME_RECORD_EVERY_S, Entry
+from holdfast_node.services.store import Entry
 from tests.support import stores
 from tests.support.maps import cluster, nodes
 from tests.support.small_clusters import BUCKET, Serve, SmallCluster, Twist, pass_time, payload_of, run_story

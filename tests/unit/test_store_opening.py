@@ -21,6 +21,7 @@ from holdfast_node.core.errors import (
 from holdfast_node.core.ids import BootId, BucketId, ClusterId, NodeName, StoreId
 from holdfast_node.core.index_keys import POSITION_ROW
 from holdfast_node.core.messages import ShardName
+from holdfast_node.services.log import store_time
 from holdfast_node.services.log.volume import volume_name
 from holdfast_node.services.store import Entry, Store
 from tests.sim.disk import SECTOR, SimDisk
@@ -240,9 +241,7 @@ def test_the_index_never_knows_a_batch_that_may_still_be_lost() -> None:
 
 
 def test_store_time_only_counts_running_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    from holdfast_node.services import store as store_module
-
-    monkeypatch.setattr(store_module, "TIME_RECORD_EVERY_S", 0.001)
+    monkeypatch.setattr(store_time, "TIME_RECORD_EVERY_S", 0.001)
 
     async def scenario() -> None:
         bench = Bench()

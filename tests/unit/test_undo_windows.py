@@ -111,3 +111,19 @@ def test_a_shorter_one_ends_sooner_also_what_was_kept_before(window_s: int) -> N
         assert await small.get(b"k") == payload_of(700)
 
     run_story(story, undo_seconds=WINDOW_S)
+
+
+def test_a_store_that_dies_again_and_again_counts_its_time_all_the_same() -> None:
+    """It was noted once a minute: nothing ever expired on a node that was killed before each was over."""
+
+    async def story(small: SmallCluster) -> None:
+        machine = small.machine("n2")
+        for life in range(1, 6):
+            for _ in range(4):
+                await pass_time(5)
+                await small.put(b"k", payload_of(100))
+            small.cluster.stop_at_once(machine)
+            await small.cluster.boot(machine)
+            assert small.node("n2").store.store_time_s >= life * 10
+
+    run_story(story)

@@ -14,7 +14,7 @@ from holdfast_node.services import compaction, wards
 from holdfast_node.services.cursors import NOTED_S
 from holdfast_node.services.datapath import KeyPlace
 from holdfast_node.services.dispatcher import Caller
-from holdfast_node.services.store import TIME_RECORD_EVERY_S
+from holdfast_node.services.log.store_time import TIME_RECORD_EVERY_S
 from holdfast_node.services.wards import RECOUNT_S, RELOOK_S, UNKNOWN, Found, Looker, Ward
 from tests.support.small_clusters import Serve, SmallCluster, pass_time, payload_of, run_story
 

@@ -58,12 +58,12 @@ from holdfast_node.services.log.opening import (
 from holdfast_node.services.log.reader import LogReader
 from holdfast_node.services.log.register_reader import RegisterReader
 from holdfast_node.services.log.shard_reader import Origin, ShardReader, ShardState
+from holdfast_node.services.log.store_time import StoreTime
 from holdfast_node.services.log.verifier import Verifier
 from holdfast_node.services.log.volume import Volumes
 from holdfast_node.services.tasks import Tasks
 
 MIB: Final = 1024 * 1024
-TIME_RECORD_EVERY_S: Final = 60.0
 VITAL: Final = (MapRecord, MapVoteRecord, PartitionRecord, PeerRecord, DropRecord)
 """What a store that is all but full must still be able to write down: that there are new nodes, where things are now,
 which stores are back and may vote, and what is not needed any more."""
@@ -110,8 +110,7 @@ class Store:
         self._log = LogReader(ports, opened.indexer, committer)
         self._registers = RegisterReader(self._log)
         self._shards = ShardReader(self._log)
-        self._started_s = asyncio.get_running_loop().time()
-        self._time_at_start_s = opened.indexer.tables.store_time_s()
+        self._time = StoreTime(opened.indexer.tables.store_time_s())
         self._found_rotten = opened.rotten
         self._closed = False
         self._riders: dict[bytes, Entry] = {}
@@ -182,7 +181,14 @@ class Store:
             await self._committer.append(pending, bulk=False, vital=True)
         await self._write_superblock(self.superblock)
         self._committer.serve()
-        _ = self._tasks.spawn(self._keep_time(), "store time")
+        _ = self._tasks.spawn(
+            self._time.keep(
+                ride=lambda record: self.piggyback(b"store time", Entry(record)),
+                write=lambda record: self.append([Entry(record)]),
+                events=self._ports.events,
+            ),
+            "store time",
+        )
         for text in self._found_rotten:
             self._ports.events.emit("rot_found", what=text)
 
@@ -221,7 +227,7 @@ class Store:
 
     @property
     def store_time_s(self) -> int:
-        return self._time_at_start_s + int(asyncio.get_running_loop().time() - self._started_s)
+        return self._time.seconds
 
     @property
     def used_bytes(self) -> int:
@@ -363,16 +369,6 @@ class Store:
     async def _flush_index(self) -> None:
         with contextlib.suppress(StoreFull, StoreFailed):  # a later start replays more
             await self._log.flush()
-
-    async def _keep_time(self) -> None:
-        while not self.failure:
-            await asyncio.sleep(TIME_RECORD_EVERY_S)
-            try:
-                await self.append([Entry(StoreTimeRecord(self.store_time_s))])
-            except StoreFailed:
-                return
-            except (StoreFull, Overloaded) as error:
-                self._ports.events.emit("store_time_not_written", reason=str(error))
 
     def _mark(self) -> Mark:
         position = self._committer.position
