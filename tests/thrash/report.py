@@ -14,6 +14,8 @@ RARE_EVENTS = (
     "store_suspect",
     "partitions_learned",
     "blob_recoded",
+    "nodes_given_up",
+    "node_taken_back",
     "volume_removed",
     "versions_expired",
     "rot_found",
