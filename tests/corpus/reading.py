@@ -154,7 +154,7 @@ async def _tell(store: Store, facts: Sequence[Fact]) -> Json:
         "node": store.superblock.node,
         "store": store.superblock.store.hex(),
         "boot": store.superblock.boot,
-        "store_time_s": private._time_at_start_s,
+        "store_time_s": private._time._at_start_s,
         "sequence": store.recovered_sequence,
         "rotten": bool(store.rotten()),
         "rotten_keys": plain(store.rotten_keys()),
