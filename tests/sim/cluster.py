@@ -273,7 +273,13 @@ class Cluster:
         if machine.life is None or machine.node is None:
             raise ConnectionLost
         coordinator = machine.node.coordinator
-        return await self.run_in(machine.life, lambda: work(coordinator), timeout_s=timeout_s)
+        try:
+            return await self.run_in(machine.life, lambda: work(coordinator), timeout_s=timeout_s)
+        except (HoldfastError, ConnectionLost):
+            raise
+        except Exception as error:  # a coordinator's mistake is a finding, and its caller hears no more
+            self.problems.append(f"{node} as coordinator: {error!r}")
+            raise ConnectionLost(node) from error
 
     async def admin(
         self, machine: Machine, work: Callable[[Admin], Awaitable[T]], timeout_s: float = 60.0
