@@ -18,6 +18,7 @@ from holdfast_node.core.errors import Evidence, InvalidArgument, QuotaExceeded
 from holdfast_node.core.ids import BucketId
 from holdfast_node.core.messages import PartitionUsage, ReadUsage, Reply, Request, Usage
 from holdfast_node.core.topology import Topology
+from holdfast_node.services.buckets import LIST_PAGE
 from holdfast_node.services.datapath import DataPath
 from holdfast_node.services.dispatcher import Caller, Handler, handler
 from holdfast_node.services.fanout import gather, replies
@@ -28,7 +29,7 @@ from holdfast_node.services.wards import stewarded
 USAGE_TIMEOUT_S: Final = 2.0
 USAGE_AGE_S: Final = 2.0
 """How long a node goes by what it has heard of a bucket with a quota."""
-BUCKETS_MAX: Final = 100
+BUCKETS_MAX: Final = LIST_PAGE
 """Asked about at once: a page of a listing of buckets."""
 ACCOUNTS_MAX: Final = 10_000
 
