@@ -22,7 +22,7 @@ from tests.thrash.cluster import ThrashCluster
 from tests.thrash.deck import ALL, able
 from tests.thrash.frozen import Frozen, measure
 from tests.thrash.load import BUCKET, Loss, ThrashLoad
-from tests.thrash.nemeses import NETWORK, KillAll, Nemesis, NotNowError, Pause, Stage, WipeNode
+from tests.thrash.nemeses import MAP, NETWORK, KillAll, Nemesis, NotNowError, Pause, Stage, WipeNode
 from tests.thrash.network import Network
 from tests.thrash.screen import Screen
 
@@ -38,6 +38,9 @@ POLL_S: Final = 0.2
 AUDIT_RECORDS_MAX: Final = 1_500_000
 """Beyond so many records on all disks only the last calm is audited: reading them takes a minute."""
 BULK_BYTES_A_SECOND: Final = 1024 * 1024
+SETTLED_LIMIT_S: Final = 120.0
+"""The end of a change of code waits for undo windows, and these for a round of the collectors, who take a minute."""
+SETTLED_POLL_S: Final = 1.0
 OVERTIME_S: Final = 240.0
 SAID_CHARS_MAX: Final = 600
 LINES_MAX: Final = 10
@@ -151,6 +154,8 @@ class Run:
         if nemesis.destructive and not self._healthy_now():
             self.verdict.wrong.append(f"not healthy {HEAL_LIMIT_S:g} s after faults stopped")
             return
+        if nemesis.hits == MAP:
+            self._let_settle()
         self._strike(nemesis)
         self._idle(self._hold_s(nemesis) / 2)
         second = next((other for other in deck if other.hits != nemesis.hits and not other.destructive), None)
@@ -183,6 +188,20 @@ class Run:
                 nemesis.undo(self._stage)
             except LocalRefused as error:
                 self._screen.say(f"after {nemesis.name}: {str(error)[:SAID_CHARS_MAX]}")
+
+    def _let_settle(self) -> None:
+        """An operator waits for the end of the last change before the next one, unless it can be undone."""
+        deadline = time.monotonic() + SETTLED_LIMIT_S
+        while time.monotonic() < deadline and not self._may_change():
+            self._idle(SETTLED_POLL_S)
+
+    def _may_change(self) -> bool:
+        try:
+            with self._cluster.admin() as admin:
+                plan = admin.plan()
+        except holdfast.Error:
+            return False
+        return plan.settled or plan.open > 0
 
     def _healthy_now(self) -> bool:
         """Before data is destroyed. Under load if that is possible, else while callers wait."""
