@@ -12,6 +12,7 @@ from tests.mutants import (
     compaction,
     disks,
     following,
+    forgetting,
     heal,
     logs,
     maps,
@@ -45,6 +46,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *scrub.MUTANTS,
     *compaction.MUTANTS,
     *collection.MUTANTS,
+    *forgetting.MUTANTS,
     *following.MUTANTS,
     *client.MUTANTS,
 )

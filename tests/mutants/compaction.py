@@ -103,7 +103,7 @@ MUTANTS: Final = (
         (
             Edit(
                 _LIVENESS,
-                "return entry.dropped > self.first and entry.drop_record >= self.end",
+                "return self._needs(entry.dropped, entry.drop_record)",
                 "return entry.dropped < self.first",
             ),
         ),

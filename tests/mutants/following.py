@@ -56,8 +56,8 @@ MUTANTS: Final = (
         (
             Edit(
                 _ACCEPTANCE,
-                "floor is not None and copy.accepted <= floor:\n        return Late(None)",
-                "False:\n        return Late(None)",
+                "floor is not None and copy.accepted <= floor:\n        return Late(None, again",
+                "False:\n        return Late(None, again",
             ),
         ),
         _TEST,

@@ -12,6 +12,7 @@ _CARTOGRAPHER: Final = "node/holdfast_node/services/cartographer.py"
 _CATCH_UP: Final = "node/holdfast_node/core/catch_up.py"
 _CHANGES: Final = "node/holdfast_node/core/map_changes.py"
 _LEARNER: Final = "node/holdfast_node/services/learner.py"
+_LEFTOVERS: Final = "node/holdfast_node/services/leftovers.py"
 _MAP_BALLOTS: Final = "node/holdfast_node/services/map_ballots.py"
 _REPLACING: Final = "node/holdfast_node/services/replacing.py"
 _RETRY: Final = "client/holdfast/core/retry.py"
@@ -254,9 +255,9 @@ _LEARNING: Final = (
         "a register that rots after it was learned is made blank",
         (
             Edit(
-                _LEARNER,
-                "if key > current.cursor and (window.end is None or key <= window.end) and key not in shown",
-                "if key not in shown",
+                _LEFTOVERS,
+                "return key > after and (window.end is None or key <= window.end) and key not in shown",
+                "return key not in shown",
             ),
         ),
         _TEST_LEARNER,
@@ -272,7 +273,7 @@ _LEARNING: Final = (
         "a learner takes no version floor",
         (
             Edit(
-                _LEARNER,
+                _CATCH_UP,
                 "version_floor=max(own.version_floor, floors.version_floor)",
                 "version_floor=own.version_floor",
             ),

@@ -7,10 +7,10 @@ from typing import Final
 from tests.mutants.mutant import Aim, Edit, Mutant
 
 _ACCEPTANCE: Final = "node/holdfast_node/core/acceptance.py"
-_ACCEPTOR: Final = "node/holdfast_node/services/acceptor.py"
 _CHANGES: Final = "node/holdfast_node/core/map_changes.py"
 _HEAL_ORDER: Final = "node/holdfast_node/core/heal_order.py"
 _LEARNER: Final = "node/holdfast_node/services/learner.py"
+_LEFTOVERS: Final = "node/holdfast_node/services/leftovers.py"
 _LISTING: Final = "node/holdfast_node/core/listing.py"
 _MOVES: Final = "node/holdfast_node/core/map_moves.py"
 _PICTURE: Final = "node/holdfast_node/core/picture.py"
@@ -127,7 +127,7 @@ MUTANTS: Final = (
     Mutant(
         "newcomer-remembers",
         "a home that left and comes back goes on with what it held",
-        (Edit(_ACCEPTOR, "own.promised.generation < generation", "own.promised.generation < 0"),),
+        (Edit(_LEFTOVERS, "own.promised.generation < generation", "own.promised.generation < 0"),),
         _TEST_NEWCOMERS,
     ),
     Mutant(

@@ -122,7 +122,7 @@ _OPERATION_RULES: Final = (
         (
             Edit(
                 _REGISTER,
-                "Version(max(current.version, facts.version_floor) + 1)",
+                "Version(max(current.version, floor) + 1)",
                 "Version(current.version + 1)",
             ),
         ),
@@ -131,7 +131,7 @@ _OPERATION_RULES: Final = (
     Mutant(
         "version-stands-still",
         "an overwrite keeps the version",
-        (Edit(_REGISTER, "facts.version_floor) + 1)", "facts.version_floor, 1))"),),
+        (Edit(_REGISTER, "current.version, floor) + 1)", "current.version, floor, 1))"),),
         _TEST_REGISTER,
     ),
     Mutant(

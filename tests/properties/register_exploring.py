@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from holdfast_node.core.head import seeds_of
 from tests.properties.register_invariants import Violation, check_heads, must
 from tests.properties.register_model import TABLE, Scene, State, Trail, beginning, steps
 
@@ -21,6 +22,14 @@ def check(scene: Scene, state: State) -> None:
     must(len({counter for counter, _ in votes}) == len(votes), "two heads under one ballot")
     heads = [TABLE.heads[v[1]] for v in votes if sum(v in home for home in state.votes) >= majority]
     check_heads(heads, scene.operations, state.answers)
+    if scene.forgotten is not None and scene.forgotten.fence is not None:
+        for operation in scene.operations:
+            if operation.base is not None and operation.base <= scene.forgotten.fence:
+                named = {seed for head in heads for seed in seeds_of(head)}
+                must(
+                    operation.manifest is None or operation.manifest.seed_id not in named,
+                    "a head names shards that were dropped behind a fence",
+                )
     if state.read >= 0:
         must(state.read >= state.floor, f"read {state.read} after {state.floor} was answered")
         must(state.read == 0 or state.read in {h.version for h in heads}, "read an undecided value")

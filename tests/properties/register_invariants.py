@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from holdfast_node.core.errors import HoldfastError, OutcomeUnknown
-from holdfast_node.core.head import Head, HeadKind, seeds_of
+from holdfast_node.core.head import Applied, Head, HeadKind, seeds_of
 from holdfast_node.core.ids import RequestId
 from holdfast_node.core.operation import Operation, OperationKind
 from holdfast_node.core.proposal import Failed, Finished
@@ -41,8 +41,13 @@ def _check_chain(heads: Sequence[Head]) -> None:
         for entry in head.recent:
             first = applied.setdefault(entry.request_id, entry.version)
             must(first == entry.version, f"{entry.request_id!r} applied twice")
-        must(before is None or {*before.recent} <= {*head.recent}, "a decided write is lost")
+        must(before is None or _remembered(before) <= {*head.recent}, "a decided write is lost")
         before = head
+
+
+def _remembered(head: Head) -> set[Applied]:
+    """Requests of an old era may be forgotten: everybody refuses them."""
+    return {applied for applied in head.recent if applied.stamp >= 0}
 
 
 def _check_whole(heads: Sequence[Head]) -> None:

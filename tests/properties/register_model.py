@@ -19,9 +19,10 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from holdfast_node.core.acceptance import Acceptance, Late, Promise, Standing, accept, late, prepare, view
 from holdfast_node.core.errors import PeerUnreachable
+from holdfast_node.core.forgetting import Word, floors_of, word
 from holdfast_node.core.head import Applied, Ballot, Head, HeadKind, Manifest, Retained, seeds_of
 from holdfast_node.core.ids import BlobId, BucketId, Digest, Era, RequestId, StoreId, Version
-from holdfast_node.core.messages import Accept, Prepare, ReadRegister, Scope
+from holdfast_node.core.messages import Accept, Floors, HeldKey, Prepare, ReadRegister, Scope
 from holdfast_node.core.operation import Operation, OperationKind
 from holdfast_node.core.proposal import (
     Effect,
@@ -34,11 +35,14 @@ from holdfast_node.core.proposal import (
 )
 from holdfast_node.core.quorum import Roster, Sight, agreement
 from holdfast_node.core.records import RegisterRecord
+from holdfast_node.core.register import head_hash
 
 SCOPE = Scope(0, 0, 1)
 BUCKET = BucketId(b"b" * 16)
 KEY = b"key"
 ERA = Era(1)
+OLD = Era(-1)
+"""Refused by everybody."""
 R = TypeVar("R")
 
 
@@ -113,6 +117,15 @@ def delete(name: str) -> Operation:
     return Operation(OperationKind.DELETE, request(name), ERA)
 
 
+def deleted(stamp: Era = OLD, *, fence: Ballot | None = None) -> Head:
+    """What is left of a key: request u0 wrote version 1, d0 deleted it, and nothing is kept."""
+    recent = (Applied(request("u0"), Version(1), stamp), Applied(request("d0"), Version(2), stamp))
+    return Head(Version(2), HeadKind.TOMBSTONE, recent=recent, fence=fence)
+
+
+Says = Callable[[RegisterRecord | None, Head | None, Standing, HeldKey], Word]
+
+
 @dataclass(frozen=True)
 class Rules:
     """What can be replaced to plant a bug."""
@@ -120,6 +133,10 @@ class Rules:
     prepare: Callable[[RegisterRecord | None, Standing, Prepare], Promise] = prepare
     accept: Callable[[RegisterRecord | None, Standing, Accept], Acceptance] = accept
     late: Callable[[RegisterRecord | None, Standing, RegisterRecord], Late] = late
+    word: Says = word
+    floors_of: Callable[[RegisterRecord, Head], Floors] = floors_of
+    asked: int = 0
+    """Homes that have to say that a key may be forgotten; 0: all."""
     proposal: type[Proposal] = Proposal
     quorum: int = 0
     """0: a majority."""
@@ -142,6 +159,12 @@ class Scene:
     """Whether version 1 is there to begin with, at every home."""
     kept: bool = False
     """Whether it was overwritten by version 2 and is kept."""
+    forgotten: Head | None = None
+    """What every home holds to begin with, and is asked to forget."""
+    lagging: int = 0
+    """So many homes hold version 1 instead: they missed its deletion."""
+    stray: bool = False
+    """An accept of version 1 is still on its way to every home."""
     patient: frozenset[int] = frozenset()
     """Proposers that never give a ballot up of themselves: fewer states."""
     rules: Rules = field(default_factory=Rules)
@@ -213,6 +236,9 @@ class State:
     """The version the reader was told, -1: not yet."""
     counter: int
     trail: Trail
+    floors: tuple[Floors, ...]
+    words: tuple[int, ...]
+    """Per home, how far forgetting has come: 1: it said yes, 2: it was told."""
 
     def but(self, **changes: Any) -> State:
         """`dataclasses.replace` without its checks: half of the run would go there."""
@@ -247,6 +273,7 @@ class State:
             tuple(sorted(self.network[at])),
             tuple([_standing_with(p, name) for p in self.proposers]),
             tuple(sorted(self.votes[at])),
+            (self.words[at], self.floors[at].version_floor),
             (-1,) if sight is None else (sight[0].counter if sight[0] is not None else 0,),
         )
 
@@ -301,12 +328,17 @@ def beginning(scene: Scene) -> State:
             votes, head = frozenset({(-1, TABLE.number(head))}), CODEC.encode(over)
             votes |= {(0, TABLE.number(head))}
         record = RegisterRecord(BUCKET, KEY, 0, 0, ballot(0, 8), ballot(0, 8), head)
+    records = [record] * scene.homes
+    if scene.forgotten is not None:
+        records, votes, network = _deleted(scene, scene.forgotten)
+    else:
+        network = nothing
     return State(
-        records=(record,) * scene.homes,
+        records=tuple(records),
         proposers=tuple(scene.rules.proposal(o, CODEC) for o in scene.operations),
         answers=(None,) * len(scene.operations),
         left=scene.ballots,
-        network=(nothing,) * scene.homes,
+        network=(network,) * scene.homes,
         losses=scene.losses,
         follows=scene.follows,
         votes=(votes,) * scene.homes,
@@ -315,7 +347,32 @@ def beginning(scene: Scene) -> State:
         read=-1,
         counter=0,
         trail=None,
+        floors=(Floors(0, 0, 0, None),) * scene.homes,
+        words=(0,) * scene.homes,
     )
+
+
+def _deleted(
+    scene: Scene, held: Head
+) -> tuple[list[RegisterRecord | None], frozenset[Vote], frozenset[Sent]]:
+    """What homes hold, what each of them has accepted so far, and what is on its way to each."""
+    first = Head(Version(1), HeadKind.BLOB, manifest("u0"), recent=held.recent[:1])
+    before, after = CODEC.encode(first), CODEC.encode(held)
+    votes = frozenset({(-1, TABLE.number(before)), (0, TABLE.number(after))})
+    records: list[RegisterRecord | None] = [
+        RegisterRecord(BUCKET, KEY, 0, 0, at, at, head)
+        for at, head in [(ballot(-1, 8), before)] * scene.lagging
+        + [(ballot(0, 8), after)] * (scene.homes - scene.lagging)
+    ]
+    stray = Accept(SCOPE, BUCKET, KEY, ballot(-1, 8), ERA, before, head_hash(before))
+    sent = Sent(0, -1, TABLE.number(before))
+    TABLE.requests[sent] = stray
+    return records, votes, frozenset({sent} if scene.stray else ())
+
+
+def standing_of(state: State, home: int) -> Standing:
+    floors = state.floors[home]
+    return Standing(1, ERA, version_floor=floors.version_floor, ballot_floor=floors.ballot_floor)
 
 
 def steps(scene: Scene, state: State) -> Iterator[State]:
@@ -332,6 +389,8 @@ def moves(scene: Scene, state: State) -> list[Callable[[], Iterator[State]]]:
         found += [partial(_deliver, scene, state, home, sent) for sent in sorted(state.network[home])]
     if state.follows > 0:
         found += [partial(_follow, scene, state, home) for home in range(scene.homes)]
+    if scene.forgotten is not None:
+        found += [partial(_forget, scene, state, home) for home in range(scene.homes)]
     if scene.reader and state.read < 0:
         found.append(partial(_reader_steps, scene, state))
     return found
@@ -395,12 +454,14 @@ def _useless(record: RegisterRecord | None, sent: Sent, scene: Scene) -> bool:
     if not scene.rules.prune or record is None or record.promised is None:
         return False
     promised = record.promised.counter
+    if promised <= 0:
+        return False  # what may be forgotten: what its promise refuses now, a floor must refuse later
     return sent.counter < promised or (sent.counter == promised and sent.head == 0)
 
 
 def _deliver(scene: Scene, state: State, home: int, sent: Sent) -> Iterator[State]:
     asked = TABLE.requests[sent]
-    record, standing, name = state.records[home], Standing(1, ERA), store(home)
+    record, standing, name = state.records[home], standing_of(state, home), store(home)
     votes = state.votes
     done: Promise | Acceptance
     mine = clone(state.proposers[sent.at])
@@ -435,7 +496,7 @@ def _follow(scene: Scene, state: State, home: int) -> Iterator[State]:
         theirs = state.records[other]
         if other == home or theirs is None or theirs.accepted is None:
             continue
-        taken = scene.rules.late(state.records[home], Standing(1, ERA), theirs).record
+        taken = scene.rules.late(state.records[home], standing_of(state, home), theirs).record
         if taken is None:
             continue
         vote = (theirs.accepted.counter, TABLE.number(theirs.head))
@@ -447,13 +508,38 @@ def _follow(scene: Scene, state: State, home: int) -> Iterator[State]:
         )
 
 
+def _forget(scene: Scene, state: State, home: int) -> Iterator[State]:
+    """A home says that it may forget what all held in the beginning, or is told that so did the others."""
+    assert scene.forgotten is not None
+    record, words = state.records[home], state.words
+    held = HeldKey(BUCKET, KEY, ballot(0, 8), scene.forgotten.version)
+    head = CODEC.decode(Head, record.head) if record is not None and record.accepted is not None else None
+    if scene.rules.word(record, head, standing_of(state, home), held) is not Word.YES:
+        return
+    if words[home] == 0:
+        said = tuple(1 if i == home else word for i, word in enumerate(words))
+        yield state.but(words=said, trail=(state.trail, f"s{home} says yes"))
+    if words[home] < 2 and sum(word > 0 for word in words) >= (scene.rules.asked or scene.homes):
+        told = tuple(2 if i == home else word for i, word in enumerate(words))
+        records, floors = list(state.records), list(state.floors)
+        if record is not None and head is not None:
+            records[home], floors[home] = None, scene.rules.floors_of(record, head)
+        yield state.but(
+            records=tuple(records),
+            floors=tuple(floors),
+            words=told,
+            trail=(state.trail, f"s{home} forgets"),
+        )
+
+
 def _reader_steps(scene: Scene, state: State) -> Iterator[State]:
     told = [a.version for a in state.answers if isinstance(a, Finished)]
     floor = state.floor if any(state.seen) else max(told, default=0)
     for home in range(scene.homes):
         if state.seen[home] is not None:
             continue
-        shown = view(state.records[home], Standing(1, ERA), ReadRegister(SCOPE, BUCKET, KEY, True, 0))
+        asked = ReadRegister(SCOPE, BUCKET, KEY, True, 0)
+        shown = view(state.records[home], standing_of(state, home), asked)
         sights = list(state.seen)
         sights[home] = (shown.ballot, shown.head_hash)
         named = {store(at): sight for at, sight in enumerate(sights) if sight is not None}

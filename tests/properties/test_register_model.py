@@ -14,9 +14,10 @@ import pytest
 
 from holdfast_node.core import proposal, register
 from holdfast_node.core.acceptance import Acceptance, Late, Promise, Standing, accept, late, prepare
+from holdfast_node.core.forgetting import Word, floors_of, word
 from holdfast_node.core.head import Head
 from holdfast_node.core.ids import StoreId
-from holdfast_node.core.messages import Accept, Prepare
+from holdfast_node.core.messages import Accept, Floors, HeldKey, Prepare
 from holdfast_node.core.operation import Operation
 from holdfast_node.core.proposal import Proposal
 from holdfast_node.core.quorum import Agreement, Roster, Sight, agreement
@@ -26,10 +27,13 @@ from tests.properties import register_model
 from tests.properties.register_exploring import explore
 from tests.properties.register_invariants import Violation
 from tests.properties.register_model import (
+    ERA,
     Rules,
     Scene,
+    ballot,
     collect,
     delete,
+    deleted,
     expire,
     put,
     undelete,
@@ -52,6 +56,19 @@ COLLECTED_VERSION = Scene(
     patient=frozenset({0, 1, 2}),
 )
 
+FORGOTTEN = Scene((put("u1"),), (2,), losses=0, forgotten=deleted(), stray=True)
+FORGOTTEN_TWICE = Scene(
+    (put("u1"), put("u2", if_absent=True)), (1, 1), losses=0, forgotten=deleted(), patient=frozenset({0, 1})
+)
+FORGOTTEN_FENCE = Scene(
+    (put("u1"), replace(put("u2"), base=ballot(2, 9))),
+    (1, 1),
+    losses=0,
+    forgotten=deleted(fence=ballot(1, 9)),
+    patient=frozenset({1}),
+)
+ASKED_AGAIN = Scene((put("u0", "u0 again"),), (2,), losses=0, forgotten=deleted(ERA))
+
 SCENES: Mapping[str, tuple[Scene, int]] = {
     "two puts": (TWO_PUTS, 12_000),
     "two put-if-absent": (TWO_FIRSTS, 10_000),
@@ -61,6 +78,11 @@ SCENES: Mapping[str, tuple[Scene, int]] = {
     "two puts and a home that catches up": (FOLLOWED, 13_000),
     "a put, a read and homes that catch up": (FOLLOWED_AND_READ, 24_000),
     "an upload and a collector": (replace(COLLECTED_UPLOAD, ballots=(1, 1)), 10_000),
+    "a deleted key is forgotten, and written with a second try": (FORGOTTEN, 7_000),
+    "a deleted key is forgotten, and written and made": (FORGOTTEN_TWICE, 7_000),
+    "a fence is forgotten, and two uploads": (FORGOTTEN_FENCE, 7_000),
+    "a deleted key is forgotten, and asked for again": (ASKED_AGAIN, 40),
+    "a deleted key that one home missed is never forgotten": (replace(FORGOTTEN, lagging=1), 5_000),
 }
 LARGE: Mapping[str, tuple[Scene, int]] = {
     "two puts and a read": (Scene((put("u1"), put("u2")), (1, 1), losses=0, reader=True), 100_000),
@@ -83,6 +105,14 @@ LARGE: Mapping[str, tuple[Scene, int]] = {
     "a put with a second try, a delete and homes that catch up": (
         replace(RETRY_AND_DELETE, follows=2),
         40_000,
+    ),
+    "a deleted key is forgotten by four homes, and written and made": (
+        replace(FORGOTTEN_TWICE, homes=4),
+        10_000,
+    ),
+    "a deleted key is forgotten while homes catch up and somebody reads": (
+        replace(FORGOTTEN, ballots=(1,), follows=1, reader=True),
+        20_000,
     ),
     "two puts on four homes": (Scene((put("u1"), put("u2")), (1, 1), homes=4, losses=1), 30_000),
 }
@@ -151,6 +181,32 @@ def without_recent(current: Head, operation: Operation, facts: Facts) -> Verdict
     return decide(replace(current, recent=()), operation, facts)
 
 
+def forgets_promises(
+    record: RegisterRecord | None, head: Head | None, standing: Standing, held: HeldKey
+) -> Word:
+    bare = replace(record, promised=record.accepted) if record is not None and head is not None else record
+    return word(bare, head, standing, held)
+
+
+def forgets_requests(
+    record: RegisterRecord | None, head: Head | None, standing: Standing, held: HeldKey
+) -> Word:
+    bare = replace(head, recent=()) if head is not None else None
+    return word(record, bare, standing, held)
+
+
+def without_ballots(record: RegisterRecord, head: Head) -> Floors:
+    return replace(floors_of(record, head), ballot_floor=None)
+
+
+def without_versions(record: RegisterRecord, head: Head) -> Floors:
+    return replace(floors_of(record, head), version_floor=0)
+
+
+def without_fences(record: RegisterRecord, head: Head) -> Floors:
+    return floors_of(record, replace(head, fence=None))
+
+
 RED: Mapping[str, tuple[Scene, Rules]] = {
     "R4 left out": (replace(TWO_PUTS, ballots=(1, 2)), Rules(proposal=NeverCompletes)),
     "answers from an undecided head": (ONE_REQUEST_TWICE, Rules(proposal=BelievesWithoutCompleting)),
@@ -159,6 +215,12 @@ RED: Mapping[str, tuple[Scene, Rules]] = {
     "accepts below a promise": (TWO_PUTS, Rules(accept=accepts_anything, prune=False)),
     "catches up below a promise": (FOLLOWED, Rules(late=follows_anything, prune=False)),
     "does not carry forward": (TWO_PUTS, Rules(prepare=forgets_accepted)),
+    "forgets what a majority holds": (replace(FORGOTTEN, lagging=1), Rules(asked=2)),
+    "forgets promises": (FORGOTTEN_TWICE, Rules(word=forgets_promises, prune=False)),
+    "forgets requests that may come again": (ASKED_AGAIN, Rules(word=forgets_requests)),
+    "forgets without a floor for ballots": (FORGOTTEN, Rules(floors_of=without_ballots)),
+    "forgets without a floor for versions": (FORGOTTEN, Rules(floors_of=without_versions)),
+    "forgets a fence": (FORGOTTEN_FENCE, Rules(floors_of=without_fences)),
 }
 
 

@@ -17,6 +17,7 @@ from holdfast_node.core.messages import (
     CopyRegisters,
     DropShards,
     FindShards,
+    ForgetRegisters,
     LinkShards,
     MapAccept,
     MapPrepare,
@@ -46,6 +47,7 @@ _LOST: Final[dict[type[Request], str]] = {
     CopyRegisters: "a page of registers was lost on its way to a learner or a steward",
     ReadFloors: "the floors were lost on their way to a learner",
     DropShards: "the word to drop a shard was lost",
+    ForgetRegisters: "a question about a deleted key, or the word to forget it, was lost",
     LinkShards: "a link of an undelete was lost",
 }
 _ANSWER_LOST: Final[dict[type[Request], str]] = {
@@ -54,6 +56,7 @@ _ANSWER_LOST: Final[dict[type[Request], str]] = {
     Commit: "a steward decided and its answer was lost",
     Seal: "a shard was sealed and nobody heard of it",
     MapAccept: "a map was accepted and nobody heard of it",
+    ForgetRegisters: "a home said that it may forget a key, or forgot it, and nobody heard of it",
 }
 _TWICE: Final[dict[type[Request], str]] = {
     Prepare: "a prepare arrived twice",
@@ -98,6 +101,7 @@ _EVENTS: Final[dict[str, str]] = {
     "index_rebuilt": "an index was rebuilt",
     "index_has_room": "an index that had no room went on",
     "versions_expired": "an undo window ended",
+    "keys_forgotten": "a deleted key was forgotten by all its homes",
     "shards_collected": "shards that no head names were dropped",
     "manifests_collected": "manifests of versions that are not kept were forgotten",
     "register_caught_up": "a home caught up on what it had missed",

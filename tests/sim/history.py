@@ -47,6 +47,8 @@ class History:
     """Per caller, the key and content it is writing now."""
     caught_by_loss: list[tuple[str, bytes, str]] = field(default_factory=list[tuple[str, bytes, str]])
     """(tag, key, content) of writes that were on their way when data was destroyed."""
+    forgetful: bool = False
+    """Whether deleted keys are forgotten, and with them which version deleted them."""
     attempts: int = 0
     """Attempts of writes after the first."""
     _sizes: dict[str, int] = field(default_factory=dict[str, int])
@@ -107,10 +109,17 @@ class History:
         """Every violation: those noticed on the way, and the keys whose history makes no sense."""
         found = list(self.violations)
         for key in sorted(self.ops):
-            ops = self.ops[key]
+            ops = self._telling(self.ops[key])
             if not linearizable(ops):
                 found.append(f"NOT LINEARIZABLE: {key!r}\n{tell(smallest_violation(ops))}")
         return found
+
+    def _telling(self, ops: list[Op]) -> list[Op]:
+        """Without what says nothing: that a key was not found deleted by that very version, for it may be forgotten."""
+        deleted = {op.version for op in ops if op.kind is Kind.DELETE and op.result is Result.DONE}
+        if not self.forgetful:
+            return ops
+        return [op for op in ops if op.result is not Result.CONDITION_FAILED or op.if_version not in deleted]
 
 
 def read_op(called: float, returned: float, content: str, version: int, who: str) -> Op:

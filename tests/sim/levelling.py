@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 from holdfast_node.core.errors import HoldfastError
-from holdfast_node.core.head import Ballot, Head
+from holdfast_node.core.head import ABSENT_HEAD, Ballot, Head, HeadKind
 from holdfast_node.core.ids import BucketId, StoreId
 from holdfast_node.core.messages import Scope
 from holdfast_node.core.quorum import majority
@@ -57,21 +57,26 @@ async def unknown_to_many(
     for key, version in decided.items():
         partition = topology.key_partition(pool, bucket, key)
         voting = [homes[store] for store in topology.voting_homes(pool, partition) if store in homes]
-        known = {machine.name: await _version_at(cluster, machine, bucket, key) for machine in voting}
+        at = (pool, partition)
+        known = {machine.name: await _version_at(cluster, machine, bucket, key, at) for machine in voting}
         count = len(topology.entry(pool, partition).homes)
         if sum(each < version for each in known.values()) > count - majority(count):
             unknown.append(f"{key!r} version {version} in partition {partition} of {count} homes: {known}")
     return unknown if _newest_map(homes).map.epoch == topology.map.epoch else []
 
 
-async def _version_at(cluster: Cluster, machine: Machine, bucket: BucketId, key: bytes) -> int:
+async def _version_at(
+    cluster: Cluster, machine: Machine, bucket: BucketId, key: bytes, at: tuple[int, int]
+) -> int:
+    """Of a key that is not there it knows all that may have been forgotten."""
     if machine.node is None or machine.life is None:
         raise ConnectionLost
     read = partial(machine.node.store.register, bucket, key)
     record = await cluster.run_in(machine.life, read, timeout_s=5.0)
-    if record is None or record.accepted is None:
-        return 0
-    return cluster.bodies.decode(Head, record.head).version
+    head = cluster.bodies.decode(Head, record.head) if record is not None and record.accepted else ABSENT_HEAD
+    if head.kind is HeadKind.ABSENT:
+        return machine.node.store.partition(*at).version_floor
+    return head.version
 
 
 def _newest_map(homes: dict[StoreId, Machine]) -> Topology:

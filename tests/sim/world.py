@@ -20,7 +20,7 @@ from holdfast_node.core import geometry
 from holdfast_node.core.absence import Patience
 from holdfast_node.core.api import Condition
 from holdfast_node.core.errors import HoldfastError
-from holdfast_node.services import collection, collector, eras
+from holdfast_node.services import collection, collector, eras, forgetting
 from tests.sim.checker import Kind, Result
 from tests.sim.claims import Witness
 from tests.sim.client import CHUNK_BYTES, ConnectionLost, SimClient
@@ -36,6 +36,8 @@ BUCKET: Final = "bucket"
 FIRST_FILES: Final = 3
 """Of a store that has not gone over to a second volume: superblock, volume, spare."""
 HASTY_SHARE: Final = 0.5
+FORGETFUL_SHARE: Final = 0.25
+"""Of the worlds with hasty collectors: deleted keys are forgotten as soon as they may be, and more is deleted."""
 LINGER_SHARE: Final = 0.5
 LINGER_S: Final = (2.0, 12.0)
 """That is less than a caller waits for an answer."""
@@ -167,13 +169,18 @@ _HASTY: Final[tuple[Setting, ...]] = (
     (collection, "STAGE_TTL_S", 4),
     (collection, "QUARANTINE_S", 2.0),
 )
+_FORGETFUL: Final[tuple[Setting, ...]] = (
+    (forgetting, "REST_S", 2),
+    (forgetting, "ERA_REST_S", 2.0),
+)
 
 
 @contextmanager
-def small_numbers(*, hasty: bool = False) -> Generator[None]:
+def small_numbers(*, hasty: bool = False, forgetful: bool = False) -> Generator[None]:
     """The same rules on small numbers: many stripes and parts in a few kilobytes, eras that are raised now and then.
-    `hasty` collectors come by all the time, and take a write for failed that only dawdles."""
-    wanted = _SMALL + (_HASTY if hasty else ())
+    `hasty` collectors come by all the time, and take a write for failed that only dawdles; `forgetful` ones also forget
+    what was deleted a moment ago."""
+    wanted = _SMALL + (_HASTY if hasty else ()) + (_FORGETFUL if forgetful else ())
     before = [(where, name, getattr(where, name)) for where, name, _ in wanted]
     for where, name, value in wanted:
         setattr(where, name, value)
@@ -185,13 +192,22 @@ def small_numbers(*, hasty: bool = False) -> Generator[None]:
 
 
 class World:
-    """Runs one plan. `tidy`: some worlds must end with nothing left that no head names."""
+    """Runs one plan. `tidy`: some worlds must end with nothing left that no head names. `forgetful`: deleted keys are
+    forgotten while it runs."""
 
-    def __init__(self, seed: int, plan: Plan, *, keep_trace: bool = False, tidy: bool = True) -> None:
+    def __init__(
+        self,
+        seed: int,
+        plan: Plan,
+        *,
+        keep_trace: bool = False,
+        tidy: bool = True,
+        forgetful: bool = False,
+    ) -> None:
         self.seed = seed
         self.plan = plan
         self.loop = SimLoop(seed)
-        self.history = History()
+        self.history = History(forgetful=forgetful)
         self.trace: list[str] = []
         self._keep_trace = keep_trace
         self._tidy = tidy
@@ -375,6 +391,8 @@ class World:
             await client.get_range(key, chooser.randrange(2000), chooser.randrange(1, 20_000))
         elif roll < 0.72:
             await self._doors.race(chooser)
+        elif self.history.forgetful and roll > 0.85:
+            await client.delete(key, Condition())
         elif roll < 0.78:
             await client.list(self.keys, chooser.choice((1, 2, 1000)))
         else:
@@ -459,12 +477,19 @@ def run_world(
     depend on the past; what was loaded before the first world is never looked at again."""
     if hasty is None:
         hasty = random.Random(f"hasty {seed}").random() < HASTY_SHARE
+    forgetful = hasty and random.Random(f"forgetful {seed}").random() < FORGETFUL_SHARE
     if not gc.get_freeze_count():
         gc.freeze()
     gc.disable()
     try:
-        with small_numbers(hasty=hasty):
-            world = World(seed, plan or Plan.drawn(seed), keep_trace=keep_trace, tidy=hasty)
+        with small_numbers(hasty=hasty, forgetful=forgetful):
+            world = World(
+                seed,
+                plan or Plan.drawn(seed),
+                keep_trace=keep_trace,
+                tidy=hasty,
+                forgetful=forgetful,
+            )
             outcome = world.run()
         with nobody_listening():
             del world

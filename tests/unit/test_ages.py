@@ -25,6 +25,15 @@ def test_a_head_that_keeps_nothing_needs_no_ages() -> None:
     assert aged([Age(3, 10)], head(4), 20) == ()
 
 
+def test_a_deleted_key_is_as_old_as_its_newest_acceptance_here() -> None:
+    """Whoever forgets it goes by the ballot, not by the version."""
+    gone = Head(Version(4), HeadKind.TOMBSTONE)
+    ages = aged((), gone, 100)
+    assert ages == (Age(4, 100),)
+    assert aged(ages, gone, 500) == (Age(4, 500),)
+    assert aged(ages, Head(Version(0), HeadKind.ABSENT), 500) == (Age(0, 500),)
+
+
 def test_a_version_is_as_old_as_its_first_acceptance_here() -> None:
     ages = aged((), head(2, 1), 100)
     assert ages == (Age(2, 100),)

@@ -10,6 +10,7 @@ from typing import Final
 import pytest
 
 from holdfast_node.core import holes
+from holdfast_node.core.acceptance import blank
 from holdfast_node.core.errors import ShardMissing, StoreFailed, StoreFull
 from holdfast_node.core.index_keys import register_row_key
 from holdfast_node.core.messages import ShardName
@@ -114,10 +115,14 @@ def test_the_rows_of_what_is_gone_go_too() -> None:
             seal = [stores.cell(blob_id(3), 0, DATA), stores.seal(blob_id(3), [DATA])]
             await store.append(seal)
             await store.append([Entry(DropRecord(blob_id(3), 0, 0))])
+            await put(store, b"forgotten", 1)
+            await store.append([Entry(blank(register(b"forgotten", 1)))])
             _ = await overwrite(store, 3)
             _ = await compact(store)
             _ = await store.compactor.survey(rest_s=no_rest)
         rows = [key[:1] for key in bench.rows.keys]
+        assert register_row_key(BUCKET, b"churn") in bench.rows.keys
+        assert register_row_key(BUCKET, b"forgotten") not in bench.rows.keys
         assert b"l" in rows
         assert b"s" not in rows
         assert b"c" not in rows
@@ -210,6 +215,51 @@ def test_what_was_dropped_stays_dropped_without_the_index(*, again: bool) -> Non
                 assert await store.cells(name, 0, 1) == [DATA]
             with pytest.raises(ShardMissing):
                 _ = await store.cells(name, 1, 1)
+
+    run(story())
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["copied twice", "copied once"])
+def test_what_was_forgotten_stays_forgotten_without_the_index(*, again: bool) -> None:
+    """The blank register is in a volume that goes, and what it is about in one that stays."""
+
+    async def story() -> None:
+        bench = Bench()
+        async with bench.store() as store:
+            await put(store, b"k", 1)
+            _ = await overwrite(store, 1)
+            await store.append([Entry(blank(register(b"k", 1)))])
+            _ = await overwrite(store, 1)
+            await remove_all(store, 2)
+            if again:
+                copied = store.compactor.end.volume
+                _ = await overwrite(store, 1)
+                await remove_all(store, copied)
+        bench.forget_index()
+        async with bench.store() as store:
+            assert volume_name(1) in volumes_of(bench)
+            found = await store.register(BUCKET, b"k")
+            assert found is not None
+            assert found.is_blank
+            assert 0 < found.before < store.durable_sequence
+
+    run(story())
+
+
+def test_a_forgotten_key_that_was_copied_goes_with_what_it_kept_away() -> None:
+    """Its copy is young. What counts is how old that is of which it tells."""
+
+    async def story() -> None:
+        bench = Bench()
+        async with bench.store() as store:
+            await put(store, b"k", 1)
+            _ = await overwrite(store, 1)
+            await store.append([Entry(blank(register(b"k", 1)))])
+            _ = await overwrite(store, 2)
+            await remove_all(store, 2)
+            await remove_all(store, 1)
+            _ = await store.compactor.survey(rest_s=no_rest)
+            assert register_row_key(BUCKET, b"k") not in bench.rows.keys
 
     run(story())
 

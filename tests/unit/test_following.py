@@ -100,7 +100,7 @@ def _pair(counter: int) -> RegisterRecord:
         (_pair(5), Standing(1, 1), Late(None)),
         (_pair(6), Standing(1, 1), Late(None)),
         (None, Standing(1, 1, closing=True), Late(None, closed=True)),
-        (None, Standing(1, 1, ballot_floor=stores.ballot(5)), Late(None)),
+        (None, Standing(1, 1, ballot_floor=stores.ballot(5)), Late(None, again_above=stores.ballot(5))),
         (
             replace(_pair(3), promised=stores.ballot(7)),
             Standing(1, 1),

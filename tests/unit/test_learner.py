@@ -12,6 +12,7 @@ import pytest
 from xxhash import xxh3_128_digest
 
 from holdfast_node.adapters.records import ProtobufBodies
+from holdfast_node.core.acceptance import blank
 from holdfast_node.core.catch_up import KeyId
 from holdfast_node.core.errors import HoldfastError, IntegrityError, StaleGeneration
 from holdfast_node.core.head import Ballot, Head
@@ -139,6 +140,32 @@ def test_a_store_whose_partition_rotted_learns_it_again_and_votes_again() -> Non
         assert (entry.generation, entry.learners) == (3, ())
         school.atlas.kill("n3", "n4")
         await school.check("n2")
+
+    play(story)
+
+
+def test_what_the_others_have_forgotten_meanwhile_is_not_kept_by_who_learns_again() -> None:
+    """It missed the deletion: what it holds is whole, and older than all that anybody else shows."""
+
+    async def story(school: School) -> None:
+        for name in ("kept", "forgotten"):
+            await school.put("n5", name.encode())
+        await pass_time(1.0)
+        gone = await school.atlas["n2"].process.store.register(BUCKET, b"forgotten")
+        assert gone is not None
+        for name in ("n1", "n3", "n4", "n5", "n6"):
+            await school.atlas[name].process.store.append([Entry(blank(gone))])
+        store = school.atlas["n2"].process.store
+        record = store.partition(gone.pool, gone.partition)
+        await store.append([Entry(replace(record, not_voting="the record rotted"))])
+        await until(lambda: school.learning() > 0)
+        await school.all_vote()
+        after = await store.register(BUCKET, b"forgotten")
+        assert after is not None
+        assert after.is_blank
+        kept = await store.register(BUCKET, b"kept")
+        assert kept is not None
+        assert kept.accepted is not None
 
     play(story)
 

@@ -92,6 +92,7 @@ def test_a_put_makes_the_next_version_and_keeps_the_one_before() -> None:
 def test_versions_begin_above_the_floor_and_never_fall() -> None:
     facts = replace(FACTS, version_floor=41)
     assert changed(decide(ABSENT_HEAD, put(), facts)).version == 42
+    assert changed(decide(BLOB, put(), facts)).version == 5, "floors are for keys that begin"
     assert changed(decide(replace(BLOB, version=Version(50)), put(), facts)).version == 51
 
 

@@ -186,6 +186,13 @@ def view(record: RegisterRecord | None, standing: Standing, request: ReadRegiste
     )
 
 
+def blank(record: RegisterRecord) -> RegisterRecord:
+    """The register as if nothing had ever been promised or accepted in it here."""
+    return RegisterRecord(
+        record.bucket, record.key, record.pool, record.partition, promised=None, accepted=None, head=b""
+    )
+
+
 def under_promise(record: RegisterRecord | None, copy: RegisterRecord) -> bool:
     """Whether a promise given here says that this pair would not be accepted any more."""
     assert copy.accepted is not None, "only accepted pairs are copied"
@@ -203,7 +210,8 @@ def missed(record: RegisterRecord | None, copy: RegisterRecord, *, before: int) 
 
 def late(record: RegisterRecord | None, standing: Standing, copy: RegisterRecord) -> Late:
     """What a home that votes makes of a pair that another one accepted and it missed: what it would have made of the
-    accept, had that come late. Nothing, if it has as new a pair, or has forgotten the key since.
+    accept, had that come late. Nothing, if it has as new a pair. Under a floor nobody can tell whether it was forgotten
+    here or never came: it is decided once more.
 
     What is under a promise given here is not taken, and during a move nothing of an earlier generation: old homes agree
     on such a pair without the newcomers, who may have copied before it spread (ADR 0089)."""
@@ -218,7 +226,7 @@ def late(record: RegisterRecord | None, standing: Standing, copy: RegisterRecord
         return Late(None, again_above=copy.accepted if held is None or held < copy.accepted else None)
     floor = standing.ballot_floor
     if (record is None or record.accepted is None) and floor is not None and copy.accepted <= floor:
-        return Late(None)
+        return Late(None, again_above=floor)
     return Late(learn(record, copy))
 
 

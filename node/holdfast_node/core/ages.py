@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from holdfast_node.core.head import Head
+from holdfast_node.core.head import Head, HeadKind
 from holdfast_node.core.ids import StoreId
 from holdfast_node.core.quorum import Roster
 from holdfast_node.core.records import Age
 
 
 def aged(known: Iterable[Age], head: Head, now_s: int) -> tuple[Age, ...]:
-    """The ages to keep with a head that is accepted now. Of a version that came by another way nothing is known."""
+    """The ages to keep with a head that is accepted now. Of a version that came by another way nothing is known. A head
+    of which nothing is left but that the key was deleted has its own age, which begins whenever it is accepted: whoever
+    forgets it wants to know how old the ballot is."""
     if not head.retained:
-        return ()
+        return () if head.kind is HeadKind.BLOB else (Age(head.version, now_s),)
     versions = {head.version, *(each.version for each in head.retained)}
     kept = {age.version: age.since_s for age in known if age.version in versions}
     kept.setdefault(head.version, now_s)

@@ -14,6 +14,7 @@ from holdfast_node.core.errors import Unavailable
 from holdfast_node.core.head import Ballot, Manifest
 from holdfast_node.core.ids import BlobId, BucketId, StoreId
 from holdfast_node.core.messages import Floors, FloorsReply, RegisterCopies, RegisterCopy
+from holdfast_node.core.records import PartitionRecord
 
 KeyId = tuple[BucketId, bytes]
 
@@ -97,6 +98,15 @@ def higher_floors(one: Floors, other: Floors) -> Floors:
         one.partition,
         max(one.version_floor, other.version_floor),
         higher_ballot(one.ballot_floor, other.ballot_floor),
+    )
+
+
+def with_floors(own: PartitionRecord, floors: Floors) -> PartitionRecord:
+    """What a store has written down of a partition, with floors at least so high."""
+    return replace(
+        own,
+        version_floor=max(own.version_floor, floors.version_floor),
+        ballot_floor=higher_ballot(own.ballot_floor, floors.ballot_floor),
     )
 
 

@@ -82,7 +82,7 @@ TYPE_OF: Final[dict[type[RecordBody], RecordType]] = {
 }
 CLASS_OF: Final[dict[int, type[RecordBody]]] = {int(kind): cls for cls, kind in TYPE_OF.items()}
 
-INDEX_FORMAT: Final = b"7"
+INDEX_FORMAT: Final = b"8"
 """Raise it when a row changes: an index of another format is rebuilt from the log."""
 FORMAT_ROW: Final = b"!format"
 STORE_ROW: Final = b"!store"

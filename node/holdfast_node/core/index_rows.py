@@ -72,7 +72,8 @@ _SUMMARY_END: Final = _SUMMARY_AT + _SUMMARY.size
 _COUNT_ROW: Final = struct.Struct(">QQ")
 
 # Flags of a register row. What follows it, in this order: the accepted ballot and the summary; the promised ballot,
-# if it is another; the content type.
+# if it is another; the content type. Of a blank register, which has none of these: before which sequence all that
+# is about the key is forgotten.
 _ROTTEN: Final = 1
 _ACCEPTED: Final = 2
 _PROMISED: Final = 4
@@ -175,6 +176,8 @@ def _encode_register(entry: Logged, body: RegisterRecord) -> bytes:
     promised = body.promised if body.promised != accepted else None
     flags = _PROMISED if promised is not None else 0
     after = b"" if promised is None else _encode_ballot(promised)
+    if accepted is None and promised is None:
+        after = _SEQUENCE.pack(body.before or entry.sequence)
     if head is not None and accepted is not None:
         flags |= _ACCEPTED | (_RETAINS if head.retained else 0)
         manifest = head.manifest
@@ -230,6 +233,30 @@ def is_shown(value: bytes) -> bool:
 def retains(value: bytes) -> bool:
     """Whether the register of this row keeps older versions and can be read; at little cost."""
     return value[_FLAGS_AT] & (_RETAINS | _ROTTEN) == _RETAINS
+
+
+@_checked
+def is_accepted(value: bytes) -> bool:
+    """Whether something was accepted in the register of this row and can be read; at little cost."""
+    return value[_FLAGS_AT] & (_ACCEPTED | _ROTTEN) == _ACCEPTED
+
+
+@_checked
+def is_deleted(value: bytes) -> bool:
+    """Whether nothing is left in the register of this row but a tombstone, or a fence; at little cost."""
+    if value[_FLAGS_AT] & (_ACCEPTED | _RETAINS | _ROTTEN) != _ACCEPTED:
+        return False
+    *_, kind, _, _, _ = _SUMMARY.unpack_from(value, _SUMMARY_AT)
+    return bool(kind != HeadKind.BLOB)
+
+
+@_checked
+def blank_before(value: bytes) -> int | None:
+    """Of a blank register: what it keeps from coming back has lower sequences. None: the register is not blank."""
+    if value[_FLAGS_AT] & (_ACCEPTED | _PROMISED | _ROTTEN):
+        return None
+    (before,) = _SEQUENCE.unpack_from(value, _REGISTER_ROW.size)
+    return int(before)
 
 
 @_checked

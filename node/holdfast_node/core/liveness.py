@@ -41,7 +41,7 @@ _ROW_OF: Final = {
 
 class Reference(NamedTuple):
     """A row rests on the record with this sequence, which takes about so many bytes. `is_drop`: only so that what was
-    dropped does not come back."""
+    dropped, or forgotten, does not come back."""
 
     sequence: int
     bytes: int
@@ -54,9 +54,17 @@ class Oldest(NamedTuple):
     first: int
     end: int
 
-    def needs(self, entry: ShardEntry) -> bool:
+    def needs_drop(self, entry: ShardEntry) -> bool:
         """Whether a record that the drop is about may still be in another volume than the drop's."""
-        return entry.dropped > self.first and entry.drop_record >= self.end
+        return self._needs(entry.dropped, entry.drop_record)
+
+    def needs_register(self, value: bytes) -> bool:
+        """The same for the record of a register that is blank; that of any other is needed. Raises `IntegrityError`."""
+        before = index_rows.blank_before(value)
+        return before is None or self._needs(before, index_rows.register_sequence(value))
+
+    def _needs(self, before: int, record: int) -> bool:
+        return before > self.first and record >= self.end
 
 
 def row_key_of(kind: RecordType, key: bytes) -> bytes:
@@ -93,7 +101,9 @@ def _references(
     letter = row_key[:1]
     if letter == REGISTER_ROWS:
         entry = index_rows.decode_register_entry(value)
-        yield Reference(entry.sequence, entry.location.length)
+        blank = index_rows.blank_before(value) is not None
+        if oldest.needs_register(value):
+            yield Reference(entry.sequence, entry.location.length, is_drop=blank)
     elif letter == MANIFEST_ROWS:
         location, kind, sequence = index_rows.decode_manifest_row(value)
         counted = kind is RecordType.REGISTER and _is_the_registers(row_key, sequence, get)
@@ -119,5 +129,5 @@ def _of_shard(entry: ShardEntry, oldest: Oldest) -> Iterator[Reference]:
         yield Reference(entry.sealed, entry.seal.length)
     if entry.is_staged:
         yield Reference(entry.staged, entry.stage.length)
-    if entry.drop_record and oldest.needs(entry):
+    if entry.drop_record and oldest.needs_drop(entry):
         yield Reference(entry.drop_record, _SMALL_BYTES, is_drop=True)

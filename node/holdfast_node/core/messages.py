@@ -44,6 +44,9 @@ from holdfast_node.core.register_messages import (
     Floors,
     FloorsReply,
     FollowedScope,
+    ForgetRegisters,
+    ForgetReply,
+    HeldKey,
     KeyName,
     ListRegisters,
     ManifestReply,
@@ -110,6 +113,9 @@ __all__ = [
     "Floors",
     "FloorsReply",
     "FollowedScope",
+    "ForgetRegisters",
+    "ForgetReply",
+    "HeldKey",
     "Holdings",
     "Introduce",
     "IntroduceReply",
@@ -204,6 +210,7 @@ Request = (
     | ReadChanges
     | CopyKeys
     | ReadUsage
+    | ForgetRegisters
 )
 Reply = (
     RegisterView
@@ -234,6 +241,7 @@ Reply = (
     | SupersededReply
     | Changes
     | Usage
+    | ForgetReply
 )
 
 REPLY_TO: Final[dict[type[Request], type[Reply]]] = {
@@ -267,4 +275,5 @@ REPLY_TO: Final[dict[type[Request], type[Reply]]] = {
     ReadChanges: Changes,
     CopyKeys: RegisterCopies,
     ReadUsage: Usage,
+    ForgetRegisters: ForgetReply,
 }

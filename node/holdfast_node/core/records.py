@@ -48,7 +48,9 @@ class Age:
 class RegisterRecord:
     """A key's whole register at one home. Key: bucket id + key. `head` is empty when nothing was accepted.
 
-    `ages` say since when this home has the head's versions; empty as long as the head keeps no older one.
+    `ages` say since when this home has the head's versions; empty where nobody asks: of a blob that keeps no older one.
+    A register without promise and head is *blank*: the key is forgotten, and the record keeps older ones from coming
+    back. They have lower sequences than `before`; 0: than its own. A copy made when the log is compacted says so.
     """
 
     bucket: BucketId
@@ -59,6 +61,11 @@ class RegisterRecord:
     accepted: Ballot | None
     head: bytes
     ages: tuple[Age, ...] = ()
+    before: int = 0
+
+    @property
+    def is_blank(self) -> bool:
+        return self.promised is None and self.accepted is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +158,9 @@ class PartitionRecord:
     `learned_generation`: the generation in which this store finished catching up as a learner (0: never had to).
     `not_voting`: why it cannot vouch for the partition, empty if it can. `healed_epoch`: as steward, the epoch up to
     which every shard of every key was found at its home. `entered_generation`: the generation of the open move in which
-    this store began here, blank: what it held from an earlier time as a home is forgotten.
+    this store began here, blank: what it held from an earlier time as a home is forgotten. The floors are what is left
+    of forgotten keys: none begins at `version_floor` or below, and nothing at or under `ballot_floor` is promised or
+    accepted where nothing is.
     """
 
     pool: int

@@ -185,7 +185,8 @@ def _expired(current: Head, operation: Operation, facts: Facts) -> Refuse | None
 
 
 def _apply(current: Head, operation: Operation, facts: Facts) -> Verdict:
-    version = Version(max(current.version, facts.version_floor) + 1)
+    floor = facts.version_floor if current.kind is HeadKind.ABSENT else 0
+    version = Version(max(current.version, floor) + 1)
     kept = tuple(a for a in current.recent if not refused(a.stamp, facts.era))
     recent = (*kept, Applied(operation.request_id, version, operation.stamp))
     if len(recent) > RECENT_MAX:

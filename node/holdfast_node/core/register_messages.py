@@ -232,6 +232,35 @@ class FloorsReply:
     closed_buckets: tuple[BucketId, ...]
 
 
+# --- forgetting -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class HeldKey:
+    """A key that was deleted, as the asking home holds it."""
+
+    bucket: BucketId
+    key: bytes
+    accepted: Ballot
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetRegisters:
+    """May these keys of one partition be forgotten? `sure`: all homes said so, forget them."""
+
+    scope: Scope
+    keys: tuple[HeldKey, ...]
+    sure: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetReply:
+    """For each key a `core.forgetting.Word`."""
+
+    words: tuple[int, ...]
+
+
 # --- how much there is ------------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from holdfast_node.core.acceptance import (
     Late,
     Promise,
     accept,
+    blank,
     check_generation,
     late,
     learn,
@@ -314,18 +315,17 @@ class Acceptor:
             await asyncio.shield(durable)
         return outcome
 
-    async def forget(self, copy: RegisterCopy, generation: int) -> None:
-        """Make blank what this store held of a key before `generation`: it left the partition, others went on, and
-        comes back as a newcomer. Durable on return."""
-        key = (copy.bucket, copy.key)
-        blank = RegisterRecord(*key, copy.pool, copy.partition, promised=None, accepted=None, head=b"")
+    async def forget(self, key: KeyId, wanted: Callable[[RegisterRecord], bool]) -> bool:
+        """Make the register blank if it is `wanted` of what is here when its turn comes. Durable on return; whether it
+        was done."""
         durable: asyncio.Future[None] | None = None
         async with self._turns.turn(key):
             own = await self._newest(key)
-            if own is not None and own.promised is not None and own.promised.generation < generation:
-                durable = self._write(key, blank)
+            if own is not None and not own.is_blank and wanted(own):
+                durable = self._write(key, blank(own))
         if durable is not None:
             await asyncio.shield(durable)
+        return durable is not None
 
     async def renew(self, key: KeyId) -> bool:
         """Write a register again whose record is broken, from what is still known of it; durable on return. False: what
@@ -359,9 +359,9 @@ class Acceptor:
             entry = self._store.broken_register(*key)
             if entry is None or key in self._tails:
                 return
-            blank = RegisterRecord(*key, entry.pool, entry.partition, promised=None, accepted=None, head=b"")
-            durable = self._store.append([Entry(blank)])
-            self._follow(key, blank, durable)
+            gone = RegisterRecord(*key, entry.pool, entry.partition, promised=None, accepted=None, head=b"")
+            durable = self._store.append([Entry(gone)])
+            self._follow(key, gone, durable)
         await asyncio.shield(durable)
 
     async def _newest(self, key: KeyId) -> RegisterRecord | None:

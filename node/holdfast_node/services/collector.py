@@ -1,7 +1,7 @@
-"""The collector of one store, as a worker: ends undo windows, and gives up what no head names any more.
+"""The collector of one store, as a worker: ends undo windows, gives up what no head names, forgets deleted keys.
 
 One round goes through the registers this store is steward of, then through all its shards, then through its
-manifests. Says when and how fast; what may go is decided elsewhere.
+manifests, and then through the registers again. Says when and how fast; what may go is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from holdfast_node.services.collection import Collection
 from holdfast_node.services.compaction import Compaction
 from holdfast_node.services.datapath import DataPath
 from holdfast_node.services.expiry import Expiry
+from holdfast_node.services.forgetting import Forgetter
 from holdfast_node.services.store import Store
 from holdfast_node.services.worker import Work, run_forever
 
@@ -51,6 +52,7 @@ class Collector:
         store: Store,
         expiry: Expiry,
         collection: Collection,
+        forgetter: Forgetter,
         book: BucketBook,
         compaction: Compaction,
     ) -> None:
@@ -58,12 +60,14 @@ class Collector:
         self._store: Final = store
         self._expiry: Final = expiry
         self._collection: Final = collection
+        self._forgetter: Final = forgetter
         self._book: Final = book
         self._compaction: Final = compaction
         self._steps: Final[tuple[Step, ...]] = (
             expiry.step,
             collection.shards_step,
             collection.manifests_step,
+            forgetter.step,
         )
         self._left: list[Step] = []
         self._start = b""
@@ -120,7 +124,9 @@ class Collector:
         self._began_s = now_s
         self._grown_from = self._store.written_bytes
         self._book.forget()
-        self._collection.begin(doubting=self._rounds % DOUBT_EVERY == 0)
+        doubting = self._rounds % DOUBT_EVERY == 0
+        self._collection.begin(doubting=doubting)
+        self._forgetter.begin(doubting=doubting)
 
     def _end(self, now_s: float) -> None:
         self._rounds += 1
@@ -147,6 +153,8 @@ class Collector:
 
     def _detail(self) -> str:
         told = [f"undo ended for {self._expiry.expired} keys" if self._expiry.expired else ""]
+        gone = self._forgetter.forgotten
+        told.append(f"{gone} deleted keys forgotten" if gone else "")
         waiting = self._collection.quarantined
         told.append(f"{waiting} blobs that nobody names wait to be dropped" if waiting else "")
         told.append(f"{self._rounds} rounds" if self._rounds else "")

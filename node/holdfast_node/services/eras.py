@@ -1,4 +1,4 @@
-"""Raises the era when heads remember too many writes, so that old requests can be forgotten. Rule R9.
+"""Raises the era when heads remember too many writes, or keys wait to be forgotten: old requests are refused then. R9.
 
 A remembered write is forgotten once its stamp is refused at a majority, two eras later. Raising is rare and
 never hurried: each raise makes the retries of two eras ago come back as unknown.
@@ -35,16 +35,31 @@ class Eras:
         self._seen_at = 0.0
 
     def note(self, head: Head) -> None:
-        era, now = current_topology(self._maps).map.era, asyncio.get_running_loop().time()
-        if era != self._era_seen:
-            self._era_seen, self._seen_at = era, now
+        era, age_s = self._look()
         if len(head.recent) <= RECENT_SOFT or self._raising:
             return
         kept = sum(1 for applied in head.recent if not refused(applied.stamp, era))
         interval = next((wait for count, wait in INTERVALS_S if kept > count), None)
-        if interval is not None and now - self._seen_at >= interval:
-            self._raising = True
-            _ = self._tasks.spawn(self._raise(era), "raise the era")
+        if interval is not None and age_s >= interval:
+            self._begin(era)
+
+    def ask(self, rest_s: float) -> None:
+        """Somebody waits for old requests to be refused. The era is raised once it has been the same for so long, as
+        far as this process has seen."""
+        era, age_s = self._look()
+        if age_s >= rest_s and not self._raising:
+            self._begin(era)
+
+    def _look(self) -> tuple[int, float]:
+        """The era, and since how long it has been that here."""
+        era, now_s = current_topology(self._maps).map.era, asyncio.get_running_loop().time()
+        if era != self._era_seen:
+            self._era_seen, self._seen_at = era, now_s
+        return era, now_s - self._seen_at
+
+    def _begin(self, era: int) -> None:
+        self._raising = True
+        _ = self._tasks.spawn(self._raise(era), "raise the era")
 
     async def _raise(self, era: int) -> None:
         def change(current: ClusterMap) -> ClusterMap | None:

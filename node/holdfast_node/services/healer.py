@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Final, Protocol
 
 from holdfast_node.core.api import Margin
@@ -41,8 +42,8 @@ from holdfast_node.services.datapath import DataPath, KeyPlace
 from holdfast_node.services.dispatcher import Caller, Handler, handler
 from holdfast_node.services.foreground import HealBounds
 from holdfast_node.services.heal_hands import TRIES_MAX, Hands
+from holdfast_node.services.log.partition_facts import PartitionFacts
 from holdfast_node.services.naming import Namer
-from holdfast_node.services.store import Entry
 from holdfast_node.services.wards import (
     UNKNOWN,
     WAIT_S,
@@ -80,11 +81,12 @@ DAMAGED_AT_ONCE: Final = 64
 class HealStore(OwnRegisters, Protocol):
     """What of the store heal needs; `services.store.Store` has it."""
 
+    @property
+    def partitions(self) -> PartitionFacts: ...
+
     def partition(self, pool: int, partition: int) -> PartitionRecord: ...
 
     def count(self, pool: int, partition: int) -> tuple[int, int]: ...
-
-    def append(self, entries: Sequence[Entry], *, bulk: bool = False) -> asyncio.Future[None]: ...
 
     async def shard_header(self, name: ShardName) -> ShardHeader | None: ...
 
@@ -297,9 +299,9 @@ class Healer:
                 cursor = FeedCursor(*ward.at, self._cursors.tenure(ward.at), ward.settled)
                 self._cursors.advance(self._path.me, cursor, worth_noting=True)
             if ward.looked_epoch > ward.healed_epoch and ward.at not in ailing:
-                record = replace(self._store.partition(*ward.at), healed_epoch=ward.looked_epoch)
-                await self._store.append([Entry(record)])
-                ward.healed_epoch = record.healed_epoch
+                epoch = ward.looked_epoch
+                await self._store.partitions.change({ward.at: partial(replace, healed_epoch=epoch)})
+                ward.healed_epoch = epoch
                 self._path.events.emit(
                     "partition_healed", pool=ward.pool, partition=ward.partition, epoch=ward.healed_epoch
                 )

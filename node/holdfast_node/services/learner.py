@@ -11,11 +11,12 @@ those are heal's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
-from holdfast_node.core.catch_up import KeyId, Window, fences, higher_ballot, merge
+from holdfast_node.core.catch_up import KeyId, Window, fences, merge, with_floors
 from holdfast_node.core.errors import (
     BucketClosing,
     Evidence,
@@ -37,13 +38,15 @@ from holdfast_node.core.messages import (
     WorkerStatus,
 )
 from holdfast_node.core.operation import Operation, OperationKind
-from holdfast_node.core.records import BucketRecord, RegisterRecord
+from holdfast_node.core.records import BucketRecord
 from holdfast_node.core.topology import Topology
 from holdfast_node.ports import Failed
 from holdfast_node.services.acceptor import Learned
 from holdfast_node.services.cartographer import Cartographer
 from holdfast_node.services.closed_doors import ClosedDoors, Doors
 from holdfast_node.services.fanout import gather, replies
+from holdfast_node.services.leftovers import Forgetful, Leftovers, older_than, partitions_of
+from holdfast_node.services.log.partition_facts import Changed
 from holdfast_node.services.store import Entry
 from holdfast_node.services.versions import missing_manifests
 from holdfast_node.services.worker import Work, run_forever
@@ -65,12 +68,10 @@ _START: Final[KeyId] = (RESERVED_BUCKET, b"")
 R = TypeVar("R", bound=Reply)
 
 
-class Pupil(Protocol):
+class Pupil(Forgetful, Protocol):
     """This store's registers; `services.acceptor.Acceptor` has it."""
 
     async def learn(self, copy: RegisterCopy) -> Learned: ...
-
-    async def forget(self, copy: RegisterCopy, generation: int) -> None: ...
 
 
 class Settler(Protocol):
@@ -106,13 +107,12 @@ class Learner:
         self._settler = settler
         self._closed = ClosedDoors(doors)
         self._me = ports.store.superblock.store
+        self._leftovers = Leftovers(self._me, ports.store, pupil)
         self._pass: _Pass | None = None
         self._rows = PAGE_ROWS
         self._avoid: dict[StoreId, float] = {}
         self._state = Work.IDLE
         self._detail = ""
-        self._beyond_learning: set[KeyId] = set()
-        """Rotten keys for which learning their partition again has changed nothing."""
         self._learned_total = 0
         self._bytes = 0
         self._busy_s = 0.0
@@ -174,8 +174,9 @@ class Learner:
 
     async def _doubt(self, topology: Topology) -> bool:
         """Partitions this store votes in but cannot vouch for: it becomes a learner there again."""
-        keys = [key for key in self._store.forgotten_keys() if key not in self._beyond_learning]
-        rotten = {at for key in keys for at in self._partitions_of(topology, key)}
+        beyond = self._leftovers.beyond_learning
+        keys = [key for key in self._store.forgotten_keys() if key not in beyond]
+        rotten = {at for key in keys for at in partitions_of(topology, key)}
         doubtful: dict[tuple[int, int], int] = {}
         for scope in topology.kept_by(self._me):
             at = (scope.pool, scope.partition)
@@ -190,12 +191,6 @@ class Learner:
         self._events.emit("learning_again", partitions=len(doubtful))
         await self._cartographer.change(lambda current: relearn(current, self._me, doubtful))
         return True
-
-    @staticmethod
-    def _partitions_of(topology: Topology, key: KeyId) -> list[tuple[int, int]]:
-        """Where the key's register may be: its bucket's record, which names the pool, is not for a store to
-        read."""
-        return [(pool, topology.key_partition(pool, *key)) for pool in range(len(topology.map.pools))]
 
     def _has_learned(self, scope: Scope) -> bool:
         record = self._store.partition(scope.pool, scope.partition)
@@ -217,23 +212,29 @@ class Learner:
         the others have forgotten since."""
         generations = {(scope.pool, scope.partition): scope.generation for scope in scopes}
         topology = self._cartographer.require()
-        if rotten := self._blank_rot(topology, generations, self._store.rotten_keys()):
+        if rotten := self._leftovers.blank_rot(topology, generations, self._store.rotten_keys()):
             await self._store.append(rotten)
         after, complete = _START, False
         while not complete:
             page = await self._store.register_copies(frozenset(generations), *after, PAGE_ROWS)
             await asyncio.gather(
-                *(self._pupil.forget(copy, generations[copy.pool, copy.partition]) for copy in page.copies)
+                *(
+                    self._pupil.forget(
+                        (copy.bucket, copy.key), older_than(generations[copy.pool, copy.partition])
+                    )
+                    for copy in page.copies
+                )
             )
             complete = page.complete or not page.copies
             if page.copies:
                 after = (page.copies[-1].bucket, page.copies[-1].key)
-        records = [
-            replace(self._store.partition(*at), entered_generation=generation, not_voting="")
-            for at, generation in sorted(generations.items())
-        ]
-        await self._store.append([Entry(record) for record in records])
-        self._events.emit("partitions_entered", partitions=len(records))
+        await self._store.partitions.change(
+            {
+                at: partial(replace, entered_generation=generation, not_voting="")
+                for at, generation in generations.items()
+            }
+        )
+        self._events.emit("partitions_entered", partitions=len(generations))
 
     async def _finish(self, ready: Sequence[Scope]) -> None:
         learned = {(scope.pool, scope.partition): scope.generation for scope in ready}
@@ -301,7 +302,7 @@ class Learner:
                 return Work.BUSY
             if promised := await self._learn(window):
                 await self._settle_promised(current, promised)
-            await self._forget_rot(current, window)
+            await self._leftovers.forget(*self._relearned(current), current.cursor, window)
             if window.end is None:
                 await self._close(current)
                 self._pass = None
@@ -405,66 +406,36 @@ class Learner:
         found = await self._ask_all(current, ReadFloors(current.scopes), FloorsReply)
         known = fences(found.values())
         await self._reach_era(known.era, {store: reply.era for store, reply in found.items()})
-        entries = [
-            Entry(BucketRecord(bucket, closing=True))
+        doors = [
+            BucketRecord(bucket, closing=True)
             for bucket in known.closed_buckets
             if not self._store.bucket_closing(bucket)
         ]
         topology = self._cartographer.require()
         scopes = self._still_learning(current)
-        for scope in scopes:
-            own = self._store.partition(scope.pool, scope.partition)
-            floors = known.floors.get((scope.pool, scope.partition))
-            if floors is None:
-                raise Unavailable("a source left a partition out of its floors")
-            entries.append(
-                Entry(
-                    replace(
-                        own,
-                        version_floor=max(own.version_floor, floors.version_floor),
-                        ballot_floor=higher_ballot(own.ballot_floor, floors.ballot_floor),
-                        learned_generation=scope.generation,
-                        not_voting=own.not_voting if self._votes(topology, scope) else "",
-                    )
-                )
-            )
-        if entries:
-            await self._store.append(entries)
+        if any((scope.pool, scope.partition) not in known.floors for scope in scopes):
+            raise Unavailable("a source left a partition out of its floors")
 
-    async def _forget_rot(self, current: _Pass, window: Window) -> None:
-        """What no source shows in this window. What they show is learned, and stays so if it rots after that: the index
-        knows what was accepted, as of any other register (ADR 0083)."""
+        def learned(scope: Scope) -> Changed:
+            floors = known.floors[scope.pool, scope.partition]
+            votes = self._votes(topology, scope)
+            return lambda own: replace(
+                with_floors(own, floors),
+                learned_generation=scope.generation,
+                not_voting=own.not_voting if votes else "",
+            )
+
+        changes = {(scope.pool, scope.partition): learned(scope) for scope in scopes}
+        await self._store.partitions.change(changes, beside=doors)
+
+    def _relearned(self, current: _Pass) -> tuple[Topology, tuple[Scope, ...]]:
+        """Where this store votes neither as a newcomer, who began blank, nor as a home that stays."""
         topology = self._cartographer.require()
-        relearned = {
-            (scope.pool, scope.partition)
+        return topology, tuple(
+            scope
             for scope in self._still_learning(current)
             if not self._is_newcomer(topology, scope) and not self._votes(topology, scope)
-        }
-        shown = {(copy.bucket, copy.key) for copy in window.known}
-        unseen = [
-            key
-            for key in self._store.rotten_keys()
-            if key > current.cursor and (window.end is None or key <= window.end) and key not in shown
-        ]
-        if blanks := self._blank_rot(topology, relearned, unseen):
-            await self._store.append(blanks)
-
-    def _blank_rot(
-        self, topology: Topology, learned: Collection[tuple[int, int]], rotten: Sequence[KeyId]
-    ) -> list[Entry]:
-        """What rotted here and nobody else has accepted: now known to be nothing, promises of past
-        generations included. Where the key may belong to a partition not learned now, it stays unvouched
-        for."""
-        kept = {(scope.pool, scope.partition) for scope in topology.kept_by(self._me)}
-        blanks: list[Entry] = []
-        for key in rotten:
-            places = kept.intersection(self._partitions_of(topology, key))
-            if len(places) == 1 and places <= set(learned):
-                (at,) = places
-                blanks.append(Entry(RegisterRecord(*key, *at, promised=None, accepted=None, head=b"")))
-            elif not places.isdisjoint(learned):
-                self._beyond_learning.add(key)
-        return blanks
+        )
 
     def _still_learning(self, current: _Pass) -> tuple[Scope, ...]:
         now = set(self._cartographer.require().learned_by(self._me))

@@ -40,6 +40,7 @@ from holdfast_node.services.feed import Feed
 from holdfast_node.services.findings import Findings
 from holdfast_node.services.follower import Follower
 from holdfast_node.services.foreground import Foreground, HealBounds
+from holdfast_node.services.forgetting import Forgetter, ForgettingHome
 from holdfast_node.services.healer import Healer
 from holdfast_node.services.keeper import Keeper
 from holdfast_node.services.learner import Learner
@@ -163,14 +164,14 @@ class Node:
     def _keep_registers(self, settings: NodeSettings, ports: NodePorts) -> None:
         block = self.store.superblock
         ballots = Ballots(block.store, block.boot)
-        eras = Eras(maps=self.cartographer, tasks=self.tasks, events=ports.events)
+        self.eras = Eras(maps=self.cartographer, tasks=self.tasks, events=ports.events)
         self.registers = Registers(
             links=self.links,
             maps=self.cartographer,
             codec=ports.bodies,
             entropy=ports.entropy,
             ballots=ballots,
-            eras=eras,
+            eras=self.eras,
         )
         self.listing = Listing(
             me=block.store, links=self.links, maps=self.cartographer, registers=self.registers
@@ -210,6 +211,12 @@ class Node:
             codec=ports.bodies,
             ballots=ballots,
             helpers=Helpers(self.registers, self.buckets, self.membership.may_vote, self._inline),
+        )
+        self.forgetting = ForgettingHome(
+            store=self.store,
+            bodies=ports.bodies,
+            own=self.acceptor,
+            standings=self.acceptor.standings,
         )
 
     def note(self, notice: NoteDegraded) -> None:
@@ -288,11 +295,15 @@ class Node:
             book=book,
             closed=self.closed_doors,
         )
+        self.forgetter = Forgetter(
+            path=path, store=store, bodies=ports.bodies, own=self.acceptor, book=book, eras=self.eras
+        )
         self.collector = Collector(
             path=path,
             store=store,
             expiry=Expiry(path=path, store=store, bodies=ports.bodies, book=book),
             collection=self.collection,
+            forgetter=self.forgetter,
             book=book,
             compaction=self.compaction,
         )
@@ -341,6 +352,7 @@ class Node:
             self.status,
             self.feed,
             self.quotas,
+            self.forgetting,
         ):
             self.dispatcher.add(service.handlers())
         for handlers in (self.keeper.handlers(), self.healer.watch(self.acceptor.handlers())):

@@ -55,6 +55,7 @@ from holdfast_node.services.log.opening import (
     read_superblock,
     write_superblock,
 )
+from holdfast_node.services.log.partition_facts import PartitionFacts
 from holdfast_node.services.log.reader import LogReader
 from holdfast_node.services.log.register_reader import RegisterReader
 from holdfast_node.services.log.shard_reader import Origin, ShardReader, ShardState
@@ -117,6 +118,9 @@ class Store:
         self._small_on_the_way: Counter[bytes] = Counter()
         self._writing_superblock = asyncio.Lock()
         self.inventory: Final = Inventory(self._log, ports.index)
+        self.partitions: Final = PartitionFacts(
+            read=self.partition, append=lambda bodies: self.append([Entry(body) for body in bodies])
+        )
         self.verifier: Final = Verifier(ports, self._log, self._indexer, committer, volumes)
         self.compactor: Final = Compactor(
             ports, self._log, committer, volumes, self.verifier, make_hole=self._make_hole

@@ -1446,6 +1446,86 @@ class SupersededReply(_message.Message):
 Global___SupersededReply: _TypeAlias = SupersededReply  # noqa: Y015
 
 @_typing.final
+class ForgetRegisters(_message.Message):
+    """May these deleted keys be forgotten? sure: all homes said so, forget them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    SURE_FIELD_NUMBER: _builtins.int
+    sure: _builtins.bool
+    @_builtins.property
+    def scope(self) -> Global___Scope: ...
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldKey]: ...
+    def __init__(
+        self,
+        *,
+        scope: Global___Scope | None = ...,
+        keys: _abc.Iterable[Global___HeldKey] | None = ...,
+        sure: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "scope", b"scope", "sure", b"sure"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetRegisters: _TypeAlias = ForgetRegisters  # noqa: Y015
+
+@_typing.final
+class HeldKey(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUCKET_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    bucket: _builtins.bytes
+    key: _builtins.bytes
+    version: _builtins.int
+    @_builtins.property
+    def accepted(self) -> _types_pb2.Ballot: ...
+    def __init__(
+        self,
+        *,
+        bucket: _builtins.bytes = ...,
+        key: _builtins.bytes = ...,
+        accepted: _types_pb2.Ballot | None = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "bucket", b"bucket", "key", b"key", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeldKey: _TypeAlias = HeldKey  # noqa: Y015
+
+@_typing.final
+class ForgetReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def words(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """one for each key: 0 no, 1 yes or already done, 2 it has to be decided once more before"""
+
+    def __init__(
+        self,
+        *,
+        words: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["words", b"words"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetReply: _TypeAlias = ForgetReply  # noqa: Y015
+
+@_typing.final
 class ReadUsage(_message.Message):
     """How much is in these buckets, in the partitions this store is steward of?"""
 

@@ -83,12 +83,15 @@ class RegisterRecord(_message.Message):
     ACCEPTED_FIELD_NUMBER: _builtins.int
     HEAD_FIELD_NUMBER: _builtins.int
     AGES_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
     bucket: _builtins.bytes
     key: _builtins.bytes
     pool: _builtins.int
     partition: _builtins.int
     head: _builtins.bytes
     """an encoded Head; empty: nothing was accepted"""
+    before: _builtins.int
+    """of a blank one: what it keeps from coming back has lower sequences; 0: than the record's own"""
     @_builtins.property
     def promised(self) -> _types_pb2.Ballot: ...
     @_builtins.property
@@ -106,10 +109,11 @@ class RegisterRecord(_message.Message):
         accepted: _types_pb2.Ballot | None = ...,
         head: _builtins.bytes = ...,
         ages: _abc.Iterable[Global___Age] | None = ...,
+        before: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "promised", b"promised"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "ages", b"ages", "bucket", b"bucket", "head", b"head", "key", b"key", "partition", b"partition", "pool", b"pool", "promised", b"promised"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "ages", b"ages", "before", b"before", "bucket", b"bucket", "head", b"head", "key", b"key", "partition", b"partition", "pool", b"pool", "promised", b"promised"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -48,6 +48,7 @@ FRAME_ROWS: Final[dict[int, Row]] = {
     FrameType.READ_CHANGES: Row.LOOPBACK,
     FrameType.COPY_KEYS: Row.LOOPBACK,
     FrameType.READ_USAGE: Row.LOOPBACK,
+    FrameType.FORGET_REGISTERS: Row.LOOPBACK,
 }
 
 

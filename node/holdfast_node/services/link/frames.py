@@ -69,6 +69,7 @@ class FrameType(IntEnum):
     READ_CHANGES = 43
     COPY_KEYS = 44
     READ_USAGE = 45
+    FORGET_REGISTERS = 46
 
     REGISTER_VIEW = 144
     PREPARE_REPLY = 145
@@ -98,6 +99,7 @@ class FrameType(IntEnum):
     SUPERSEDED_REPLY = 169
     CHANGES = 170
     USAGE = 171
+    FORGET_REPLY = 172
 
 
 def _type_of(cls: type) -> FrameType:

@@ -50,7 +50,7 @@ Rest = Callable[[float], float]
 @dataclass(frozen=True, slots=True)
 class Usage:
     """One volume: how much of it is needed. `needed`: how many records. `drop_bytes` are those of `live_bytes` that
-    only keep what was dropped from coming back."""
+    only keep what was dropped or forgotten from coming back."""
 
     number: int
     size_bytes: int
@@ -113,7 +113,7 @@ class Compactor:
         for letter in RESTING_ROWS:
             async for row_key, value in self._log.walk(letter, rest_s):
                 found = self._log.checked(references, row_key, value, oldest, self._log.get)
-                if not found and letter == SHARD_ROWS:
+                if not found and letter in (SHARD_ROWS, REGISTER_ROWS):
                     forgotten.append((row_key, value))
                 for sequence, size, is_drop in found:
                     number = numbers[bisect_right(sequences, sequence) - 1]
@@ -202,7 +202,7 @@ class Compactor:
         return Oldest(self._headers[number].first_sequence, end)
 
     def _forget(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
-        """Delete rows of shards that were dropped and can never come back, unless they changed meanwhile."""
+        """Delete rows of shards and keys that are gone and can never come back, unless they changed meanwhile."""
         gone = [row_key for row_key, value in rows if self._log.get(row_key) == value]
         if gone:
             self._log.forget(gone)
@@ -257,7 +257,9 @@ class Compactor:
         value = self._log.get(row_key)
         if value is None or self._log.checked(rests_on, kind, value) != sequence:
             return False
-        return kind is not RecordType.DROP or self._oldest().needs(decode_shard(value))
+        if kind is RecordType.REGISTER:
+            return self._oldest().needs_register(value)
+        return kind is not RecordType.DROP or self._oldest().needs_drop(decode_shard(value))
 
     def _manifest_row(self, record: Record) -> bytes:
         body = self._log.bodies.decode(RegisterRecord, record.body)
@@ -296,7 +298,7 @@ class Compactor:
             return self._retained(bodies.decode(RegisterRecord, record.body))
         body = bodies.decode(CLASS_OF[kind], record.body)
         encoded = record.body
-        if isinstance(body, DropRecord):
+        if isinstance(body, DropRecord) or (isinstance(body, RegisterRecord) and body.is_blank):
             body = replace(body, before=body.before or record.sequence)
             encoded = bodies.encode(body)
         head: Head | None = None

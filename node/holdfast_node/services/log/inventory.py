@@ -5,7 +5,7 @@ Knows rows, not what they are worth.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
@@ -31,8 +31,8 @@ ROWS_AT_ONCE: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Retaining:
-    """A register that keeps older versions."""
+class HeldRegister:
+    """A register, and where it belongs."""
 
     pool: int
     partition: int
@@ -67,17 +67,42 @@ class Inventory:
 
     def retaining(
         self, partitions: Collection[tuple[int, int]], start: bytes
-    ) -> tuple[tuple[Retaining, ...], bytes]:
+    ) -> tuple[tuple[HeldRegister, ...], bytes]:
         """Registers of these partitions that keep older versions."""
+        return self._registers(lambda _, value: index_rows.retains(value), partitions, start)
+
+    def deleted(
+        self, partitions: Collection[tuple[int, int]], closed: Collection[BucketId], start: bytes
+    ) -> tuple[tuple[HeldRegister, ...], bytes]:
+        """Those in which nothing is left but a tombstone, or a fence; of `closed` buckets all in which something was
+        accepted."""
+        shut = frozenset(closed)
+
+        def wanted(row_key: bytes, value: bytes) -> bool:
+            if register_of(row_key[1:])[0] in shut:
+                return index_rows.is_accepted(value)
+            return index_rows.is_deleted(value)
+
+        return self._registers(wanted, partitions, start)
+
+    def accepted(
+        self, partitions: Collection[tuple[int, int]], start: bytes
+    ) -> tuple[tuple[HeldRegister, ...], bytes]:
+        """Those that are whole and in which something was accepted."""
+        return self._registers(lambda _, value: index_rows.is_accepted(value), partitions, start)
+
+    def _registers(
+        self, wanted: Callable[[bytes, bytes], bool], partitions: Collection[tuple[int, int]], start: bytes
+    ) -> tuple[tuple[HeldRegister, ...], bytes]:
         self._log.check()
-        found: list[Retaining] = []
+        found: list[HeldRegister] = []
         for looked, (row_key, value) in enumerate(self._rows(REGISTER_ROWS, start)):
             if looked == ROWS_AT_ONCE:
                 return tuple(found), row_key
-            if self._log.checked(index_rows.retains, value):
+            if self._log.checked(wanted, row_key, value):
                 scope = self._log.checked(index_rows.scope_of, value)
                 if scope in partitions and scope is not None:
-                    found.append(Retaining(*scope, *register_of(row_key[1:])))
+                    found.append(HeldRegister(*scope, *register_of(row_key[1:])))
         return tuple(found), b""
 
     def seeds(self, start: bytes, count: int) -> tuple[tuple[HeldSeed, ...], bytes]:
