@@ -18,6 +18,7 @@ from typing import Any, Final, cast
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from holdfast_node.core.acceptance import blank
 from holdfast_node.core.head import Head, HeadKind
 from holdfast_node.core.ids import BootId, BucketId, StoreId, Version
 from holdfast_node.core.index_keys import record_key
@@ -86,6 +87,10 @@ async def _fill(store: Store) -> dict[Fact, object]:
     ):
         await store.append([Entry(record)])
         facts[Fact("register", key)] = record
+    forgotten = stores.register(b"forgotten", 6)
+    await store.append([Entry(forgotten)])
+    await store.append([Entry(blank(forgotten))])
+    facts[Fact("register", b"forgotten")] = None
     learned = stores.manifest(99)
     await store.append([Entry(ManifestRecord(BUCKET, b"key 0", BODIES.encode(learned)))])
     facts[Fact("manifest", b"key 0", 99)] = learned

@@ -20,7 +20,8 @@ import xxhash
 from holdfast_node.adapters.rpc.carrier import unwrap, wrap
 from holdfast_node.config.loading import load
 from holdfast_node.config.mistakes import ConfigError
-from holdfast_node.core import cluster_map, codes, index_rows, listing, log_format, records
+from holdfast_node.core import cluster_map, codes, index_rows, index_updates, listing, log_format, records
+from holdfast_node.core.acceptance import blank
 from holdfast_node.core.api import Bucket
 from holdfast_node.core.errors import IntegrityError, InvalidArgument, StoreRefused
 from holdfast_node.core.head import Head, Manifest
@@ -201,7 +202,7 @@ def _row_parsers() -> list[Parser]:
     rows = Rows(lambda _: None, lambda _start, _end: ())
     logged = _logged()
     for entry in logged:
-        index_rows.apply(rows, entry, newest=True)
+        index_updates.apply(rows, entry, newest=True)
     by_letter = {key[:1]: value for key, value in rows.puts.items()}
     errors = (IntegrityError,)
     return [
@@ -221,6 +222,7 @@ def _row_parsers() -> list[Parser]:
             [by_letter[b"s"]],
             again=index_rows.encode_shard,
         ),
+        Parser("blank row", index_rows.decode_blank, errors, [by_letter[b"q"]]),
         Parser("cell row", index_rows.decode_cell, errors, [by_letter[b"c"]]),
         Parser("count row", index_rows.decode_count, errors, [by_letter[b"n"]]),
         Parser("small row", index_rows.decode_small, errors, [by_letter[b"g"]]),
@@ -230,7 +232,8 @@ def _row_parsers() -> list[Parser]:
 def _logged() -> list[index_rows.Logged]:
     seed, found = stores.blob_id(1), list[index_rows.Logged]()
     register = stores.register(b"key", 3)
-    bodies = [register, stores.cell(seed, 0, b"data").body, stores.seal(seed, [b"data"]).body]
+    gone = blank(stores.register(b"gone", 1))
+    bodies = [register, gone, stores.cell(seed, 0, b"data").body, stores.seal(seed, [b"data"]).body]
     for number, body in enumerate([*bodies, records.MapRecord(b"map")], 1):
         head = stores.head(3) if body is register else None
         key = record_key(body)

@@ -121,8 +121,8 @@ MUTANTS: Final = (
         (
             Edit(
                 _COMPACTOR,
-                "            if row_key and self._rests(RecordType.MANIFEST, row_key, record.sequence):\n",
-                "            if not row_key:\n",
+                "row_keys += [BLANK_ROWS + record.key, *self._manifest_row(record)]",
+                "row_keys += [BLANK_ROWS + record.key]",
             ),
         ),
         _TEST,

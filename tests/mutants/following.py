@@ -12,7 +12,7 @@ _FEED: Final = "node/holdfast_node/services/feed.py"
 _FOLLOWER: Final = "node/holdfast_node/services/follower.py"
 _HEALER: Final = "node/holdfast_node/services/healer.py"
 _READER: Final = "node/holdfast_node/services/log/register_reader.py"
-_ROWS: Final = "node/holdfast_node/core/index_rows.py"
+_UPDATES: Final = "node/holdfast_node/core/index_updates.py"
 _WARDS: Final = "node/holdfast_node/services/wards.py"
 
 _TEST: Final = "tests/unit/test_following.py"
@@ -128,7 +128,7 @@ MUTANTS: Final = (
         "a register that changes leaves its old place in the feed and gets no new one",
         (
             Edit(
-                _ROWS,
+                _UPDATES,
                 "        rows.put(entered, key)\n",
                 "        rows.put(entered, key) if before is None else None\n",
             ),

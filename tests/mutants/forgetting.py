@@ -18,7 +18,7 @@ _REGISTER: Final = "node/holdfast_node/core/register.py"
 
 _TEST: Final = "tests/unit/test_forgetting.py"
 _MODEL: Final = "tests/properties/test_register_model.py"
-_COMPACTION: Final = "tests/unit/test_compaction.py"
+_BLANK: Final = "tests/unit/test_blank_registers.py"
 
 MUTANTS: Final = (
     Mutant(
@@ -42,10 +42,9 @@ MUTANTS: Final = (
         (
             Edit(
                 _FORGETTING,
-                "agreed = [held for held, said in zip(request.keys, words, strict=True) if said is Word.YES]",
-                "agreed = list(request.keys)",
+                "record.accepted is not None and self._word_of(scope, held, record) is Word.YES",
+                "record.accepted is not None",
             ),
-            Edit(_FORGETTING, "self._word_of(scope, held, own) is Word.YES", "True"),
         ),
         _TEST,
     ),
@@ -62,11 +61,57 @@ MUTANTS: Final = (
             Edit(_CORE, "return head.kind is not HeadKind.BLOB and not head.retained", "return True"),
             Edit(
                 "node/holdfast_node/core/index_rows.py",
-                "if value[_FLAGS_AT] & (_ACCEPTED | _RETAINS | _ROTTEN) != _ACCEPTED:",
-                "if value[_FLAGS_AT] & (_ACCEPTED | _ROTTEN) != _ACCEPTED:",
+                "if value[_FLAGS_AT] & (_RETAINS | _ROTTEN):",
+                "if value[_FLAGS_AT] & _ROTTEN:",
             ),
             Edit(_AGES, "    if not head.retained:\n", "    if head.kind is not HeadKind.BLOB:\n"),
         ),
+        _TEST,
+    ),
+    Mutant(
+        "promises-stay",
+        "a register in which there is nothing but a promise is there for ever",
+        (
+            Edit(
+                _FORGETTING,
+                "if at in settled and is_void(each.promised, self._store.partition(*at).ballot_floor):",
+                "if False:",
+            ),
+        ),
+        _TEST,
+    ),
+    Mutant(
+        "void-above-the-floor",
+        "a home forgets a promise that binds it",
+        (
+            Edit(
+                _CORE,
+                "promised is not None and floor is not None and promised <= floor",
+                "promised is not None",
+            ),
+        ),
+        _TEST,
+    ),
+    Mutant(
+        "promise-of-the-forgetful",
+        "a key that one home has forgotten, and promised something since, stays with the others for ever",
+        (
+            Edit(
+                _CORE, "is_void(promised, floor) else Word.PROMISED", "is_void(promised, floor) else Word.NO"
+            ),
+        ),
+        _TEST,
+    ),
+    Mutant(
+        "ageless-stays",
+        "a deleted key of which no age is known is never forgotten",
+        (Edit(_CORE, "default=0)", "default=now_s)"),),
+        "tests/unit/test_ages.py",
+    ),
+    Mutant(
+        "floor-untold",
+        "who has no ballot above a floor is refused for ever",
+        (Edit(_ACCEPTANCE, "floor=standing.ballot_floor if accepted is None else None", "floor=None"),),
         _TEST,
     ),
     Mutant(
@@ -175,11 +220,47 @@ MUTANTS: Final = (
         (
             Edit(
                 _LIVENESS,
-                "return before is None or self._needs(before, index_rows.register_sequence(value))",
-                "return before is None",
+                "return self._needs(entry.before, entry.sequence)",
+                "return False",
             ),
         ),
-        _COMPACTION,
+        _BLANK,
+    ),
+    Mutant(
+        "blank-row-goes-first",
+        "a blank register that rots beside what it keeps away is taken for garbage",
+        (
+            Edit(
+                _LIVENESS,
+                "return index_rows.decode_blank(value).before <= self.first",
+                "return True",
+            ),
+        ),
+        _BLANK,
+    ),
+    Mutant(
+        "rotten-blank-left",
+        "a blank register that rotted is not written again",
+        (
+            Edit(
+                "node/holdfast_node/services/restoring.py",
+                "self._own.renew(key, blank=blank)",
+                "self._own.renew(key)",
+            ),
+        ),
+        _TEST,
+    ),
+    Mutant(
+        "blank-beside-its-register",
+        "the row of what a register held stays where it was made blank",
+        (
+            Edit(
+                "node/holdfast_node/core/index_updates.py",
+                "        _put_register(rows, entry.key, row, None)\n",
+                "        pass\n",
+            ),
+        ),
+        "tests/unit/test_index_rows.py",
     ),
     Mutant(
         "blank-is-young",
@@ -191,7 +272,7 @@ MUTANTS: Final = (
                 "isinstance(body, DropRecord)",
             ),
         ),
-        _COMPACTION,
+        _BLANK,
     ),
     Mutant(
         "leftovers-kept",
@@ -199,8 +280,8 @@ MUTANTS: Final = (
         (
             Edit(
                 _LEFTOVERS,
-                "                if is_unseen(key):\n                    _ =",
-                "                if False:\n                    _ =",
+                "                    if is_unseen((held.bucket, held.key))\n",
+                "                    if False\n",
             ),
         ),
         "tests/unit/test_learner.py",
@@ -212,15 +293,45 @@ MUTANTS: Final = (
         "tests/unit/test_following.py",
     ),
     Mutant(
+        "forgotten-ails",
+        "heal waits for ever for a head that was not decided when it heard of it, and is forgotten now",
+        (
+            Edit(
+                "node/holdfast_node/services/heal_hands.py",
+                "(reading.ballot or reading.floor or NO_BALLOT)",
+                "(reading.ballot or NO_BALLOT)",
+            ),
+        ),
+        _TEST,
+    ),
+    Mutant(
+        "strangers-believed",
+        "a store that was a home once keeps manifests of a key that is forgotten",
+        (
+            Edit(
+                "node/holdfast_node/services/collection.py",
+                "if topology.scope(facts.pool, partition) in topology.kept_by(self._path.me):",
+                "if topology.scope(facts.pool, partition) is not None:",
+            ),
+        ),
+        _TEST,
+    ),
+    Mutant(
         "partition-facts-at-once",
         "two that change the record of a partition undo each other",
         (
             Edit(
                 _FACTS,
-                "        async with self._turn:\n            bodies",
-                "        if True:\n            bodies",
+                "        async with self._turn:\n            if self._writing",
+                "        if True:\n            if self._writing",
             ),
         ),
-        "tests/unit/test_store.py",
+        "tests/unit/test_partition_facts.py",
+    ),
+    Mutant(
+        "partition-facts-cancelled",
+        "who stops waiting for the record of a partition lets the next one undo it",
+        (Edit(_FACTS, "if self._writing is not None:", "if False:"),),
+        "tests/unit/test_partition_facts.py",
     ),
 )

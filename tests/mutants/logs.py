@@ -392,8 +392,8 @@ _ROT: Final = (
         "replay lets an older record replace a newer register",
         (
             Edit(
-                _ROWS,
-                "if not newest and row is not None and decode_register_entry(row).sequence > entry.sequence:",
+                "node/holdfast_node/core/index_updates.py",
+                "if not newest and _register_sequence(rows, entry.key, row) > entry.sequence:",
                 "if False:",
             ),
         ),

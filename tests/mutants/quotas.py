@@ -7,7 +7,7 @@ from typing import Final
 from tests.mutants.mutant import Edit, Mutant
 
 _QUOTAS: Final = "node/holdfast_node/services/quotas.py"
-_ROWS: Final = "node/holdfast_node/core/index_rows.py"
+_UPDATES: Final = "node/holdfast_node/core/index_updates.py"
 _BUCKETS: Final = "node/holdfast_node/services/buckets.py"
 
 _TEST: Final = "tests/unit/test_quotas.py"
@@ -60,7 +60,7 @@ MUTANTS: Final = (
         "what is in a partition is not told apart by bucket",
         (
             Edit(
-                _ROWS,
+                _UPDATES,
                 "for bucket in (ALL_BUCKETS, key[:ID_BYTES]):",
                 "for bucket in (ALL_BUCKETS, bytes(ID_BYTES)):",
             ),

@@ -81,8 +81,8 @@ MUTANTS: Final = (
         (
             Edit(
                 _ROT,
-                "if letter in (CELL_ROWS, LINK_ROWS, MANIFEST_ROWS) or",
-                "if letter in (LINK_ROWS, MANIFEST_ROWS) or",
+                "if letter in (BLANK_ROWS, CELL_ROWS, LINK_ROWS, MANIFEST_ROWS) or",
+                "if letter in (BLANK_ROWS, LINK_ROWS, MANIFEST_ROWS) or",
             ),
         ),
         _TEST_SCRUB,

@@ -26,18 +26,8 @@ from holdfast_node.core.register import Change, Facts, Verdict, decide
 from tests.properties import register_model
 from tests.properties.register_exploring import explore
 from tests.properties.register_invariants import Violation
-from tests.properties.register_model import (
-    ERA,
-    Rules,
-    Scene,
-    ballot,
-    collect,
-    delete,
-    deleted,
-    expire,
-    put,
-    undelete,
-)
+from tests.properties.register_model import Rules, Scene
+from tests.properties.register_samples import ERA, ballot, collect, delete, deleted, expire, put, undelete
 
 TWO_PUTS = Scene((put("u1"), put("u2")), (1, 1))
 TWO_FIRSTS = Scene((put("u1", if_absent=True), put("u2", if_absent=True)), (1, 1))

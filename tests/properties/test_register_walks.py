@@ -15,15 +15,8 @@ from hypothesis import strategies as st
 
 from tests.properties.register_exploring import check, path
 from tests.properties.register_invariants import Violation
-from tests.properties.register_model import (
-    Rules,
-    Scene,
-    State,
-    beginning,
-    delete,
-    moves,
-    put,
-)
+from tests.properties.register_model import Rules, Scene, State, beginning, moves
+from tests.properties.register_samples import delete, put
 from tests.properties.test_register_model import NeverCompletes
 
 WALKS = int(os.environ.get("HOLDFAST_WALKS", "150"))

@@ -39,7 +39,7 @@ from holdfast_node.core.proposal import (
     SendPrepare,
 )
 from holdfast_node.core.quorum import Roster, Sight, agreement
-from tests.properties.register_model import BUCKET, CODEC, KEY, ballot, delete, put, request, store
+from tests.properties.register_samples import BUCKET, CODEC, KEY, ballot, delete, put, request, store
 from tests.unit.test_register_proposal import Homes
 
 

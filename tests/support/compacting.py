@@ -1,11 +1,12 @@
-"""One round of compaction on a store, whatever is worth it: for tests that want a log with holes."""
+"""Stores whose log grows and has holes: volumes full of one key, and a round of compaction whatever is worth it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
 from holdfast_node.services.log.compactor import Usage
-from holdfast_node.services.store import Store
+from holdfast_node.services.store import Entry, Store
+from tests.support.stores import Bench, register
 
 Choose = Callable[[tuple[Usage, ...]], Collection[int]]
 
@@ -31,3 +32,25 @@ async def give_back(store: Store, choose: Choose) -> list[int]:
     for number in free:
         await compactor.remove(number)
     return free
+
+
+async def put(store: Store, key: bytes, version: int, *, retained: tuple[int, ...] = ()) -> None:
+    await store.append([Entry(register(key, version, retained=retained))])
+
+
+async def overwrite(store: Store, volumes: int) -> int:
+    """One key again and again, until so many volumes are full of it; its last version."""
+    version, end = 0, store.compactor.end.volume + volumes
+    while store.compactor.end.volume < end:
+        version += 1
+        await put(store, b"churn", version)
+    return version
+
+
+async def remove_all(store: Store, *numbers: int) -> None:
+    """These volumes, whatever is worth it. They must be free of anything needed after copying."""
+    assert await give_back(store, lambda _: numbers) == list(numbers)
+
+
+def volumes_of(bench: Bench) -> list[str]:
+    return sorted(name for name in bench.platter.files if name.startswith("volume"))

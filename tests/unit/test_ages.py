@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from holdfast_node.core.ages import aged, agreed, superseded_below
+from holdfast_node.core.forgetting import has_rested
 from holdfast_node.core.head import Head, HeadKind, Retained
 from holdfast_node.core.ids import BlobId, StoreId, Version
 from holdfast_node.core.quorum import Roster
@@ -32,6 +33,9 @@ def test_a_deleted_key_is_as_old_as_its_newest_acceptance_here() -> None:
     assert ages == (Age(4, 100),)
     assert aged(ages, gone, 500) == (Age(4, 500),)
     assert aged(ages, Head(Version(0), HeadKind.ABSENT), 500) == (Age(0, 500),)
+    assert not has_rested(ages, 199, 100)
+    assert has_rested(ages, 200, 100)
+    assert has_rested((), 200, 100), "accepted before ages were written down"
 
 
 def test_a_version_is_as_old_as_its_first_acceptance_here() -> None:

@@ -39,7 +39,7 @@ from holdfast_node.services.pace import Pace
 from holdfast_node.services.places import Place
 from holdfast_node.services.rounds import Round
 from holdfast_node.services.trail import Trail
-from tests.properties.register_model import BUCKET, CODEC, KEY, SCOPE, ballot, put, store
+from tests.properties.register_samples import BUCKET, CODEC, KEY, SCOPE, ballot, put, store
 from tests.sim.loop import SimLoop
 from tests.support.small_clusters import Serve, SmallCluster, pass_time, payload_of, run_story
 from tests.support.street import cell

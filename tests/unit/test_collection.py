@@ -61,7 +61,6 @@ async def _until(condition: Callable[[], bool], limit_s: float) -> None:
 async def _round(node: Node, *, doubting: bool = False) -> None:
     """One whole round of a node's collector, now."""
     node.collection.begin(doubting=doubting)
-    node.collector._book.forget()
     for step in node.collector._steps:
         start = await step(b"")
         while start:

@@ -12,7 +12,7 @@ import pytest
 from holdfast_node.core import holes
 from holdfast_node.core.acceptance import blank
 from holdfast_node.core.errors import ShardMissing, StoreFailed, StoreFull
-from holdfast_node.core.index_keys import register_row_key
+from holdfast_node.core.index_keys import BLANK_ROWS, register_row_key
 from holdfast_node.core.messages import ShardName
 from holdfast_node.core.records import DropRecord, Hole, LinkRecord, MapRecord, StageRecord
 from holdfast_node.services.compaction import AT_ONCE_MAX, Compaction, _chosen
@@ -23,7 +23,7 @@ from holdfast_node.services.log.volume import volume_name
 from holdfast_node.services.store import Entry, Store, StoreSettings
 from holdfast_node.services.worker import Work
 from tests.support import stores
-from tests.support.compacting import give_back, no_rest
+from tests.support.compacting import no_rest, overwrite, put, remove_all, volumes_of
 from tests.support.stores import BUCKET, KIB, Bench, blob_id, register
 
 # pyright: reportPrivateUsage=false
@@ -35,19 +35,6 @@ def run(story: Coroutine[None, None, None]) -> None:
     asyncio.run(story)
 
 
-async def put(store: Store, key: bytes, version: int, *, retained: tuple[int, ...] = ()) -> None:
-    await store.append([Entry(register(key, version, retained=retained))])
-
-
-async def overwrite(store: Store, volumes: int) -> int:
-    """One key again and again, until so many volumes are full of it; its last version."""
-    version, end = 0, store.compactor.end.volume + volumes
-    while store.compactor.end.volume < end:
-        version += 1
-        await put(store, b"churn", version)
-    return version
-
-
 async def compact(store: Store) -> int:
     """Until the worker finds nothing more to do; how many volumes went."""
     worker = Compaction(store=store, foreground=Foreground())
@@ -55,15 +42,6 @@ async def compact(store: Store) -> int:
         if await worker.work_once() is Work.IDLE:
             return worker.status().done
     raise AssertionError("it does not come to rest")
-
-
-async def remove_all(store: Store, *numbers: int) -> None:
-    """These volumes, whatever is worth it. They must be free of anything needed after copying."""
-    assert await give_back(store, lambda _: numbers) == list(numbers)
-
-
-def volumes_of(bench: Bench) -> list[str]:
-    return sorted(name for name in bench.platter.files if name.startswith("volume"))
 
 
 @pytest.mark.parametrize("index", ["kept", "lost"])
@@ -122,7 +100,7 @@ def test_the_rows_of_what_is_gone_go_too() -> None:
             _ = await store.compactor.survey(rest_s=no_rest)
         rows = [key[:1] for key in bench.rows.keys]
         assert register_row_key(BUCKET, b"churn") in bench.rows.keys
-        assert register_row_key(BUCKET, b"forgotten") not in bench.rows.keys
+        assert BLANK_ROWS + BUCKET + b"forgotten" not in bench.rows.keys
         assert b"l" in rows
         assert b"s" not in rows
         assert b"c" not in rows
@@ -215,51 +193,6 @@ def test_what_was_dropped_stays_dropped_without_the_index(*, again: bool) -> Non
                 assert await store.cells(name, 0, 1) == [DATA]
             with pytest.raises(ShardMissing):
                 _ = await store.cells(name, 1, 1)
-
-    run(story())
-
-
-@pytest.mark.parametrize("again", [True, False], ids=["copied twice", "copied once"])
-def test_what_was_forgotten_stays_forgotten_without_the_index(*, again: bool) -> None:
-    """The blank register is in a volume that goes, and what it is about in one that stays."""
-
-    async def story() -> None:
-        bench = Bench()
-        async with bench.store() as store:
-            await put(store, b"k", 1)
-            _ = await overwrite(store, 1)
-            await store.append([Entry(blank(register(b"k", 1)))])
-            _ = await overwrite(store, 1)
-            await remove_all(store, 2)
-            if again:
-                copied = store.compactor.end.volume
-                _ = await overwrite(store, 1)
-                await remove_all(store, copied)
-        bench.forget_index()
-        async with bench.store() as store:
-            assert volume_name(1) in volumes_of(bench)
-            found = await store.register(BUCKET, b"k")
-            assert found is not None
-            assert found.is_blank
-            assert 0 < found.before < store.durable_sequence
-
-    run(story())
-
-
-def test_a_forgotten_key_that_was_copied_goes_with_what_it_kept_away() -> None:
-    """Its copy is young. What counts is how old that is of which it tells."""
-
-    async def story() -> None:
-        bench = Bench()
-        async with bench.store() as store:
-            await put(store, b"k", 1)
-            _ = await overwrite(store, 1)
-            await store.append([Entry(blank(register(b"k", 1)))])
-            _ = await overwrite(store, 2)
-            await remove_all(store, 2)
-            await remove_all(store, 1)
-            _ = await store.compactor.survey(rest_s=no_rest)
-            assert register_row_key(BUCKET, b"k") not in bench.rows.keys
 
     run(story())
 

@@ -9,15 +9,21 @@ from typing import Final
 
 import pytest
 
-from holdfast_node.core.api import Call, Condition, PutOptions
+from holdfast_node.core.api import Call, Condition, Margin, PutOptions
 from holdfast_node.core.errors import StaleEra, Unavailable
+from holdfast_node.core.forgetting import Word
 from holdfast_node.core.head import HeadKind
+from holdfast_node.core.heal_order import Ailing
 from holdfast_node.core.ids import RESERVED_BUCKET, BucketId, Era, NodeName, RequestId
+from holdfast_node.core.index_keys import BLANK_ROWS
 from holdfast_node.core.messages import Accept, ForgetRegisters, ForgetReply, Reply, Request
 from holdfast_node.services import collection, collector, forgetting
 from holdfast_node.services.dispatcher import Caller
 from holdfast_node.services.node import Node
+from holdfast_node.services.store import Entry
 from tests.sim.cluster import Topology
+from tests.sim.index import IndexContent
+from tests.support.rot import flip, records_of
 from tests.support.small_clusters import (
     BUCKET,
     Serve,
@@ -203,6 +209,167 @@ def test_a_key_with_a_promise_is_decided_once_more_and_rests_again() -> None:
     run_story(story, topology=FOUR, undo_seconds=0)
 
 
+def test_promises_under_a_floor_are_forgotten_and_those_above_it_are_not() -> None:
+    """Who deletes what is not there leaves nothing but a promise."""
+
+    async def story(small: SmallCluster) -> None:
+        await until_healthy(small)
+        with pytest.raises(Exception, match="nothing to delete"):
+            await _delete(small, b"never", at="n3")
+        bucket, pool = await small.bucket()
+
+        def promised() -> set[str]:
+            entries = {
+                machine.name: machine.node.store.register_entry(bucket.id, b"never")
+                for machine in small.cluster.running()
+                if machine.node is not None
+            }
+            return {name for name, entry in entries.items() if entry is not None}
+
+        before = promised()
+        assert before
+        await _rounds(small)
+        assert promised() == before, "there is no floor yet"
+        topology = small.node("n1").cartographer.require()
+        at = topology.key_partition(pool, bucket.id, b"never")
+        numbers = range(100)
+        key = next(b"%d" % n for n in numbers if topology.key_partition(pool, bucket.id, b"%d" % n) == at)
+        await _deleted(small, key)
+        await _forget(small, key)
+        await _rounds(small)
+        assert not promised()
+        with pytest.raises(Exception, match="nothing to delete"):
+            await _delete(small, b"never", at="n3")
+        before = promised()
+        await _rounds(small, 2)
+        assert promised() == before != set(), "it is above the floor"
+
+    run_story(story, topology=FOUR, undo_seconds=0)
+
+
+def test_a_promise_of_one_that_has_forgotten_has_the_key_decided_again() -> None:
+    """The others could not be told; then somebody asked for the key."""
+    told: list[str] = []
+
+    async def story(small: SmallCluster) -> None:
+        async def lose_the_word(usual: Serve, caller: Caller, asked: Request) -> Reply:
+            assert isinstance(asked, ForgetRegisters)
+            if asked.sure and not told:
+                raise Unavailable("lost")
+            return await usual(caller, asked)
+
+        await until_healthy(small)
+        await _deleted(small, b"k")
+        homes = await small.homes(b"k")
+        for name in homes[2:]:
+            small.twist(name, ForgetRegisters, lose_the_word)
+        await pass_time(REST_S)
+        while await _holders(small, b"k") == set(homes):
+            await _rounds(small)
+        with pytest.raises(Exception, match="nothing to delete"):
+            await _delete(small, b"k", at=homes[3])
+        told.append("go on")
+        await _forget(small, b"k")
+
+    run_story(story, topology=FOUR, undo_seconds=0)
+
+
+@pytest.mark.parametrize("size", [700, 5_000_000])
+def test_a_node_that_has_met_no_ballot_since_its_start_writes_under_a_floor(size: int) -> None:
+    async def story(small: SmallCluster) -> None:
+        for number in range(20):
+            await small.put(b"k", b"%d" % number)
+        await _deleted(small, b"k")
+        await _forget(small, b"k")
+        for machine in small.cluster.running():
+            small.cluster.stop_at_once(machine)
+            await small.cluster.boot(machine)
+        await until_healthy(small)
+        assert (await small.put(b"k", payload_of(size), at="n3")).version > 20
+        assert await small.get(b"k") == payload_of(size)
+
+    run_story(story, topology=FOUR, undo_seconds=0)
+
+
+def test_a_forgotten_key_that_rots_on_one_home_stays_forgotten() -> None:
+    async def story(small: SmallCluster) -> None:
+        await until_healthy(small)
+        await _deleted(small, b"k")
+        await _forget(small, b"k")
+        machine = small.machine("n2")
+        bucket, _ = await small.bucket()
+        store = small.node("n2").store
+        row_key = BLANK_ROWS + bucket.id + b"k"
+        sequence = store.verifier.rests_on(row_key)
+        for name, record in records_of(machine):
+            if record.sequence == sequence:
+                flip(machine, name, record, "body")
+        await small.at("n1", lambda node: node.admin.scrub(now=True))
+        for _ in range(60):
+            await pass_time(1)
+            if store.verifier.rests_on(row_key) > sequence:
+                break
+        else:
+            raise AssertionError("it was not written again")
+        small.cluster.stop_at_once(machine)
+        machine.index = IndexContent()
+        await small.cluster.boot(machine)
+        assert not await _holders(small, b"k")
+
+    run_story(story, topology=FOUR, undo_seconds=0)
+
+
+def test_heal_waits_for_no_head_that_was_forgotten() -> None:
+    """It heard of one that lacked shards, and was not decided yet; then all of the key went."""
+
+    async def story(small: SmallCluster) -> None:
+        await until_healthy(small)
+        await small.put(b"k", payload_of(700))
+        bucket, pool = await small.bucket()
+        read = await small.at("n1", lambda node: node.registers.read(pool, bucket.id, b"k"))
+        assert read.ballot is not None
+        await _delete(small, b"k")
+        await pass_time(2 * collector.ROUND_MIN_S)
+        await _forget(small, b"k")
+        node = small.node((await small.homes(b"k"))[0])
+        at = node.cartographer.require().key_partition(pool, bucket.id, b"k")
+        margin = Margin((("node", -1),), full=False)
+        node.healer._add(Ailing(pool, at, bucket.id, b"k", margin, since=0, accepted=read.ballot))
+        await pass_time(30)
+        assert not len(node.healer._order)
+        assert not await _holders(small, b"k"), "it was decided once more, to rest anew"
+
+    run_story(story, topology=FOUR, undo_seconds=0)
+
+
+def test_who_was_a_home_once_keeps_no_manifest_of_what_was_forgotten() -> None:
+    """What it accepted then is not about to be decided."""
+
+    async def story(small: SmallCluster) -> None:
+        await until_healthy(small)
+        await small.put(b"k", payload_of(700))
+        bucket, _ = await small.bucket()
+        homes = await small.homes(b"k")
+        (stranger,) = {machine.name for machine in small.cluster.running()} - set(homes)
+        held = await small.node(homes[0]).store.register(bucket.id, b"k")
+        assert held is not None
+        await _delete(small, b"k")
+        await pass_time(2 * collector.ROUND_MIN_S)
+        await _forget(small, b"k")
+        store = small.node(stranger).store
+        await store.append([Entry(held)])
+        assert any(each.key == b"k" for each in store.inventory.manifests(b"", 100)[0])
+
+        async def collect(node: Node) -> None:
+            node.collection.begin(doubting=True)
+            assert not await node.collection.manifests_step(b"")
+
+        await small.at(stranger, collect)
+        assert not any(each.key == b"k" for each in store.inventory.manifests(b"", 100)[0])
+
+    run_story(story, topology=Topology("rs:2+2", (1, 1, 1, 1, 1), partitions=2), undo_seconds=0)
+
+
 def test_a_request_that_was_forgotten_is_refused_and_not_done_again() -> None:
     async def story(small: SmallCluster) -> None:
         era = small.node("n1").cartographer.era
@@ -270,7 +437,7 @@ def test_a_home_says_no_to_what_it_holds_otherwise() -> None:
         small.twist(homes[-1], ForgetRegisters, note)
         await _forget(small, b"k")
         words = [word for _, reply in asked for word in reply.words]
-        assert forgetting.Word.YES in words
+        assert Word.YES in words
         request, _ = asked[0]
         (held,) = request.keys
         blob = replace(held, key=b"blob", accepted=replace(held.accepted, counter=held.accepted.counter + 1))
@@ -286,7 +453,7 @@ def test_a_home_says_no_to_what_it_holds_otherwise() -> None:
             )
 
         home = (await small.homes(b"blob"))[0]
-        assert await small.at(home, ask) == ForgetReply((forgetting.Word.NO,))
+        assert await small.at(home, ask) == ForgetReply((Word.NO,))
         assert await small.get(b"blob") == payload_of(300)
 
     run_story(story, topology=FOUR, undo_seconds=0)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast_node.core import index_keys, index_rows
+from holdfast_node.core import index_keys, index_rows, index_updates
+from holdfast_node.core.acceptance import blank
 from holdfast_node.core.head import Head
 from holdfast_node.core.ids import BucketId
 from holdfast_node.core.index_keys import RecordBody
@@ -46,7 +47,7 @@ def apply_all(entries: Iterable[Logged]) -> dict[bytes, bytes]:
     index, highest = SimIndex(), 0
     for entry in entries:
         rows = Rows(index.get, index.scan)
-        index_rows.apply(rows, entry, newest=entry.sequence > highest)
+        index_updates.apply(rows, entry, newest=entry.sequence > highest)
         highest = max(highest, entry.sequence)
         index.write(list(rows.puts.items()), list(rows.deletes))
     return index.content.rows
@@ -102,8 +103,34 @@ def test_a_drop_in_the_batch_of_its_cells_takes_them_too() -> None:
     index = SimIndex()
     rows = Rows(index.get, index.scan)
     for sequence, body in enumerate((stores.cell(SEED, 0, b"a").body, DropRecord(SEED, 0, 0)), 1):
-        index_rows.apply(rows, logged(sequence, body), newest=True)
+        index_updates.apply(rows, logged(sequence, body), newest=True)
     assert index_keys.cell_row_key(NAME, 0) not in rows.puts
+
+
+def test_a_blank_register_has_a_row_apart_and_nothing_else() -> None:
+    record = stores.register(b"k", 7)
+    entries = [logged(1, record), logged(2, blank(record)), logged(3, stores.promise(b"k", 9))]
+    key = stores.BUCKET + b"k"
+    for order in itertools.permutations(entries[:2]):
+        rows = apply_all(order)
+        assert {row[:1] for row in rows} == {index_keys.BLANK_ROWS, index_keys.MANIFEST_ROWS}
+        assert index_rows.decode_blank(rows[index_keys.BLANK_ROWS + key]).before == 2
+    for order in itertools.permutations(entries):
+        rows = apply_all(order)
+        assert index_keys.BLANK_ROWS + key not in rows
+        assert index_rows.only_promised(rows[index_keys.REGISTER_ROWS + key]) == stores.ballot(9)
+
+
+def test_a_register_that_was_made_blank_is_not_rotten_for_an_older_record() -> None:
+    index = SimIndex()
+    rows = Rows(index.get, index.scan)
+    record = stores.register(b"k", 7)
+    index_updates.apply(rows, logged(5, blank(record)), newest=True)
+    key = stores.BUCKET + b"k"
+    assert not index_updates.apply_rot(rows, key, 4)
+    assert index_updates.apply_rot(rows, key, 6)
+    assert index_keys.BLANK_ROWS + key not in rows.puts
+    assert index_rows.decode_register_entry(rows.puts[index_keys.REGISTER_ROWS + key]).unknown
 
 
 def test_summaries_come_from_the_row_alone() -> None:
@@ -142,14 +169,14 @@ def test_manifests_of_all_accepted_heads_stay() -> None:
 def test_rot_counts_unless_a_younger_record_replaced_it() -> None:
     index = SimIndex()
     rows = Rows(index.get, index.scan)
-    index_rows.apply(rows, logged(5, stores.register(b"k", 5, partition=4)), newest=True)
+    index_updates.apply(rows, logged(5, stores.register(b"k", 5, partition=4)), newest=True)
     key = stores.BUCKET + b"k"
-    assert not index_rows.apply_rot(rows, key, 4)
-    assert index_rows.apply_rot(rows, key, 5)
+    assert not index_updates.apply_rot(rows, key, 4)
+    assert index_updates.apply_rot(rows, key, 5)
     entry = index_rows.decode_register_entry(rows.puts[index_keys.REGISTER_ROWS + key])
     assert entry.rotten
     assert entry.partition == 4
-    index_rows.apply(rows, logged(6, stores.register(b"k", 6)), newest=True, rotten=True)
+    index_updates.apply(rows, logged(6, stores.register(b"k", 6)), newest=True, rotten=True)
     assert not index_rows.decode_register_entry(rows.puts[index_keys.REGISTER_ROWS + key]).rotten
     assert index_keys.ROTTEN_ROWS + key in rows.deletes
 

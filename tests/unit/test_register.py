@@ -41,7 +41,7 @@ from holdfast_node.core.register import (
     refused,
     seal,
 )
-from tests.properties.register_model import CODEC
+from tests.properties.register_samples import CODEC
 
 FACTS = Facts(version_floor=0, ballot_floor=None, era=1)
 

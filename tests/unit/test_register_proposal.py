@@ -35,7 +35,7 @@ from holdfast_node.core.proposal import (
 )
 from holdfast_node.core.quorum import Roster
 from holdfast_node.core.records import RegisterRecord
-from tests.properties.register_model import BUCKET, CODEC, KEY, SCOPE, ballot, delete, put, store
+from tests.properties.register_samples import BUCKET, CODEC, KEY, SCOPE, ballot, delete, put, store
 
 
 class Homes:

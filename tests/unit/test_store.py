@@ -103,23 +103,6 @@ def test_everything_resolved_is_there_after_a_restart(*, clean: bool, index: str
     run(scenario)
 
 
-def test_changes_of_a_partition_by_several_do_not_undo_each_other() -> None:
-    async def scenario() -> None:
-        async with Bench().store() as store:
-            await asyncio.gather(
-                store.partitions.change({(0, 3): lambda own: replace(own, version_floor=7)}),
-                store.partitions.change({(0, 3): lambda own: replace(own, healed_epoch=5)}),
-                store.partitions.change({(0, 3): lambda own: own}, beside=[MapRecord(b"map")]),
-            )
-            own = store.partition(0, 3)
-            assert (own.version_floor, own.healed_epoch, store.map()) == (7, 5, b"map")
-            durable = store.durable_sequence
-            await store.partitions.change({(0, 3): lambda own: replace(own, version_floor=7)})
-            assert store.durable_sequence == durable, "nothing is written that changes nothing"
-
-    run(scenario)
-
-
 @pytest.mark.parametrize("index", ["kept", "lost"])
 def test_counts_follow_writes_overwrites_and_deletes(index: str) -> None:
     tombstone = Head(version=Version(9), kind=HeadKind.TOMBSTONE)

@@ -40,7 +40,7 @@ async def _two_versions(small: SmallCluster) -> int:
     await small.put(b"k", payload_of(700))
     bucket, _ = await small.bucket()
     for machine in small.cluster.running():
-        await small.at(machine.name, lambda node: node.collector._book.facts(bucket.id))
+        await small.at(machine.name, lambda node: node.bucket_book.facts(bucket.id))
     return first.version
 
 
@@ -104,7 +104,7 @@ def test_a_shorter_one_ends_sooner_also_what_was_kept_before(window_s: int) -> N
         await pass_time(10)
         await small.at("n1", lambda node: node.buckets.change(BUCKET, BucketSettings(undo_seconds=window_s)))
         for machine in small.cluster.running():
-            small.node(machine.name).collector._book.forget()  # as every round does when it begins
+            small.node(machine.name).bucket_book.forget()  # as every round does when it begins
             await small.at(machine.name, _expire)
         with pytest.raises(VersionNotFound):
             await small.get(b"k", version=first)

@@ -183,6 +183,7 @@ def view(record: RegisterRecord | None, standing: Standing, request: ReadRegiste
         head=head if request.want_head else b"",
         version_floor=standing.version_floor,
         era=standing.era,
+        floor=standing.ballot_floor if accepted is None else None,
     )
 
 

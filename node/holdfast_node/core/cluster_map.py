@@ -58,6 +58,11 @@ class PartitionEntry:
     former: tuple[StoreId, ...] = ()
     shards: tuple[StoreId, ...] = ()
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether all homes vote, and none comes or goes."""
+        return not self.moving and not self.learners
+
 
 @dataclass(frozen=True, slots=True)
 class Pool:

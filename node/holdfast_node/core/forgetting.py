@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from enum import IntEnum
 
 from holdfast_node.core.acceptance import Standing
-from holdfast_node.core.head import Head, HeadKind
+from holdfast_node.core.head import Ballot, Head, HeadKind
 from holdfast_node.core.messages import Floors, HeldKey
 from holdfast_node.core.records import Age, RegisterRecord
 from holdfast_node.core.register import refused
@@ -23,7 +23,7 @@ class Word(IntEnum):
     NO = 0
     """It holds something else, or it is too soon."""
     YES = 1
-    """It holds just that and may forget it, or has forgotten it."""
+    """It holds just that and may forget it, or has forgotten it; or never held it, and nothing so old can come."""
     PROMISED = 2
     """It would, but for a promise under which the key may still be written: it has to be decided once more."""
 
@@ -31,7 +31,7 @@ class Word(IntEnum):
 def has_rested(ages: Iterable[Age], now_s: int, rest_s: int) -> bool:
     """Whether a deleted key was accepted here so long ago, in store time: under its ballot, for whatever is accepted
     anew is young again."""
-    return max((age.since_s for age in ages), default=now_s) + rest_s <= now_s
+    return max((age.since_s for age in ages), default=0) + rest_s <= now_s
 
 
 def is_over(head: Head) -> bool:
@@ -51,11 +51,18 @@ def word(record: RegisterRecord | None, head: Head | None, standing: Standing, h
         floor = standing.ballot_floor
         below = floor is not None and held.accepted <= floor and held.version <= standing.version_floor
         promised = record.promised if record is not None else None
-        quiet = promised is None or (floor is not None and promised <= floor)
-        return Word.YES if below and quiet else Word.NO
+        if not below:
+            return Word.NO
+        return Word.YES if promised is None or is_void(promised, floor) else Word.PROMISED
     if record.accepted != held.accepted or not is_over(head) or remembers(head, standing.era):
         return Word.NO
     return Word.YES if record.promised == record.accepted else Word.PROMISED
+
+
+def is_void(promised: Ballot | None, floor: Ballot | None) -> bool:
+    """Whether a register in which nothing is accepted promises only what the floor of its partition does, so that a
+    home that votes, where none comes or goes, may forget it without asking anybody."""
+    return promised is not None and floor is not None and promised <= floor
 
 
 def floors_of(record: RegisterRecord, head: Head) -> Floors:

@@ -89,6 +89,8 @@ STORE_ROW: Final = b"!store"
 POSITION_ROW: Final = b"!position"
 
 REGISTER_ROWS: Final = b"k"
+BLANK_ROWS: Final = b"q"
+"""Registers that are blank: apart, for nobody who goes through the others is to pass them over."""
 MANIFEST_ROWS: Final = b"m"
 SHARD_ROWS: Final = b"s"
 CELL_ROWS: Final = b"c"

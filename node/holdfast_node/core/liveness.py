@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from holdfast_node.core import index_rows
 from holdfast_node.core.ids import ID_BYTES
 from holdfast_node.core.index_keys import (
+    BLANK_ROWS,
     CELL_ROWS,
     LINK_ROWS,
     MANIFEST_ROWS,
@@ -22,7 +23,7 @@ from holdfast_node.core.index_keys import (
     manifest_row_key,
     register_row_key,
 )
-from holdfast_node.core.index_rows import ShardEntry
+from holdfast_node.core.index_rows import BlankEntry, ShardEntry
 from holdfast_node.core.log_format import RECORD_HEADER_BYTES
 from holdfast_node.core.records import RecordType
 
@@ -58,13 +59,21 @@ class Oldest(NamedTuple):
         """Whether a record that the drop is about may still be in another volume than the drop's."""
         return self._needs(entry.dropped, entry.drop_record)
 
-    def needs_register(self, value: bytes) -> bool:
-        """The same for the record of a register that is blank; that of any other is needed. Raises `IntegrityError`."""
-        before = index_rows.blank_before(value)
-        return before is None or self._needs(before, index_rows.register_sequence(value))
+    def needs_blank(self, entry: BlankEntry) -> bool:
+        """The same for the record of a register that is blank."""
+        return self._needs(entry.before, entry.sequence)
 
     def _needs(self, before: int, record: int) -> bool:
         return before > self.first and record >= self.end
+
+    def may_forget(self, row_key: bytes, value: bytes) -> bool:
+        """Whether the row of what is gone may go too, because its record is not needed. That of a blank register stays
+        as long as what it keeps from coming back: in the last volume that has both, its own record may still rot, and
+        is known to be missed then. Raises `IntegrityError`."""
+        letter = row_key[:1]
+        if letter == BLANK_ROWS:
+            return index_rows.decode_blank(value).before <= self.first
+        return letter == SHARD_ROWS
 
 
 def row_key_of(kind: RecordType, key: bytes) -> bytes:
@@ -74,9 +83,9 @@ def row_key_of(kind: RecordType, key: bytes) -> bytes:
     return _ROW_OF[kind] + key
 
 
-def rests_on(kind: RecordType, value: bytes) -> int:
+def rests_on(kind: RecordType, row_key: bytes, value: bytes) -> int:
     """The sequence of the record of this type on which the row rests; 0 if it needs none. Raises `IntegrityError`."""
-    if kind is RecordType.REGISTER:
+    if row_key.startswith(REGISTER_ROWS):
         return index_rows.register_sequence(value)
     if kind in (RecordType.SEAL, RecordType.STAGE, RecordType.DROP):
         entry = index_rows.decode_shard(value)
@@ -101,9 +110,11 @@ def _references(
     letter = row_key[:1]
     if letter == REGISTER_ROWS:
         entry = index_rows.decode_register_entry(value)
-        blank = index_rows.blank_before(value) is not None
-        if oldest.needs_register(value):
-            yield Reference(entry.sequence, entry.location.length, is_drop=blank)
+        yield Reference(entry.sequence, entry.location.length)
+    elif letter == BLANK_ROWS:
+        blank = index_rows.decode_blank(value)
+        if oldest.needs_blank(blank):
+            yield Reference(blank.sequence, blank.location.length, is_drop=True)
     elif letter == MANIFEST_ROWS:
         location, kind, sequence = index_rows.decode_manifest_row(value)
         counted = kind is RecordType.REGISTER and _is_the_registers(row_key, sequence, get)

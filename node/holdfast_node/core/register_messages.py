@@ -44,6 +44,8 @@ class RegisterView:
     shard_index: int = -1
     """Which shard `payload` is the only cell of; -1: none inlined."""
     payload: bytes = b""
+    floor: Ballot | None = None
+    """Where nothing was accepted: at or under it nothing will be."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Final
 
 from holdfast_node.core import index_rows
 from holdfast_node.core.index_keys import (
+    BLANK_ROWS,
     CELL_ROWS,
     LINK_ROWS,
     MANIFEST_ROWS,
@@ -20,6 +21,7 @@ from holdfast_node.core.index_keys import (
 
 RESTING_ROWS: Final = (
     REGISTER_ROWS,
+    BLANK_ROWS,
     MANIFEST_ROWS,
     SHARD_ROWS,
     CELL_ROWS,
@@ -40,7 +42,7 @@ def rests_on(row_key: bytes, value: bytes) -> int:
         return index_rows.register_sequence(value)
     if letter == SHARD_ROWS:
         return _shard_rests_on(index_rows.decode_shard(value))
-    if letter in (CELL_ROWS, LINK_ROWS, MANIFEST_ROWS) or is_small(row_key):
+    if letter in (BLANK_ROWS, CELL_ROWS, LINK_ROWS, MANIFEST_ROWS) or is_small(row_key):
         return index_rows.leading_sequence(value)
     return 0
 
@@ -54,6 +56,8 @@ def place_of(row_key: bytes, value: bytes) -> tuple[int, int] | None:
     where: index_rows.Location | index_rows.CellLocation | None = None
     if letter == REGISTER_ROWS:
         where = index_rows.decode_register_entry(value).location
+    elif letter == BLANK_ROWS:
+        where = index_rows.decode_blank(value).location
     elif letter == MANIFEST_ROWS:
         where, *_ = index_rows.decode_manifest_row(value)
     elif letter == CELL_ROWS:

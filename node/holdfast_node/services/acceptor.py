@@ -327,15 +327,15 @@ class Acceptor:
             await asyncio.shield(durable)
         return durable is not None
 
-    async def renew(self, key: KeyId) -> bool:
+    async def renew(self, key: KeyId, *, blank: RegisterRecord | None = None) -> bool:
         """Write a register again whose record is broken, from what is still known of it; durable on return. False: what
-        was accepted is lost here, so that it has to be decided once more."""
+        was accepted is lost here, so that it has to be decided once more. `blank` is written where nothing is."""
         async with self._turns.turn(key):
             tail = self._tails.get(key)
             if tail is not None:
                 durable = tail.durable
             else:
-                record = await self._known(key)
+                record = await self._known(key) or blank
                 if record is None:
                     return False
                 durable = self._store.append([Entry(record)])

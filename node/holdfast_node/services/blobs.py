@@ -102,7 +102,7 @@ class Blobs:
         reading = await self._path.registers.read(pool, bucket, key)
         entries = entries_of(reading.head)
         if not entries:
-            raise BlobNotFound("there is no such blob and never was")
+            raise BlobNotFound("there is no such blob")
         return entries
 
     @property

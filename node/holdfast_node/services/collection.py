@@ -76,6 +76,7 @@ class Collection:
     def begin(self, *, doubting: bool) -> None:
         """A round. `doubting`: it believes no head of this store's own. One that was away has old ones, and so has one
         that was a home."""
+        self._book.forget()
         self._doubting = doubting
         self._doomed, self._found = self._found, {}
 
@@ -202,8 +203,8 @@ class Collection:
     # --- manifests ------------------------------------------------------------------------------------------
 
     async def _look_at_manifests(self, held: HeldManifests) -> None:
-        """What this store accepted and what is not yet decided counts as well: it may be about to be. A manifest stays
-        as long as shards: it tells that their write is past staging."""
+        """What a home accepted and what is not yet decided counts as well: it may be about to be. A manifest stays as
+        long as shards: it tells that their write is past staging."""
         unnamed = {blob_id for blob_id in held.blob_ids if not self._store.shards_of(blob_id)}
         if not self._doubting:
             unnamed -= await self._accepted_here(held, above=None)
@@ -219,7 +220,10 @@ class Collection:
                 _ = await self._closed.nothing_behind(held.bucket)
                 return
             unnamed -= _blobs_of(reading.head)
-            unnamed -= await self._accepted_here(held, above=reading.ballot)
+            topology = self._path.topology
+            partition = topology.key_partition(facts.pool, held.bucket, held.key)
+            if topology.scope(facts.pool, partition) in topology.kept_by(self._path.me):
+                unnamed -= await self._accepted_here(held, above=reading.ballot)
         if unnamed:
             self._store.inventory.forget_manifests(held.bucket, held.key, sorted(unnamed))
             self._path.events.emit("manifests_collected", key=held.key.hex(), count=len(unnamed))

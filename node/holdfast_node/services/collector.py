@@ -12,7 +12,6 @@ from typing import Final
 
 from holdfast_node.core.errors import HoldfastError
 from holdfast_node.core.messages import WorkerStatus
-from holdfast_node.services.bucket_book import BucketBook
 from holdfast_node.services.collection import Collection
 from holdfast_node.services.compaction import Compaction
 from holdfast_node.services.datapath import DataPath
@@ -53,7 +52,6 @@ class Collector:
         expiry: Expiry,
         collection: Collection,
         forgetter: Forgetter,
-        book: BucketBook,
         compaction: Compaction,
     ) -> None:
         self._path: Final = path
@@ -61,7 +59,6 @@ class Collector:
         self._expiry: Final = expiry
         self._collection: Final = collection
         self._forgetter: Final = forgetter
-        self._book: Final = book
         self._compaction: Final = compaction
         self._steps: Final[tuple[Step, ...]] = (
             expiry.step,
@@ -123,7 +120,6 @@ class Collector:
         self._left, self._start = list(self._steps), b""
         self._began_s = now_s
         self._grown_from = self._store.written_bytes
-        self._book.forget()
         doubting = self._rounds % DOUBT_EVERY == 0
         self._collection.begin(doubting=doubting)
         self._forgetter.begin(doubting=doubting)

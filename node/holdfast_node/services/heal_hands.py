@@ -83,7 +83,7 @@ class Hands:
                 self._order.remove(ailing)
                 return None
             reading = await self._path.registers.read(place.pool, place.bucket, place.key)
-            if (reading.ballot or NO_BALLOT) < ailing.accepted:
+            if (reading.ballot or reading.floor or NO_BALLOT) < ailing.accepted:
                 if ailing.tries:  # whoever proposed it has had its time
                     await self._path.registers.rewrite(*ailing.name, above=ailing.accepted)
                 raise Unavailable("the head that lacks shards is not decided yet")

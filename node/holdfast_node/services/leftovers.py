@@ -6,6 +6,7 @@ show is known to be nothing, in this generation and from now on: what rotted her
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Sequence
 from typing import Final, Protocol
 
@@ -65,14 +66,19 @@ class Leftovers:
         if blanks := self.blank_rot(topology, generations, rotten):
             await self._store.append(blanks)
         start = register_row_key(*after)
+        end = register_row_key(*window.end) + b"\0" if window.end is not None else b""
         while start:
-            page, start = self._store.inventory.accepted(generations, start)
-            for held in page:
-                key = (held.bucket, held.key)
-                if window.end is not None and key > window.end:
-                    return
-                if is_unseen(key):
-                    _ = await self._own.forget(key, older_than(generations[held.pool, held.partition]))
+            page, start = self._store.inventory.accepted(generations, start, end)
+            _ = await asyncio.gather(
+                *(
+                    self._own.forget(
+                        (held.bucket, held.key), older_than(generations[held.pool, held.partition])
+                    )
+                    for held in page
+                    if is_unseen((held.bucket, held.key))
+                )
+            )
+            await asyncio.sleep(0)
 
     def blank_rot(
         self, topology: Topology, learned: Collection[tuple[int, int]], rotten: Sequence[KeyId]

@@ -304,7 +304,6 @@ class Node:
             expiry=Expiry(path=path, store=store, bodies=ports.bodies, book=book),
             collection=self.collection,
             forgetter=self.forgetter,
-            book=book,
             compaction=self.compaction,
         )
 

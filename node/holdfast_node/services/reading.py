@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Final
 
+from holdfast_node.core.catch_up import higher_ballot
 from holdfast_node.core.errors import (
     Evidence,
     HoldfastError,
@@ -41,12 +43,13 @@ GENERATIONS_MAX: Final = 4
 class Reading:
     """A decided head. `inlined`: shard index -> its only cell, unverified. `agreed` are stores that hold
     this head; a quorum, unless another node had to finish the value: then nobody's answer is known and it
-    is empty."""
+    is empty. `floor`: of a key that is absent; some home refuses what is based at or under it."""
 
     head: Head
     ballot: Ballot | None
     inlined: Mapping[int, bytes]
     agreed: frozenset[StoreId]
+    floor: Ballot | None = None
 
 
 _HASH_OF_NOTHING: Final = head_hash(b"")
@@ -240,7 +243,8 @@ class Reader:
         if agreed is None:
             return None
         if agreed.ballot is None:
-            return Reading(ABSENT_HEAD, None, {}, agreed.stores)
+            floor = reduce(higher_ballot, (poll.views[store].floor for store in agreed.stores))
+            return Reading(ABSENT_HEAD, None, {}, agreed.stores, floor)
         data = poll.head_of(agreed)
         if data is None:
             return None

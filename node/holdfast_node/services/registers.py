@@ -124,10 +124,10 @@ class Registers:
     async def read(self, pool: int, bucket: BucketId, key: bytes, *, inline_bytes_max: int = 0) -> Reading:
         """The decided head (its kind may be ABSENT or TOMBSTONE). Linearizable; raises `Unavailable`.
 
-        An attempt begun afterwards has its base above the fence that was read.
+        An attempt begun afterwards has its base above the fence that was read, or the floor.
         """
         reading = await self._reader.read(pool, bucket, key, inline_bytes_max=inline_bytes_max)
-        for ballot in (reading.ballot, reading.head.fence):
+        for ballot in (reading.ballot, reading.head.fence, reading.floor):
             if ballot is not None:
                 self._ballots.observe(ballot.counter)
         return reading

@@ -18,6 +18,7 @@ from holdfast_node.core.errors import BucketClosing, HoldfastError, Unavailable
 from holdfast_node.core.head import Ballot, Head, Manifest, seeds_of
 from holdfast_node.core.ids import BlobId, BucketId, StoreId
 from holdfast_node.core.index_keys import (
+    BLANK_ROWS,
     CELL_ROWS,
     LINK_ROWS,
     MANIFEST_ROWS,
@@ -27,7 +28,7 @@ from holdfast_node.core.index_keys import (
 )
 from holdfast_node.core.index_rows import RegisterEntry
 from holdfast_node.core.messages import ShardName
-from holdfast_node.core.records import KillRecord, LinkRecord, ManifestRecord
+from holdfast_node.core.records import KillRecord, LinkRecord, ManifestRecord, RegisterRecord
 from holdfast_node.core.topology import Topology
 from holdfast_node.ports import Bodies
 from holdfast_node.services.closed_doors import ClosedDoors
@@ -65,7 +66,7 @@ class Shards(Protocol):
 class OwnRegisters(Protocol):
     """This store's side of the registers; `services.acceptor.Acceptor` has it."""
 
-    async def renew(self, key: KeyId) -> bool: ...
+    async def renew(self, key: KeyId, *, blank: RegisterRecord | None = None) -> bool: ...
 
     async def blank(self, key: KeyId) -> None: ...
 
@@ -99,6 +100,10 @@ class RegisterRestorer:
         self._own: Final = own
         self._registers: Final = registers
         self._closed: Final = closed
+
+    async def keep_blank(self, key: KeyId, blank: RegisterRecord | None) -> None:
+        """What `blank` keeps from coming back is to be kept so, unless the key has been written since."""
+        _ = await self._own.renew(key, blank=blank)
 
     async def restore(self, topology: Topology, key: KeyId) -> None:
         """From memory; else the other homes decide it once more, and this one accepts that. Raises `ClusterError`. Not
@@ -269,6 +274,9 @@ class Restorer:
         letter = row_key[:1]
         if letter == REGISTER_ROWS:
             await self._others.registers.restore(topology, register_of(row_key[1:]))
+        elif letter == BLANK_ROWS:
+            key = register_of(row_key[1:])
+            await self._others.registers.keep_blank(key, self._store.inventory.blank(*key))
         elif letter == MANIFEST_ROWS:
             await self._manifest(row_key)
         elif letter in (SHARD_ROWS, CELL_ROWS):
@@ -333,6 +341,7 @@ class Restorer:
 
 _KINDS: Final = {
     REGISTER_ROWS: "a register",
+    BLANK_ROWS: "a forgotten key",
     MANIFEST_ROWS: "a kept version's manifest",
     SHARD_ROWS: "a shard",
     CELL_ROWS: "a cell",

@@ -53,11 +53,6 @@ class Standings:
         """Whether a move is open there: then promises of this generation bind whoever learns as well."""
         return bool(self.topology().entry(pool, partition).moving)
 
-    def is_settled(self, pool: int, partition: int) -> bool:
-        """Whether all homes vote there, and none comes or goes."""
-        entry = self.topology().entry(pool, partition)
-        return not entry.moving and not entry.learners
-
     def is_newcomer(self, pool: int, partition: int) -> bool:
         """Whether a move brings this store here, and has not ended."""
         return self._me not in self.topology().entry(pool, partition).homes

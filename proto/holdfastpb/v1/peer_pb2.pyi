@@ -70,6 +70,7 @@ class _FrameTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FrameType.V
     FRAME_TYPE_READ_CHANGES: _FrameType.ValueType  # 43
     FRAME_TYPE_COPY_KEYS: _FrameType.ValueType  # 44
     FRAME_TYPE_READ_USAGE: _FrameType.ValueType  # 45
+    FRAME_TYPE_FORGET_REGISTERS: _FrameType.ValueType  # 46
     FRAME_TYPE_REGISTER_VIEW: _FrameType.ValueType  # 144
     FRAME_TYPE_PREPARE_REPLY: _FrameType.ValueType  # 145
     FRAME_TYPE_ACCEPT_REPLY: _FrameType.ValueType  # 146
@@ -98,6 +99,7 @@ class _FrameTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FrameType.V
     FRAME_TYPE_SUPERSEDED_REPLY: _FrameType.ValueType  # 169
     FRAME_TYPE_CHANGES: _FrameType.ValueType  # 170
     FRAME_TYPE_USAGE: _FrameType.ValueType  # 171
+    FRAME_TYPE_FORGET_REPLY: _FrameType.ValueType  # 172
 
 class FrameType(_FrameType, metaclass=_FrameTypeEnumTypeWrapper):
     """The `type` of a frame header. Numbers are wire format."""
@@ -140,6 +142,7 @@ FRAME_TYPE_READ_SUPERSEDED: FrameType.ValueType  # 42
 FRAME_TYPE_READ_CHANGES: FrameType.ValueType  # 43
 FRAME_TYPE_COPY_KEYS: FrameType.ValueType  # 44
 FRAME_TYPE_READ_USAGE: FrameType.ValueType  # 45
+FRAME_TYPE_FORGET_REGISTERS: FrameType.ValueType  # 46
 FRAME_TYPE_REGISTER_VIEW: FrameType.ValueType  # 144
 FRAME_TYPE_PREPARE_REPLY: FrameType.ValueType  # 145
 FRAME_TYPE_ACCEPT_REPLY: FrameType.ValueType  # 146
@@ -168,6 +171,7 @@ FRAME_TYPE_SCRUB_REPORT: FrameType.ValueType  # 168
 FRAME_TYPE_SUPERSEDED_REPLY: FrameType.ValueType  # 169
 FRAME_TYPE_CHANGES: FrameType.ValueType  # 170
 FRAME_TYPE_USAGE: FrameType.ValueType  # 171
+FRAME_TYPE_FORGET_REPLY: FrameType.ValueType  # 172
 Global___FrameType: _TypeAlias = FrameType  # noqa: Y015
 
 class _Role:
@@ -375,6 +379,7 @@ class RegisterView(_message.Message):
     VERSION_FLOOR_FIELD_NUMBER: _builtins.int
     ERA_FIELD_NUMBER: _builtins.int
     SHARD_INDEX_FIELD_NUMBER: _builtins.int
+    FLOOR_FIELD_NUMBER: _builtins.int
     head_hash: _builtins.bytes
     head: _builtins.bytes
     version_floor: _builtins.int
@@ -383,6 +388,10 @@ class RegisterView(_message.Message):
     """not written: none inlined"""
     @_builtins.property
     def ballot(self) -> _types_pb2.Ballot: ...
+    @_builtins.property
+    def floor(self) -> _types_pb2.Ballot:
+        """written if nothing is accepted, and nothing ever will be at or under it"""
+
     def __init__(
         self,
         *,
@@ -392,10 +401,11 @@ class RegisterView(_message.Message):
         version_floor: _builtins.int = ...,
         era: _builtins.int = ...,
         shard_index: _builtins.int | None = ...,
+        floor: _types_pb2.Ballot | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_shard_index", b"_shard_index", "ballot", b"ballot", "shard_index", b"shard_index"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_shard_index", b"_shard_index", "ballot", b"ballot", "floor", b"floor", "shard_index", b"shard_index"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_shard_index", b"_shard_index", "ballot", b"ballot", "era", b"era", "head", b"head", "head_hash", b"head_hash", "shard_index", b"shard_index", "version_floor", b"version_floor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_shard_index", b"_shard_index", "ballot", b"ballot", "era", b"era", "floor", b"floor", "head", b"head", "head_hash", b"head_hash", "shard_index", b"shard_index", "version_floor", b"version_floor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__shard_index: _TypeAlias = _typing.Literal["shard_index"]  # noqa: Y015
     _WhichOneofArgType__shard_index: _TypeAlias = _typing.Literal["_shard_index", b"_shard_index"]  # noqa: Y015

@@ -20,14 +20,14 @@ from holdfast_node.core.errors import IntegrityError
 from holdfast_node.core.head import Head
 from holdfast_node.core.holes import has_room, with_volume
 from holdfast_node.core.index_keys import (
+    BLANK_ROWS,
     CLASS_OF,
-    REGISTER_ROWS,
-    SHARD_ROWS,
+    MANIFEST_ROWS,
     TYPE_OF,
     manifest_row_key,
     record_key,
 )
-from holdfast_node.core.index_rows import decode_shard
+from holdfast_node.core.index_rows import decode_blank, decode_shard
 from holdfast_node.core.liveness import Oldest, references, rests_on, row_key_of
 from holdfast_node.core.log_format import Mark, Position, Record, VolumeHeader
 from holdfast_node.core.records import DropRecord, Hole, ManifestRecord, RecordType, RegisterRecord
@@ -43,6 +43,9 @@ STEP_BYTES: Final = 256 * 1024
 """Read, checked and copied in one go."""
 ROUNDS_MAX: Final = 3
 """How often a record is tried again whose row was changed just before its copy was written."""
+
+FORGOTTEN_AT_ONCE: Final = 1000
+"""Rows of what is gone that are deleted in one go."""
 
 Rest = Callable[[float], float]
 
@@ -113,8 +116,11 @@ class Compactor:
         for letter in RESTING_ROWS:
             async for row_key, value in self._log.walk(letter, rest_s):
                 found = self._log.checked(references, row_key, value, oldest, self._log.get)
-                if not found and letter in (SHARD_ROWS, REGISTER_ROWS):
+                if not found and self._log.checked(oldest.may_forget, row_key, value):
                     forgotten.append((row_key, value))
+                if len(forgotten) >= FORGOTTEN_AT_ONCE:
+                    self._forget(forgotten)
+                    forgotten.clear()
                 for sequence, size, is_drop in found:
                     number = numbers[bisect_right(sequences, sequence) - 1]
                     needed[number] += 1
@@ -195,11 +201,10 @@ class Compactor:
         return next((hole.first_sequence for hole in holes), None)
 
     def _oldest(self) -> Oldest:
+        """Where it ends need not be known; then all that is about anything in it is needed."""
         number = next(iter(self._volumes.numbers()), 0)
-        end = self._following(number)
-        if number not in self._headers or end is None:
-            return Oldest(0, 0)  # every drop is needed
-        return Oldest(self._headers[number].first_sequence, end)
+        header = self._headers.get(number)
+        return Oldest(header.first_sequence if header is not None else 0, self._following(number) or 0)
 
     def _forget(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
         """Delete rows of shards and keys that are gone and can never come back, unless they changed meanwhile."""
@@ -244,27 +249,23 @@ class Compactor:
     def _row_of(self, record: Record) -> bytes | None:
         """The row that rests on the record, if one does."""
         kind = RecordType(record.kind)
-        row_key = row_key_of(kind, record.key)
-        if self._rests(kind, row_key, record.sequence):
-            return row_key
+        row_keys = [row_key_of(kind, record.key)]
         if kind is RecordType.REGISTER:
-            row_key = self._manifest_row(record)
-            if row_key and self._rests(RecordType.MANIFEST, row_key, record.sequence):
-                return row_key
-        return None
+            row_keys += [BLANK_ROWS + record.key, *self._manifest_row(record)]
+        return next((each for each in row_keys if self._rests(kind, each, record.sequence)), None)
 
     def _rests(self, kind: RecordType, row_key: bytes, sequence: int) -> bool:
         value = self._log.get(row_key)
-        if value is None or self._log.checked(rests_on, kind, value) != sequence:
+        if value is None or self._log.checked(rests_on, kind, row_key, value) != sequence:
             return False
-        if kind is RecordType.REGISTER:
-            return self._oldest().needs_register(value)
+        if row_key.startswith(BLANK_ROWS):
+            return self._oldest().needs_blank(decode_blank(value))
         return kind is not RecordType.DROP or self._oldest().needs_drop(decode_shard(value))
 
-    def _manifest_row(self, record: Record) -> bytes:
+    def _manifest_row(self, record: Record) -> tuple[bytes, ...]:
         body = self._log.bodies.decode(RegisterRecord, record.body)
         manifest = self._log.bodies.manifest_of(body.head) if body.accepted is not None else None
-        return manifest_row_key(body.bucket, body.key, manifest.blob_id) if manifest is not None else b""
+        return (manifest_row_key(body.bucket, body.key, manifest.blob_id),) if manifest is not None else ()
 
     async def _copy(self, volume: int, record: Record, row_key: bytes) -> asyncio.Future[None] | None:
         """None if the record, whole a moment ago, cannot be read any more."""
@@ -294,7 +295,7 @@ class Compactor:
 
     def _pending(self, kind: RecordType, record: Record, row_key: bytes, payload: bytes) -> Pending:
         bodies = self._log.bodies
-        if kind is RecordType.REGISTER and not row_key.startswith(REGISTER_ROWS):
+        if kind is RecordType.REGISTER and row_key.startswith(MANIFEST_ROWS):
             return self._retained(bodies.decode(RegisterRecord, record.body))
         body = bodies.decode(CLASS_OF[kind], record.body)
         encoded = record.body

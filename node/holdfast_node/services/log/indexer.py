@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from holdfast_node.core import index_keys, index_rows
+from holdfast_node.core import index_keys, index_rows, index_updates
 from holdfast_node.core.errors import IntegrityError, StoreRefused
 from holdfast_node.core.head import Head
 from holdfast_node.core.ids import StoreId
@@ -112,7 +112,7 @@ class Indexer:
 
     def mark_rotten(self, key: bytes, sequence: int) -> bool:
         """The register's record with this sequence is broken; False if there is a younger one."""
-        if not index_rows.apply_rot(self._rows, key, sequence):
+        if not index_updates.apply_rot(self._rows, key, sequence):
             return False
         self._note_rotten(key)
         return True
@@ -169,7 +169,7 @@ class Indexer:
             if newest:
                 self._highest = entry.sequence
             rotten = newest and entry.key in self.rotten and isinstance(entry.body, RegisterRecord)
-            index_rows.apply(rows, entry, newest=newest, rotten=rotten)
+            index_updates.apply(rows, entry, newest=newest, rotten=rotten)
             if rotten:
                 self.rotten.discard(entry.key)
                 self.forgotten.discard(entry.key)

@@ -11,8 +11,10 @@ from itertools import groupby
 from typing import Final
 
 from holdfast_node.core import index_rows
+from holdfast_node.core.head import Ballot
 from holdfast_node.core.ids import ID_BYTES, BlobId, BucketId
 from holdfast_node.core.index_keys import (
+    BLANK_ROWS,
     MANIFEST_ROWS,
     REGISTER_ROWS,
     SHARD_ROWS,
@@ -23,6 +25,7 @@ from holdfast_node.core.index_keys import (
     shard_name,
 )
 from holdfast_node.core.messages import ShardName
+from holdfast_node.core.records import RegisterRecord
 from holdfast_node.ports import Index
 from holdfast_node.services.log.reader import LogReader
 
@@ -32,12 +35,13 @@ ROWS_AT_ONCE: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class HeldRegister:
-    """A register, and where it belongs."""
+    """A register, and where it belongs. `promised`: the ballot, if a promise is all that is known of it."""
 
     pool: int
     partition: int
     bucket: BucketId
     key: bytes
+    promised: Ballot | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,35 +78,46 @@ class Inventory:
     def deleted(
         self, partitions: Collection[tuple[int, int]], closed: Collection[BucketId], start: bytes
     ) -> tuple[tuple[HeldRegister, ...], bytes]:
-        """Those in which nothing is left but a tombstone, or a fence; of `closed` buckets all in which something was
-        accepted."""
-        shut = frozenset(closed)
+        """Those in which nothing is left but a tombstone, a fence or a promise; all of `closed` buckets."""
 
         def wanted(row_key: bytes, value: bytes) -> bool:
-            if register_of(row_key[1:])[0] in shut:
-                return index_rows.is_accepted(value)
-            return index_rows.is_deleted(value)
+            return index_rows.is_deleted(value) or register_of(row_key[1:])[0] in closed
 
         return self._registers(wanted, partitions, start)
 
     def accepted(
-        self, partitions: Collection[tuple[int, int]], start: bytes
+        self, partitions: Collection[tuple[int, int]], start: bytes, end: bytes
     ) -> tuple[tuple[HeldRegister, ...], bytes]:
-        """Those that are whole and in which something was accepted."""
-        return self._registers(lambda _, value: index_rows.is_accepted(value), partitions, start)
+        """Those that are whole and in which something was accepted, before the row key `end` (empty: all)."""
+        return self._registers(lambda _, value: index_rows.is_accepted(value), partitions, start, end)
+
+    def blank(self, bucket: BucketId, key: bytes) -> RegisterRecord | None:
+        """The register, if it is one that was made blank."""
+        value = self._log.get(BLANK_ROWS + bucket + key)
+        if value is None:
+            return None
+        entry = self._log.checked(index_rows.decode_blank, value)
+        return RegisterRecord(
+            bucket, key, entry.pool, entry.partition, None, None, head=b"", before=entry.before
+        )
 
     def _registers(
-        self, wanted: Callable[[bytes, bytes], bool], partitions: Collection[tuple[int, int]], start: bytes
+        self,
+        wanted: Callable[[bytes, bytes], bool],
+        partitions: Collection[tuple[int, int]],
+        start: bytes,
+        end: bytes = b"",
     ) -> tuple[tuple[HeldRegister, ...], bytes]:
         self._log.check()
         found: list[HeldRegister] = []
-        for looked, (row_key, value) in enumerate(self._rows(REGISTER_ROWS, start)):
+        for looked, (row_key, value) in enumerate(self._rows(REGISTER_ROWS, start, end)):
             if looked == ROWS_AT_ONCE:
                 return tuple(found), row_key
             if self._log.checked(wanted, row_key, value):
                 scope = self._log.checked(index_rows.scope_of, value)
                 if scope in partitions and scope is not None:
-                    found.append(HeldRegister(*scope, *register_of(row_key[1:])))
+                    promised = self._log.checked(index_rows.only_promised, value)
+                    found.append(HeldRegister(*scope, *register_of(row_key[1:]), promised))
         return tuple(found), b""
 
     def seeds(self, start: bytes, count: int) -> tuple[tuple[HeldSeed, ...], bytes]:
@@ -136,8 +151,8 @@ class Inventory:
         """Delete the rows only: an index made anew has them again, and they go again."""
         self._log.forget([manifest_row_key(bucket, key, blob_id) for blob_id in blob_ids])
 
-    def _rows(self, letter: bytes, start: bytes) -> Iterator[tuple[bytes, bytes]]:
-        return self._log.scan(start or letter, prefix_end(letter))
+    def _rows(self, letter: bytes, start: bytes, end: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        return self._log.scan(start or letter, end or prefix_end(letter))
 
     def _is_here(self, value: bytes) -> bool:
         entry = self._log.checked(index_rows.decode_shard, value)

@@ -30,11 +30,14 @@ class PartitionFacts:
         self._read: Final = read
         self._append: Final = append
         self._turn: Final = asyncio.Lock()
+        self._writing: asyncio.Future[None] | None = None
 
     async def change(self, changes: Mapping[At, Changed], *, beside: Sequence[RecordBody] = ()) -> None:
         """Replace each record by what its change makes of it, `beside` other things; one group, durable on return.
         Raises what appending does: then all of it may have happened, or nothing."""
         async with self._turn:
+            if self._writing is not None:  # for somebody who has given up waiting, perhaps
+                _ = await asyncio.wait([self._writing])
             bodies = list(beside)
             for at, changed in sorted(changes.items(), key=lambda each: each[0]):
                 own = self._read(*at)
@@ -42,4 +45,5 @@ class PartitionFacts:
                 if then != own:
                     bodies.append(then)
             if bodies:
-                await asyncio.shield(self._append(bodies))
+                self._writing = self._append(bodies)
+                await asyncio.shield(self._writing)

@@ -44,7 +44,8 @@ class RegisterReader:
         self._cache_bytes = 0
 
     async def register(self, bucket: BucketId, key: bytes) -> RegisterRecord | None:
-        """The newest durable record of the key. Raises `NotVoting` if it is broken, until a new one is appended."""
+        """The newest durable record of the key, None if that is blank. Raises `NotVoting` if it is broken, until a new
+        one is appended."""
         self._log.check()
         record_key = bucket + key
         while True:
@@ -239,6 +240,8 @@ class RegisterReader:
         known = cache.pop(record_key, None)
         if known is not None:
             self._cache_bytes -= len(known.head)
+        if body.is_blank:
+            return
         cache[record_key] = body
         self._cache_bytes += len(body.head)
         while len(cache) > REGISTERS_CACHED_MAX or (
