@@ -218,8 +218,8 @@ MUTANTS: Final = (
         (
             Edit(
                 _COLLECTION,
-                "            unnamed -= await self._accepted_here(held, above=reading.ballot)\n",
-                "",
+                "                unnamed -= await self._accepted_here(held, above=reading.ballot)\n",
+                "                pass\n",
             ),
         ),
         _TEST,

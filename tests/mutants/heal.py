@@ -284,7 +284,7 @@ MUTANTS: Final = (
     Mutant(
         "heal-forgets-the-undecided",
         "heal reads the head before the one that was accepted and lacks shards, and is content",
-        (Edit(_HANDS, "if (reading.ballot or NO_BALLOT) < ailing.accepted:", "if False:"),),
+        (Edit(_HANDS, "if (reading.ballot or reading.floor or NO_BALLOT) < ailing.accepted:", "if False:"),),
         "tests/unit/test_heal_undecided.py",
     ),
     Mutant(

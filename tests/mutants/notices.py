@@ -149,4 +149,16 @@ MUTANTS: Final = (
         ),
         _TEST_NOTICES,
     ),
+    Mutant(
+        "untold-unsaid",
+        "status knows nothing of what its writer could not tell the steward",
+        (
+            Edit(
+                "node/holdfast_node/services/node.py",
+                "health=(self.healer.health, self.path.notices.health),",
+                "health=(self.healer.health,),",
+            ),
+        ),
+        "tests/unit/test_notices.py",
+    ),
 )

@@ -9,20 +9,22 @@ from typing import Final
 
 import pytest
 
+from holdfast_node.core.acceptance import Standing
 from holdfast_node.core.api import Call, Condition, Margin, PutOptions
 from holdfast_node.core.errors import StaleEra, Unavailable
-from holdfast_node.core.forgetting import Word
+from holdfast_node.core.forgetting import Word, word
 from holdfast_node.core.head import HeadKind
 from holdfast_node.core.heal_order import Ailing
-from holdfast_node.core.ids import RESERVED_BUCKET, BucketId, Era, NodeName, RequestId
+from holdfast_node.core.ids import RESERVED_BUCKET, BucketId, Era, NodeName, RequestId, Version
 from holdfast_node.core.index_keys import BLANK_ROWS
-from holdfast_node.core.messages import Accept, ForgetRegisters, ForgetReply, Reply, Request
+from holdfast_node.core.messages import Accept, ForgetRegisters, ForgetReply, HeldKey, Reply, Request
 from holdfast_node.services import collection, collector, forgetting
 from holdfast_node.services.dispatcher import Caller
 from holdfast_node.services.node import Node
 from holdfast_node.services.store import Entry
 from tests.sim.cluster import Topology
 from tests.sim.index import IndexContent
+from tests.support import stores
 from tests.support.rot import flip, records_of
 from tests.support.small_clusters import (
     BUCKET,
@@ -84,6 +86,15 @@ async def _forget(small: SmallCluster, key: bytes) -> None:
     raise AssertionError("it was never forgotten")
 
 
+async def _beside(small: SmallCluster, key: bytes) -> bytes:
+    """Another key of the same partition."""
+    topology = small.node("n1").cartographer.require()
+    bucket, pool = await small.bucket()
+    at = topology.key_partition(pool, bucket.id, key)
+    others = (b"beside %d" % number for number in range(100))
+    return next(other for other in others if topology.key_partition(pool, bucket.id, other) == at)
+
+
 async def _holders(small: SmallCluster, key: bytes) -> set[str]:
     """Who has anything accepted under this key."""
     bucket, _ = await small.bucket()
@@ -142,18 +153,21 @@ def test_nothing_is_forgotten_while_a_home_is_away() -> None:
 
 def test_a_home_that_missed_the_deletion_keeps_all_from_forgetting_it() -> None:
     async def ignore(usual: Serve, caller: Caller, asked: Request) -> Reply:
-        del usual, caller, asked
-        raise Unavailable("lost")
+        if isinstance(asked, Accept) and asked.key == b"k":
+            raise Unavailable("lost")
+        return await usual(caller, asked)
 
     async def story(small: SmallCluster) -> None:
         await small.put(b"k", payload_of(700))
         await pass_time(10)
         homes = await small.homes(b"k")
+        other = await _beside(small, b"k")
+        await small.put(other, payload_of(700))
         small.stop_following()
         small.twist(homes[3], Accept, ignore)
         await _delete(small, b"k")
-        await pass_time(REST_S + 10)
-        await _rounds(small, 4)
+        await _delete(small, other)
+        await _forget(small, other)
         assert await _holders(small, b"k") == set(homes)
         await small.go_on_following()
         await _forget(small, b"k")
@@ -216,7 +230,7 @@ def test_promises_under_a_floor_are_forgotten_and_those_above_it_are_not() -> No
         await until_healthy(small)
         with pytest.raises(Exception, match="nothing to delete"):
             await _delete(small, b"never", at="n3")
-        bucket, pool = await small.bucket()
+        bucket, _ = await small.bucket()
 
         def promised() -> set[str]:
             entries = {
@@ -230,10 +244,7 @@ def test_promises_under_a_floor_are_forgotten_and_those_above_it_are_not() -> No
         assert before
         await _rounds(small)
         assert promised() == before, "there is no floor yet"
-        topology = small.node("n1").cartographer.require()
-        at = topology.key_partition(pool, bucket.id, b"never")
-        numbers = range(100)
-        key = next(b"%d" % n for n in numbers if topology.key_partition(pool, bucket.id, b"%d" % n) == at)
+        key = await _beside(small, b"never")
         await _deleted(small, key)
         await _forget(small, key)
         await _rounds(small)
@@ -245,6 +256,17 @@ def test_promises_under_a_floor_are_forgotten_and_those_above_it_are_not() -> No
         assert promised() == before != set(), "it is above the floor"
 
     run_story(story, topology=FOUR, undo_seconds=0)
+
+
+def test_who_has_forgotten_says_so_unless_it_has_promised_something_since() -> None:
+    held = HeldKey(BucketId(bytes(16)), b"k", stores.ballot(5), Version(3))
+    above = Standing(1, Era(1), version_floor=3, ballot_floor=stores.ballot(6))
+    assert word(None, None, above, held) is Word.YES
+    assert word(stores.promise(b"k", 6), None, above, held) is Word.YES
+    assert word(stores.promise(b"k", 7), None, above, held) is Word.PROMISED
+    for floors in (replace(above, ballot_floor=stores.ballot(4)), replace(above, version_floor=2)):
+        assert word(None, None, floors, held) is Word.NO
+        assert word(stores.promise(b"k", 7), None, floors, held) is Word.NO
 
 
 def test_a_promise_of_one_that_has_forgotten_has_the_key_decided_again() -> None:

@@ -9,7 +9,7 @@ import pytest
 from holdfast_node.core.errors import HoldfastError, NotVoting, StoreFull, Unavailable
 from holdfast_node.core.messages import Accept, DegradedKey, NoteDegraded, Reply, Request
 from holdfast_node.services.dispatcher import Caller
-from holdfast_node.services.notices import KEYS_MAX
+from holdfast_node.services.notices import KEYS_MAX, LINGER_S
 from tests.support.small_clusters import Serve, SmallCluster, pass_time, payload_of, run_story
 
 SIZE = 8000
@@ -63,10 +63,15 @@ def test_a_steward_that_does_not_answer_is_told_until_it_has_taken_note() -> Non
         small.twist(steward, NoteDegraded, hears_later)
         await small.put(b"k", payload_of(SIZE), at=other)
         await pass_time(3)
-        assert await exceptions(small, other) == 0, "it cannot know"
+        status = await small.at(steward, lambda node: node.admin.status())
+        assert status.exceptions == 1, "the steward cannot know, but who wrote it does"
+        assert any("have not been looked through" in problem for problem in status.problems)
         deaf = False
         await pass_time(2)
         assert await exceptions(small, other) == 1
+        await pass_time(2 * LINGER_S)
+        assert not small.node(other).path.notices.health()
+        assert await exceptions(small, other) == 1, "the steward knows"
 
     run_story(story)
 

@@ -20,10 +20,12 @@ def test_changes_of_a_partition_by_several_do_not_undo_each_other() -> None:
             await asyncio.gather(
                 store.partitions.change({(0, 3): lambda own: replace(own, version_floor=7)}),
                 store.partitions.change({(0, 3): lambda own: replace(own, healed_epoch=5)}),
+                store.partitions.change({(0, 3): lambda own: replace(own, not_voting="rot")}),
                 store.partitions.change({(0, 3): lambda own: own}, beside=[MapRecord(b"map")]),
             )
             own = store.partition(0, 3)
-            assert (own.version_floor, own.healed_epoch, store.map()) == (7, 5, b"map")
+            assert (own.version_floor, own.healed_epoch, own.not_voting) == (7, 5, "rot")
+            assert store.map() == b"map"
             durable = store.durable_sequence
             await store.partitions.change({(0, 3): lambda own: replace(own, version_floor=7)})
             assert store.durable_sequence == durable, "nothing is written that changes nothing"

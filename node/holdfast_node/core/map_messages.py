@@ -103,7 +103,8 @@ class CloseBucketReply:
 
 @dataclass(frozen=True, slots=True)
 class PartitionHealth:
-    """A steward's report of one partition. Claimed by counting; see `NodeStatus`."""
+    """A steward's report of one partition, or a writer's, of what its steward may not know yet. Claimed by counting;
+    see `NodeStatus`."""
 
     pool: int
     partition: int

@@ -314,7 +314,7 @@ class Node:
         self.status = StatusService(
             cartographer=self.cartographer,
             membership=self.membership,
-            healer=self.healer,
+            health=(self.healer.health, self.path.notices.health),
             workers=(
                 self.learner.status,
                 self.follower.status,

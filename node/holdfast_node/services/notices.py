@@ -1,8 +1,8 @@
 """A write whose shards are not all at home is known to its partition's steward before it is acknowledged.
 
 The steward hears of heads by the accepts it gets, and may miss one: it was lost, or its own store was full. Whoever
-wrote then tells it, and goes on telling until some steward has taken note. Nobody else need remember: a store that
-dies, or comes back, makes all stewards look again. Mends nothing.
+wrote then tells it, and goes on telling until some steward has taken note; until then it says so itself to whoever asks
+for status. Nobody else need remember: a store that dies, or comes back, makes all stewards look again. Mends nothing.
 """
 
 from __future__ import annotations
@@ -10,16 +10,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
+from holdfast_node.core.api import Margin
 from holdfast_node.core.errors import HoldfastError
+from holdfast_node.core.heal_order import NO_MARGIN_KNOWN
 from holdfast_node.core.ids import StoreId
-from holdfast_node.core.messages import DegradedKey, NoteDegraded, NoteDegradedReply
+from holdfast_node.core.margin import gravity, least
+from holdfast_node.core.messages import DegradedKey, NoteDegraded, NoteDegradedReply, PartitionHealth
 from holdfast_node.core.topology import Topology
 from holdfast_node.ports import Links
 from holdfast_node.services.fanout import call
 from holdfast_node.services.places import Maps
+from holdfast_node.services.status import STATUS_TIMEOUT_S
 from holdfast_node.services.tasks import Tasks
 
 TELL_TIMEOUT_S: Final = 0.5
@@ -29,6 +33,8 @@ KEYS_MAX: Final = 128
 """Named in one notice, and remembered for one partition: 1.3 KiB each at most, and a control frame takes 256 KiB."""
 UNTOLD_MAX: Final = 4096
 """Remembered for all partitions together."""
+LINGER_S: Final = 2 * STATUS_TIMEOUT_S
+"""So long status hears of it here as well: it may have asked the steward just before that one was told."""
 
 At = tuple[int, int]
 
@@ -57,6 +63,18 @@ class Notices:
         self._tasks: Final = tasks
         self._own: Final = own
         self._untold: dict[At, _Untold] = {}
+        self._lately: list[tuple[float, NoteDegraded]] = []
+        """What stewards have been told, and until when it is told here as well."""
+
+    def health(self) -> tuple[PartitionHealth, ...]:
+        """What this node wrote and the steward may not know of, as one would report it that knows nothing else."""
+        untold = [NoteDegraded(*at, tuple(each.keys), each.more) for at, each in self._untold.items()]
+        return tuple(_reported(notice) for notice in (*untold, *self._recent()))
+
+    def _recent(self) -> list[NoteDegraded]:
+        now_s = asyncio.get_running_loop().time()
+        self._lately = [(until_s, notice) for until_s, notice in self._lately if until_s > now_s]
+        return [notice for _, notice in self._lately]
 
     async def before_ack(self, at: At, key: DegradedKey, heard: Collection[StoreId]) -> None:
         """`heard` are stores that have accepted the head: the steward among them knows. Raises nothing."""
@@ -84,12 +102,19 @@ class Notices:
         while untold.keys or untold.more:
             notice = NoteDegraded(*at, tuple(untold.keys), untold.more)
             if await self._told(notice):
+                self._remember(notice)
                 for key in notice.keys:
                     untold.keys.pop(key, None)
                 untold.more = untold.more and not notice.more
             else:
                 await asyncio.sleep(RETRY_S)
         del self._untold[at]
+
+    def _remember(self, notice: NoteDegraded) -> None:
+        room = UNTOLD_MAX - sum(len(each.keys) for each in self._recent())
+        if len(notice.keys) > room:  # told without names: nothing is claimed of the partition
+            notice = replace(notice, keys=notice.keys[: max(room, 1)], more=True)
+        self._lately.append((asyncio.get_running_loop().time() + LINGER_S, notice))
 
     async def _told(self, notice: NoteDegraded) -> bool:
         topology = self._maps.topology
@@ -109,3 +134,18 @@ class Notices:
         """The first voting home that is up."""
         homes = topology.voting_homes(*at)
         return next((home for home in homes if home == self._me or self._links.is_up(home)), None)
+
+
+def _reported(notice: NoteDegraded) -> PartitionHealth:
+    margin = least(Margin(key.survives, full=False) for key in notice.keys)
+    return PartitionHealth(
+        notice.pool,
+        notice.partition,
+        blobs=0,
+        bytes=0,
+        healed_epoch=0,
+        exceptions=len(notice.keys),
+        least_margin=min(gravity(margin), default=NO_MARGIN_KNOWN),
+        survives=margin.entries,
+        former=-1,
+    )

@@ -28,12 +28,6 @@ from holdfast_node.services.membership import Membership
 STATUS_TIMEOUT_S: Final = 2.0
 
 
-class HealthSource(Protocol):
-    """The healer, as far as status is concerned."""
-
-    def health(self) -> tuple[PartitionHealth, ...]: ...
-
-
 class ScrubSource(Protocol):
     """The scrubber, likewise."""
 
@@ -63,7 +57,7 @@ class StatusService:
         *,
         cartographer: Cartographer,
         membership: Membership,
-        healer: HealthSource,
+        health: Sequence[Callable[[], tuple[PartitionHealth, ...]]],
         workers: Sequence[Callable[[], WorkerStatus]],
         scrubber: ScrubSource,
         absences: AbsenceSource,
@@ -72,7 +66,7 @@ class StatusService:
         self._links = cartographer.ports.links
         self._cartographer = cartographer
         self._membership = membership
-        self._healer = healer
+        self._health = health
         self._workers = workers
         self._scrubber = scrubber
         self._absences = absences
@@ -95,7 +89,7 @@ class StatusService:
             used_bytes=self._store.used_bytes,
             capacity_bytes=self._store.capacity_bytes,
             uptime_s=asyncio.get_running_loop().time() - self._started_s,
-            stewarded=self._healer.health(),
+            stewarded=tuple(row for health in self._health for row in health()),
             workers=tuple(status() for status in self._workers),
             warnings=(
                 *self._store.rotten(),
