@@ -254,6 +254,12 @@ _ATTEMPT_RULES: Final = (
         "tests/unit/test_careful_files.py",
     ),
     Mutant(
+        "part-opened-late",
+        "a download that was cancelled while its file was being made leaves it",
+        (Edit("client/holdfast/aio/files.py", "            if not self._left:\n", "            if True:\n"),),
+        "tests/unit/test_careful_files.py",
+    ),
+    Mutant(
         "anybodys-directories",
         "a local cluster that cannot be made removes directories that were there before",
         (Edit("client/holdfast/testing/local.py", "                self._refuse_what_is_there()\n", ""),),

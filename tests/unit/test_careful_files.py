@@ -57,7 +57,7 @@ def test_a_download_takes_no_devices_place(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with pytest.raises(FileExistsError, match="no regular file"):
-        _ = Writer(pipe)
+        Writer(pipe).open()
     assert pipe.is_fifo()
     assert [file.name for file in tmp_path.iterdir()] == ["pipe"]
 
@@ -65,6 +65,7 @@ def test_a_download_takes_no_devices_place(tmp_path: Path) -> None:
 def test_a_name_of_the_longest_kind_can_be_written(tmp_path: Path) -> None:
     target = tmp_path / ("\N{CAT FACE}" * 63)
     with Writer(target) as file:
+        file.open()
         file.write(b"x")
         file.publish()
     assert target.read_bytes() == b"x"
@@ -72,15 +73,40 @@ def test_a_name_of_the_longest_kind_can_be_written(tmp_path: Path) -> None:
 
 def test_what_could_not_be_written_is_removed_though_closing_fails_too(tmp_path: Path) -> None:
     writer = Writer(tmp_path / "blob")
+    writer.open()
 
     class Full:
         def close(self) -> None:
             raise OSError(28, "No space left on device")
 
-    writer._file.close()  # pyright: ignore[reportPrivateUsage]
-    writer._file = cast("BinaryIO", Full())  # type: ignore[assignment]  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
+    cast("BinaryIO", writer._file).close()  # pyright: ignore[reportPrivateUsage]
+    writer._file = cast("BinaryIO", Full())  # pyright: ignore[reportPrivateUsage]
     with pytest.raises(OSError, match="No space left"), writer:
         pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_while_the_file_is_made_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It used to have its name only some calls after it was there."""
+    make = Path.open
+
+    def interrupted(path: Path, mode: str) -> object:
+        make(path, mode).close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "open", interrupted)
+    with pytest.raises(KeyboardInterrupt), Writer(tmp_path / "blob") as writer:
+        writer.open()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_opens_a_file_after_the_block_was_left_leaves_none(tmp_path: Path) -> None:
+    """A thread, of a download that was cancelled meanwhile."""
+    with Writer(tmp_path / "blob") as writer:
+        pass
+    writer.open()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -192,8 +192,8 @@ class Blob:
 
     async def save(self, path: str | os.PathLike[str], *, progress: Progress | None = None) -> Path:
         """Writes the bytes to a file: whole and verified, or not at all. An existing file is replaced."""
-        writer = await asyncio.to_thread(Writer, Path(path))
-        with writer:
+        with Writer(Path(path)) as writer:
+            await asyncio.to_thread(writer.open)
             async for chunk in self.iter(progress=progress):
                 await asyncio.to_thread(writer.write, chunk)
             return await asyncio.to_thread(writer.publish)

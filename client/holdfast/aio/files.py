@@ -4,37 +4,46 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
+import secrets
+import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import BinaryIO, Final, Self
 
 NAME_CHARS: Final = 32
 """Of the target's, in the name it is written under: four bytes each, and a name has 255."""
 
 
 class Writer:
-    """Blocking. Leaving the block without `publish` removes what was written."""
+    """Blocking. Leaving the block without `publish` removes what was written, whenever it is left: the name is known
+    before the file is there, and a thread that opens it late opens nothing any more."""
 
     def __init__(self, target: Path) -> None:
-        if target.exists() and not target.is_file():
-            raise FileExistsError(
-                errno.EEXIST, "it is there, and no regular file to be replaced", str(target)
-            )
         self._target = target
-        descriptor, name = tempfile.mkstemp(
-            prefix=f".{target.name[:NAME_CHARS]}.", suffix=".part", dir=target.parent
-        )
-        self._name = Path(name)
+        name = f".{target.name[:NAME_CHARS]}.{secrets.token_hex(8)}.part"
+        self._name = target.parent / name
+        self._file: BinaryIO | None = None
+        self._left = False
         self._published = False
-        os.fchmod(descriptor, 0o666 & ~_umask())
-        self._file = os.fdopen(descriptor, "wb")
+        self._turn = threading.Lock()
+
+    def open(self) -> None:
+        """Within the block. Raises `FileExistsError` if the target is there and no regular file."""
+        if self._target.exists() and not self._target.is_file():
+            raise FileExistsError(
+                errno.EEXIST, "it is there, and no regular file to be replaced", str(self._target)
+            )
+        with self._turn:
+            if not self._left:
+                self._file = self._name.open("xb")
 
     def write(self, chunk: bytes) -> None:
+        assert self._file is not None, "it is open"
         self._file.write(chunk)
 
     def publish(self) -> Path:
         """Durable under its name: without the directory's fsync a power cut could bring the old file back."""
+        assert self._file is not None, "it is open"
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -53,18 +62,11 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with self._turn:
+            self._left = True
         try:
-            self._file.close()
+            if self._file is not None:
+                self._file.close()
         finally:  # closing writes what is left, and there may be no room for it
             if not self._published:
                 self._name.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    """The process's mask; there is no way to read it but to set it, so Linux's own record comes first."""
-    for line in (
-        Path("/proc/self/status").read_text().splitlines() if Path("/proc/self/status").exists() else ()
-    ):
-        if line.startswith("Umask:"):
-            return int(line.split()[1], 8)
-    return 0o022

@@ -335,6 +335,7 @@ class Blob:
     def save(self, path: str | os.PathLike[str], *, progress: Progress | None = None) -> Path:
         """Writes the bytes to a file: whole and verified, or not at all. An existing file is replaced."""
         with Writer(Path(path)) as writer:
+            writer.open()
             for chunk in self.iter(progress=progress):
                 writer.write(chunk)
             return writer.publish()
