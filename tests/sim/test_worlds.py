@@ -16,7 +16,7 @@ from tests.sim.run import tell_failure
 from tests.sim.shrink import read_world, shrink, smaller, to_json
 from tests.sim.world import Plan, run_world
 
-WORLDS = 300
+WORLDS = 204
 CHUNK = 6
 """Small enough that a chunk stays far below its limit on a machine that is busy with something else."""
 SEEDS = sorted((Path(__file__).parent / "seeds").glob("*.json"))
