@@ -33,7 +33,7 @@ MUTANTS: Final = (
     Mutant(
         "forgets-what-a-home-refuses",
         "a key is forgotten if a home says yes",
-        (Edit(_FORGETTING, "if all(reply[number] != Word.NO", "if any(reply[number] != Word.NO"),),
+        (Edit(_FORGETTING, "if Word.NO in words:", "if words == {Word.NO}:"),),
         _TEST,
     ),
     Mutant(

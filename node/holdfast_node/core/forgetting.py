@@ -30,7 +30,7 @@ class Word(IntEnum):
 
 def has_rested(ages: Iterable[Age], now_s: int, rest_s: int) -> bool:
     """Whether a deleted key was accepted here so long ago, in store time: under its ballot, for whatever is accepted
-    anew is young again."""
+    anew is young again. What came before ages were written down is old."""
     return max((age.since_s for age in ages), default=0) + rest_s <= now_s
 
 

@@ -265,7 +265,7 @@ def is_accepted(value: bytes) -> bool:
 
 
 @_checked
-def is_deleted(value: bytes) -> bool:
+def is_spent(value: bytes) -> bool:
     """Whether nothing is left in the register of this row but a tombstone, a fence or a promise; at little cost."""
     if value[_FLAGS_AT] & (_RETAINS | _ROTTEN):
         return False

@@ -348,11 +348,11 @@ def _worst_health(accounts: Mapping[StoreId, NodeStatus]) -> dict[tuple[int, int
         for row in accounts[store].stewarded:
             at = (row.pool, row.partition)
             known = rows.get(at)
-            rows[at] = row if known is None else _worse(row, known)
+            rows[at] = row if known is None else worse(row, known)
     return rows
 
 
-def _worse(one: PartitionHealth, other: PartitionHealth) -> PartitionHealth:
+def worse(one: PartitionHealth, other: PartitionHealth) -> PartitionHealth:
     """A steward that has just taken over knows of no exceptions, and claims nothing; one that has not noticed yet that
     it is no steward any more may know of some."""
     former = sorted((one.former, other.former))

@@ -172,7 +172,7 @@ class Forgetter:
         wards = frozenset(at for at in wards & settled if self._are_up(topology.entry(*at).homes))
         due: defaultdict[tuple[int, int], list[HeldKey]] = defaultdict(list)
         for _ in range(PAGES_AT_ONCE):
-            page, start = self._store.inventory.deleted(kept, self._closed, start)
+            page, start = self._store.inventory.spent(kept, self._closed, start)
             alone: list[Awaitable[None]] = []
             for each in page:
                 at = (each.pool, each.partition)
@@ -237,15 +237,17 @@ class Forgetter:
         said = await self._ask(homes, ForgetRegisters(scope, tuple(keys), sure=False))
         if said is None:
             return
-        agreed = [held for number, held in enumerate(keys) if all(reply[number] != Word.NO for reply in said)]
-        promised = [
-            held for number, held in enumerate(keys) if any(reply[number] == Word.PROMISED for reply in said)
-        ]
-        for held in agreed:
-            if held in promised:
+        sure: list[HeldKey] = []
+        for number, held in enumerate(keys):
+            words = {reply[number] for reply in said}
+            if Word.NO in words:
+                continue
+            if Word.PROMISED in words:
                 await self._decide_again(scope.pool, held)
-        if sure := tuple(held for held in agreed if held not in promised):
-            await self._tell(homes, ForgetRegisters(scope, sure, sure=True))
+            else:
+                sure.append(held)
+        if sure:
+            await self._tell(homes, ForgetRegisters(scope, tuple(sure), sure=True))
 
     async def _tell(self, homes: Collection[StoreId], request: ForgetRegisters) -> None:
         others = [home for home in homes if home != self._path.me]
@@ -257,8 +259,10 @@ class Forgetter:
             for number, held in enumerate(request.keys)
             if all(reply[number] == Word.YES for reply in said)
         )
+        if not done:
+            return
         own = await self._ask([self._path.me], ForgetRegisters(request.scope, done, sure=True))
-        if own is not None and done:
+        if own is not None:
             self.forgotten += len(done)
             self._path.events.emit("keys_forgotten", keys=len(done), partition=request.scope.partition)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from holdfast_node.core.api import Margin
@@ -19,6 +19,7 @@ from holdfast_node.core.heal_order import NO_MARGIN_KNOWN
 from holdfast_node.core.ids import StoreId
 from holdfast_node.core.margin import gravity, least
 from holdfast_node.core.messages import DegradedKey, NoteDegraded, NoteDegradedReply, PartitionHealth
+from holdfast_node.core.picture import worse
 from holdfast_node.core.topology import Topology
 from holdfast_node.ports import Links
 from holdfast_node.services.fanout import call
@@ -63,18 +64,15 @@ class Notices:
         self._tasks: Final = tasks
         self._own: Final = own
         self._untold: dict[At, _Untold] = {}
-        self._lately: list[tuple[float, NoteDegraded]] = []
+        self._lately: dict[At, tuple[float, PartitionHealth]] = {}
         """What stewards have been told, and until when it is told here as well."""
 
     def health(self) -> tuple[PartitionHealth, ...]:
         """What this node wrote and the steward may not know of, as one would report it that knows nothing else."""
         untold = [NoteDegraded(*at, tuple(each.keys), each.more) for at, each in self._untold.items()]
-        return tuple(_reported(notice) for notice in (*untold, *self._recent()))
-
-    def _recent(self) -> list[NoteDegraded]:
         now_s = asyncio.get_running_loop().time()
-        self._lately = [(until_s, notice) for until_s, notice in self._lately if until_s > now_s]
-        return [notice for _, notice in self._lately]
+        lately = [row for until_s, row in self._lately.values() if until_s > now_s]
+        return (*map(_reported, untold), *lately)
 
     async def before_ack(self, at: At, key: DegradedKey, heard: Collection[StoreId]) -> None:
         """`heard` are stores that have accepted the head: the steward among them knows. Raises nothing."""
@@ -111,10 +109,11 @@ class Notices:
         del self._untold[at]
 
     def _remember(self, notice: NoteDegraded) -> None:
-        room = UNTOLD_MAX - sum(len(each.keys) for each in self._recent())
-        if len(notice.keys) > room:  # told without names: nothing is claimed of the partition
-            notice = replace(notice, keys=notice.keys[: max(room, 1)], more=True)
-        self._lately.append((asyncio.get_running_loop().time() + LINGER_S, notice))
+        """One row a partition, however many notices there were: of a busy one it lingers longer."""
+        at, row = (notice.pool, notice.partition), _reported(notice)
+        now_s = asyncio.get_running_loop().time()
+        until_s, before = self._lately.get(at, (now_s, row))
+        self._lately[at] = (now_s + LINGER_S, worse(row, before) if until_s > now_s else row)
 
     async def _told(self, notice: NoteDegraded) -> bool:
         topology = self._maps.topology

@@ -75,13 +75,13 @@ class Inventory:
         """Registers of these partitions that keep older versions."""
         return self._registers(lambda _, value: index_rows.retains(value), partitions, start)
 
-    def deleted(
+    def spent(
         self, partitions: Collection[tuple[int, int]], closed: Collection[BucketId], start: bytes
     ) -> tuple[tuple[HeldRegister, ...], bytes]:
         """Those in which nothing is left but a tombstone, a fence or a promise; all of `closed` buckets."""
 
         def wanted(row_key: bytes, value: bytes) -> bool:
-            return index_rows.is_deleted(value) or register_of(row_key[1:])[0] in closed
+            return index_rows.is_spent(value) or register_of(row_key[1:])[0] in closed
 
         return self._registers(wanted, partitions, start)
 
